@@ -1,0 +1,144 @@
+//! The config: one TOML file, parsed to final types, or every problem at once with its place.
+//!
+//! Pure: takes text, returns values. Reads no file, no environment, no clock.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{Label, WorkerType};
+
+/// A checked config. Paths are as written; what they are relative to is the config file's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where log and lock live.
+    pub data_dir: PathBuf,
+    /// How long a stop waits for running jobs before it cuts them off.
+    pub stop_timeout: Duration,
+    /// Where HTTP is served: a loopback address.
+    pub listen: std::net::SocketAddr,
+    /// The log's settings.
+    pub log: LogConfig,
+    /// The worker types, sorted by name.
+    pub workers: Vec<WorkerConfig>,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// When a record counts as durable.
+    pub sync: SyncPolicy,
+    /// History kept beyond the live jobs, in bytes.
+    pub retain: u64,
+    /// Size of a segment, in bytes.
+    pub segment: u64,
+    /// Largest payload, in bytes.
+    pub payload_max: usize,
+    /// Largest result, in bytes.
+    pub result_max: usize,
+    /// How long a dead job is kept.
+    pub dead_retain: Duration,
+    /// How many dead jobs are kept; the oldest leave first.
+    pub dead_max: usize,
+}
+
+/// When a record counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// After fdatasync: nothing acknowledged is ever lost.
+    Always,
+    /// After the write; a sync follows within this time. A kernel crash or a power cut loses up to that much.
+    Every(Duration),
+    /// After the write; a kernel crash or a power cut loses what the kernel had not written by itself.
+    Never,
+}
+
+/// `[workers.TYPE]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerConfig {
+    /// TYPE.
+    pub worker_type: WorkerType,
+    /// `version`.
+    pub version: Label,
+    /// What runs.
+    pub kind: KindConfig,
+    /// Settings that apply at once when they change.
+    pub live: LiveConfig,
+}
+
+/// What runs a type's jobs; all of it is part of the version's definition.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KindConfig {
+    /// A program.
+    Exec(ExecConfig),
+    /// A worker registered through the library under the type's name.
+    Native,
+}
+
+/// A program as a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecConfig {
+    /// Program and arguments, at least the program.
+    pub argv: Vec<String>,
+    /// A process per job, or one that stays.
+    pub mode: ExecMode,
+    /// Environment entries, in order of name.
+    pub env: Vec<(String, EnvValue)>,
+    /// Names of variables that are passed on from biotope's own environment.
+    pub env_pass: Vec<String>,
+    /// Working directory, as written; `None`: the config file's folder.
+    pub dir: Option<PathBuf>,
+}
+
+/// A process per job, or one that stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecMode {
+    /// One process for each job.
+    PerJob,
+    /// One process for each worker, which answers JSON-RPC lines.
+    Persistent,
+}
+
+/// Where a variable's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// `K = "v"`.
+    Text(String),
+    /// `K = { from = "VAR" }`.
+    From(String),
+    /// `K = { file = "path" }`.
+    File(PathBuf),
+}
+
+/// Settings of a type that are no part of its version's definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveConfig {
+    /// Workers in the pool.
+    pub concurrency: u32,
+    /// Most jobs of one cycle.
+    pub batch: u32,
+    /// How long one run may take.
+    pub timeout: Duration,
+    /// Between TERM and KILL.
+    pub kill_after: Duration,
+    /// How long a worker may take to start.
+    pub start_timeout: Duration,
+    /// Attempts of a job that names no number itself.
+    pub max_attempts: u16,
+    /// Delays between attempts.
+    pub backoff: Backoff,
+    /// The type that gets a dead job's summary.
+    pub on_dead: Option<WorkerType>,
+    /// How long a draining version may finish what it holds.
+    pub drain_timeout: Duration,
+}
+
+/// Exponential backoff with full jitter: the n-th retry waits a random time up to `min(max, first × factor^(n-1))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backoff {
+    /// Bound of the first delay.
+    pub first: Duration,
+    /// Growth per attempt, 1 to 100.
+    pub factor: u32,
+    /// Highest bound.
+    pub max: Duration,
+}

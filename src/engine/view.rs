@@ -1,0 +1,248 @@
+//! What the engine shows: plain values with their shape on the wire.
+
+use serde::Serialize;
+
+use crate::types::{Seq, UnixMs, WorkerType};
+
+/// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
+#[derive(Debug, Clone, Serialize)]
+pub struct EcosystemView {
+    /// Every type ever known here, by name.
+    pub types: Vec<TypeView>,
+    /// The log's health.
+    pub log: LogView,
+    /// The accepted config.
+    pub generation: GenerationView,
+    /// Since when this process serves.
+    pub started_at_ms: UnixMs,
+    /// Whether the process is stopping.
+    pub stopping: bool,
+}
+
+/// One worker type and its queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct TypeView {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub worker_type: WorkerType,
+    /// Jobs that wait for a worker.
+    pub ready: u64,
+    /// Jobs that wait for their time.
+    pub delayed: u64,
+    /// Jobs that are being worked on, or handed to a pool.
+    pub reserved: u64,
+    /// Jobs that no live version may take.
+    pub parked: u64,
+    /// Jobs that need a decision by a person.
+    pub dead: u64,
+    /// Jobs enqueued since the data directory was made.
+    pub enqueued: u64,
+    /// Jobs completed since the data directory was made.
+    pub completed: u64,
+    /// Attempts failed since the data directory was made.
+    pub failed: u64,
+    /// Jobs cancelled since the data directory was made.
+    pub cancelled: u64,
+    /// Jobs expired since the data directory was made.
+    pub expired: u64,
+    /// Dead jobs discarded since the data directory was made.
+    pub discarded: u64,
+    /// Age of the oldest ready job in milliseconds; 0 when none is ready.
+    pub oldest_ms: u64,
+    /// Whether the type is paused (always false until pausing exists).
+    pub paused: bool,
+    /// Whether the config has the type.
+    pub configured: bool,
+    /// Its live versions and the last ones that ended, newest last.
+    pub versions: Vec<VersionView>,
+}
+
+/// One version of a type.
+#[derive(Debug, Clone, Serialize)]
+pub struct VersionView {
+    /// Its label.
+    pub version: String,
+    /// `starting`, `current`, `draining`, `retired` or `rejected`.
+    pub state: &'static str,
+    /// Worker threads.
+    pub pool_size: u32,
+    /// Jobs handed to the pool and not answered yet.
+    pub busy: u64,
+    /// Share of new work that goes to it.
+    pub percent: u8,
+    /// Why it was rejected, or why it cannot start just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The log's health.
+#[derive(Debug, Clone, Serialize)]
+pub struct LogView {
+    /// `always`, `every 5ms`, `never`.
+    pub sync: String,
+    /// First segment that counts.
+    pub head_segment: u64,
+    /// Segment that is written.
+    pub active_segment: u64,
+    /// One past the last durable seq.
+    pub durable_up_to: Seq,
+    /// Bytes on disk, spare segments included.
+    pub disk_bytes: u64,
+    /// Bytes of live jobs' records.
+    pub live_bytes: u64,
+    /// Opening of the log that runs.
+    pub epoch: u32,
+    /// Commits (frames written) in this process.
+    pub commits: u64,
+    /// Time of the last sync, in microseconds.
+    pub last_sync_us: u64,
+    /// Why new jobs are refused, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<String>,
+}
+
+/// The accepted config.
+#[derive(Debug, Clone, Serialize)]
+pub struct GenerationView {
+    /// Counts accepted configs from 1.
+    pub number: u64,
+    /// When it was accepted.
+    pub accepted_at_ms: UnixMs,
+    /// `running`: some version still starts or drains; `ok`; `partial`: some version was rejected.
+    pub state: &'static str,
+    /// Why the newest config was not accepted, if it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When it was not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error_at_ms: Option<UnixMs>,
+}
+
+/// One job, as `GET /v1/jobs/{id}` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobView {
+    /// Its id.
+    pub id: String,
+    /// Its worker type.
+    #[serde(rename = "type")]
+    pub worker_type: WorkerType,
+    /// `ready`, `delayed`, `reserved`, `parked`, `dead`, `completed`, `cancelled`, `expired`, `discarded`.
+    pub state: &'static str,
+    /// Its task.
+    pub task: String,
+    /// Its payload; absent where the record has left the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Box<serde_json::value::RawValue>>,
+    /// Its priority.
+    pub priority: u8,
+    /// Its tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The idempotency key it came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Failed attempts.
+    pub attempts: u16,
+    /// Attempts that it may have.
+    pub max_attempts: u16,
+    /// Times it was given back by a drain or a stop.
+    pub interrupts: u32,
+    /// Times it was given back after a pause.
+    pub deferrals: u16,
+    /// Times the process ended while it ran.
+    pub host_deaths: u8,
+    /// When it was accepted (RFC 3339, UTC, milliseconds).
+    pub created_at: String,
+    /// When it may run, for a delayed job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<String>,
+    /// After this it is not begun any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// Label of the version that ran it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its result, for a completed job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<serde_json::value::RawValue>>,
+    /// The last error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Id of the job that enqueued it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Its failed attempts that are still known, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailureView>,
+}
+
+/// One failed attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailureView {
+    /// Which attempt, from 1.
+    pub attempt: u16,
+    /// When it failed.
+    pub at: String,
+    /// Label of the version that ran it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The end of its error.
+    pub error: String,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobPage {
+    /// The jobs, newest last change first.
+    pub jobs: Vec<JobView>,
+    /// Where the next page begins; `None` at the end of the log. A page may be empty and yet have a next one.
+    pub next_cursor: Option<String>,
+}
+
+/// Which jobs a listing shows; every `None` means any.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only of this type.
+    pub worker_type: Option<WorkerType>,
+    /// Only in this state, lower case as on the wire.
+    pub state: Option<String>,
+    /// Only of this tenant.
+    pub tenant: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// Continue where an earlier page ended.
+    pub cursor: Option<String>,
+}
+
+/// What became of a reload, when it is settled: every new version is up or rejected, every old one gone.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadVerdict {
+    /// The generation that was made; the running one when nothing changed.
+    pub generation: u64,
+    /// `ok`, `unchanged`, or `partial`: at least one version could not start and its predecessor stays.
+    pub verdict: &'static str,
+    /// One line for each type that changed.
+    pub types: Vec<ReloadTypeView>,
+}
+
+/// What a reload did to one type.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadTypeView {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub worker_type: WorkerType,
+    /// `added`, `removed`, `rolled_over`, `changed_live`, or `rejected`.
+    pub change: &'static str,
+    /// The version before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The version now, or the one that was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Why it was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

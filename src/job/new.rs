@@ -1,0 +1,75 @@
+//! A job as its producer describes it, before the engine has decided anything about it.
+
+use std::time::Duration;
+
+use crate::types::{ChosenId, Priority, UnixMs, WorkerType};
+
+/// When a job may first run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// As soon as a worker is free.
+    #[default]
+    Now,
+    /// At a moment of the wall clock.
+    At(UnixMs),
+    /// So long after it was accepted.
+    After(Duration),
+}
+
+/// A job to enqueue. Every text in it is within its bound (`limits`), the payload is one JSON value without
+/// insignificant white space, so on one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// The caller's own id; `None`: one is made.
+    pub id: Option<ChosenId>,
+    /// The worker type, and so the queue.
+    pub worker_type: WorkerType,
+    /// What the worker shall do, for types that know several tasks; may be empty.
+    pub task: String,
+    /// JSON text.
+    pub payload: Vec<u8>,
+    /// 0 to 9, 9 first.
+    pub priority: Priority,
+    /// Whom the job is for.
+    pub tenant: Option<String>,
+    /// When it may first run.
+    pub start: Start,
+    /// From this moment on the job is not begun any more, but Expired.
+    pub expires_at: Option<UnixMs>,
+    /// `None`: as its type says when it is accepted.
+    pub max_attempts: Option<u16>,
+    /// Makes a repeated call return the first job.
+    pub idempotency_key: Option<ChosenId>,
+}
+
+impl NewJob {
+    /// A job of `worker_type` with a payload of JSON text; everything else by default. The text is taken as it is:
+    /// see [`crate::job::intake`] for the parser of untrusted text.
+    pub fn new(worker_type: WorkerType, payload: impl Into<Vec<u8>>) -> Self {
+        Self {
+            id: None,
+            worker_type,
+            task: String::new(),
+            payload: payload.into(),
+            priority: Priority::default(),
+            tenant: None,
+            start: Start::Now,
+            expires_at: None,
+            max_attempts: None,
+            idempotency_key: None,
+        }
+    }
+}
+
+/// The answer to an accepted job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The job's id.
+    pub id: String,
+    /// Its worker type.
+    pub worker_type: WorkerType,
+    /// Its state on the wire, lower case: `ready`, `delayed`, `parked`, or what became of the first job of a duplicate.
+    pub state: &'static str,
+    /// Whether this is an earlier job, found by id or idempotency key.
+    pub duplicate: bool,
+}

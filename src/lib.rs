@@ -1,0 +1,11 @@
+//! Biotope: a home for worker ecosystems, in one process.
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod job;
+pub mod limits;
+pub mod refusal;
+pub mod types;
+pub mod worker;

@@ -1,0 +1,150 @@
+//! The kinds of worker. A worker lives on one thread of its pool and does one cycle after the other.
+//!
+//! Owns what happens to a batch of jobs between reserve and outcome. Never touches the job table or the log: what
+//! became of a job leaves as an [`Outcome`] through the cycle's sink, job by job, as soon as it is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::job::new::NewJob;
+use crate::types::{Lease, UnixMs};
+
+/// One job in the hands of a worker, for one run.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The right to this run.
+    pub lease: Lease,
+    /// The job's id, made or chosen.
+    pub id: String,
+    /// Worker type.
+    pub worker_type: Arc<str>,
+    /// Label of the version that runs it.
+    pub version: Arc<str>,
+    /// The task; may be empty.
+    pub task: String,
+    /// JSON text on one line.
+    pub payload: Bytes,
+    /// This attempt, from 1.
+    pub attempt: u16,
+    /// The last attempt.
+    pub max_attempts: u16,
+    /// Whom the job is for.
+    pub tenant: Option<String>,
+    /// Unix time at which the run is cut off: informative, `timeout` decides.
+    pub deadline_ms: UnixMs,
+    /// How long the run may take.
+    pub timeout: Duration,
+}
+
+/// What became of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done: the job is Completed and its follow-up jobs are enqueued, in one step.
+    Done {
+        /// JSON text on one line.
+        result: Option<Vec<u8>>,
+        /// Follow-up jobs.
+        enqueue: Vec<NewJob>,
+    },
+    /// Failed: counts an attempt; tried again by backoff, or Dead after the last one.
+    Fail {
+        /// Why; its end is kept.
+        error: String,
+        /// Whether a signal from outside ended the run: the first retry then comes within 100 ms.
+        killed: bool,
+    },
+    /// Given back after a pause, at no cost but a deferral (exit 75).
+    Defer {
+        /// Why; may be empty.
+        error: String,
+        /// The pause; `None`: by backoff.
+        after: Option<Duration>,
+    },
+    /// Dead at once (exit 65 and 78).
+    Dead {
+        /// Why.
+        error: String,
+    },
+    /// Cut off by a drain or a stop: given back at the front of its queue, at no cost.
+    Interrupted,
+    /// The worker could not be started: the version's fault; given back at no cost, and the pool backs off.
+    NotStarted {
+        /// Why.
+        error: String,
+    },
+}
+
+/// Why a worker could not be started; the text names the program and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// One worker, on one thread. `start`, then any number of `cycle`s, then `stop`.
+pub trait Worker: Send {
+    /// Makes the worker able to take jobs; called again after it failed, or after a cycle left it broken.
+    ///
+    /// # Errors
+    /// Why it could not be started. No job is charged for it.
+    fn start(&mut self) -> Result<(), StartError>;
+
+    /// Works on a batch of 1 to `batch` jobs. Calls `sink` exactly once for each job, as soon as its outcome is known;
+    /// returns when all are answered and all state of the cycle is dropped.
+    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome));
+
+    /// Whether the worker can take another cycle as it is; if not, the pool calls `start` again first.
+    fn is_ready(&self) -> bool;
+
+    /// Ends the worker in good order; children are gone when it returns.
+    fn stop(&mut self);
+}
+
+/// Makes the workers of one pool.
+pub trait WorkerFactory: Send + Sync {
+    /// One more worker. `cutoff` is set when what runs must be ended at once.
+    fn make(&self, cutoff: &Arc<Cutoff>) -> Box<dyn Worker>;
+
+    /// Checks what can be checked without starting anything, for instance that the program is there.
+    ///
+    /// # Errors
+    /// Why no worker can start.
+    fn check(&self) -> Result<(), StartError>;
+}
+
+/// Set once, when the runs of a pool must be cut off. A worker that waits on descriptors polls [`Cutoff::fd`] too.
+#[derive(Debug)]
+pub struct Cutoff {
+    event: rustix::fd::OwnedFd,
+    set: std::sync::atomic::AtomicBool,
+}
+
+impl Cutoff {
+    /// A cutoff that is not set.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn new() -> std::io::Result<Arc<Self>> {
+        use rustix::event::{EventfdFlags, eventfd};
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self { event, set: std::sync::atomic::AtomicBool::new(false) }))
+    }
+
+    /// Sets it, for good.
+    pub fn set(&self) {
+        self.set.store(true, std::sync::atomic::Ordering::Release);
+        // An eventfd takes a write of 1 unless its counter is at the brim, and then it is readable anyhow.
+        drop(rustix::io::write(&self.event, &1_u64.to_ne_bytes()));
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.set.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Readable once it is set, and ever after.
+    pub fn fd(&self) -> rustix::fd::BorrowedFd<'_> {
+        use rustix::fd::AsFd;
+        self.event.as_fd()
+    }
+}

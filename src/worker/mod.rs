@@ -36,6 +36,8 @@ pub struct Assignment {
     pub deadline_ms: UnixMs,
     /// How long the run may take.
     pub timeout: Duration,
+    /// How long after TERM a child is killed.
+    pub kill_after: Duration,
 }
 
 /// What became of one run.
@@ -83,11 +85,11 @@ pub struct StartError(pub String);
 
 /// One worker, on one thread. `start`, then any number of `cycle`s, then `stop`.
 pub trait Worker: Send {
-    /// Makes the worker able to take jobs; called again after it failed, or after a cycle left it broken.
+    /// Makes the worker able to take jobs within `timeout`; called again after it failed, or after a cycle left it broken.
     ///
     /// # Errors
     /// Why it could not be started. No job is charged for it.
-    fn start(&mut self) -> Result<(), StartError>;
+    fn start(&mut self, timeout: Duration) -> Result<(), StartError>;
 
     /// Works on a batch of 1 to `batch` jobs. Calls `sink` exactly once for each job, as soon as its outcome is known;
     /// returns when all are answered and all state of the cycle is dropped.
@@ -134,7 +136,8 @@ impl Cutoff {
     pub fn set(&self) {
         self.set.store(true, std::sync::atomic::Ordering::Release);
         // An eventfd takes a write of 1 unless its counter is at the brim, and then it is readable anyhow.
-        drop(rustix::io::write(&self.event, &1_u64.to_ne_bytes()));
+        // Any non-zero number does: the byte order does not matter.
+        drop(rustix::io::write(&self.event, &[1; 8]));
     }
 
     /// Whether it is set.

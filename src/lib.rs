@@ -6,6 +6,7 @@ pub mod config;
 pub mod engine;
 pub mod job;
 pub mod limits;
+pub mod log;
 pub mod refusal;
 pub mod types;
 pub mod worker;

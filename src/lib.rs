@@ -7,6 +7,8 @@ pub mod engine;
 pub mod job;
 pub mod limits;
 pub mod log;
+pub mod pool;
 pub mod refusal;
+pub mod sync;
 pub mod types;
 pub mod worker;

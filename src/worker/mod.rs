@@ -139,7 +139,7 @@ impl Cutoff {
         self.set.store(true, std::sync::atomic::Ordering::Release);
         // An eventfd takes a write of 1 unless its counter is at the brim, and then it is readable anyhow.
         // Any non-zero number does: the byte order does not matter.
-        drop(rustix::io::write(&self.event, &[1; 8]));
+        let _: rustix::io::Result<usize> = rustix::io::write(&self.event, &[1; 8]);
     }
 
     /// Whether it is set.

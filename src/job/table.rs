@@ -243,6 +243,7 @@ impl Table {
     /// It cannot have happened; the table is then unchanged, or, for an `Opened` event, undefined.
     pub fn apply(&mut self, seq: Seq, position: Position, event: &Event<'_>) -> Result<(), Illegal> {
         self.first_seq.get_or_insert(seq);
+        self.clean_stop = matches!(event, Event::Stopped(_));
         match event {
             Event::Enqueued(meta, _) => self.enqueued(seq, Home::new(seq, position), meta),
             Event::Reserved(event) => self.change(event.born, Change::Reserve, |job| {
@@ -260,10 +261,7 @@ impl Table {
             }),
             Event::Restated(event, enqueued) => self.restated(Home::new(seq, position), event, enqueued),
             Event::Opened(event) => self.opened(event.at),
-            Event::Stopped(_) => {
-                self.clean_stop = true;
-                Ok(())
-            }
+            Event::Stopped(_) => Ok(()),
             Event::TypeNamed(event) => self.type_named(event.no, event.name),
             Event::VersionAccepted(event) => {
                 let label = event.label.parse().map_err(|_| Illegal::BadName(event.label.to_owned()))?;
@@ -380,7 +378,6 @@ impl Table {
 
     /// Whatever was reserved has lost its run: the process that held it is gone.
     fn opened(&mut self, at: UnixMs) -> Result<(), Illegal> {
-        self.clean_stop = false;
         let mut reserved: Vec<Seq> =
             self.jobs.iter().filter(|(_, job)| job.state == State::Reserved).map(|(born, _)| *born).collect();
         reserved.sort_unstable();

@@ -157,6 +157,11 @@ impl Reader {
         self.0.segments.load().values().next().map_or(1, |segment| segment.first_seq)
     }
 
+    /// Seq of the first record of a segment, if that is in the log.
+    pub fn first_seq_of(&self, number: u32) -> Option<Seq> {
+        self.segment(number).map(|segment| segment.first_seq)
+    }
+
     fn segment(&self, number: u32) -> Option<Arc<Segment>> {
         self.0.segments.load().get(&number).cloned()
     }

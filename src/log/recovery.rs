@@ -108,7 +108,7 @@ pub fn open(
     disk: Arc<dyn Disk>,
     options: LogOptions,
     new_id: LogId,
-    replay: &mut dyn FnMut(StoredRecord) -> Result<(), String>,
+    replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
 ) -> Result<Opened, OpenError> {
     let opening = Opening { disk: disk.as_ref(), options };
     let found = opening.find()?;
@@ -320,7 +320,7 @@ impl Opening<'_> {
         segment: &Found,
         log_id: LogId,
         state: &mut Replay,
-        replay: &mut dyn FnMut(StoredRecord) -> Result<(), String>,
+        replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
     ) -> Result<(Arc<Segment>, u32, bool), OpenError> {
         let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
         let mut in_log = state.next_seq.map(|seq| Segment::new(segment.number, Arc::clone(&segment.file), seq));
@@ -338,7 +338,8 @@ impl Opening<'_> {
             for record in records(segment.number, at, &bytes) {
                 let record = record.map_err(|error| self.read_error(error))?;
                 let (seq, offset) = (record.seq, record.position.offset);
-                replay(record).map_err(|what| self.corrupt(segment.number, offset, format!("record {seq}: {what}")))?;
+                replay(log_id, record)
+                    .map_err(|what| self.corrupt(segment.number, offset, format!("record {seq}: {what}")))?;
             }
             state.next_seq = Some(header.first_seq + u64::from(header.records));
             state.previous = Frame::decode(&bytes).map(|frame| frame.digest);

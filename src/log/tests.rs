@@ -19,7 +19,7 @@ impl Place {
     fn open(&self) -> Result<(Opened, Vec<(Seq, Vec<u8>)>), OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(self.0.path()).unwrap());
         let mut seen = Vec::new();
-        let opened = recovery::open(disk, OPTIONS, [9; 16], &mut |record| {
+        let opened = recovery::open(disk, OPTIONS, [9; 16], &mut |_, record| {
             seen.push((record.seq, record.body.to_vec()));
             Ok(())
         })?;

@@ -59,6 +59,8 @@ pub enum Report {
     NotUp {
         /// Why.
         why: String,
+        /// Whether it was up before, and has not said since that it is not.
+        was_up: bool,
     },
     /// What became of a run.
     Outcome {

@@ -66,14 +66,13 @@ impl Thread<'_> {
     fn run(&mut self) {
         let mut worker = self.shared.factory.make(&self.shared.cutoff);
         let mut pause = START_AGAIN_FIRST;
-        let mut reported = false;
+        let mut up = false;
         let mut start_again = true;
         loop {
             if start_again || !worker.is_ready() {
                 let timeout = self.shared.live.load().start_timeout;
                 if let Err(error) = worker.start(timeout) {
-                    (self.shared.report)(Report::NotUp { why: error.0 });
-                    reported = false;
+                    (self.shared.report)(Report::NotUp { why: error.0, was_up: std::mem::take(&mut up) });
                     if matches!(self.pause(&mut pause), Then::Leave) {
                         break;
                     }
@@ -81,15 +80,14 @@ impl Thread<'_> {
                 }
                 start_again = false;
             }
-            if !reported {
+            if !std::mem::replace(&mut up, true) {
                 (self.shared.report)(Report::Up);
-                reported = true;
             }
             let live = self.shared.live.load_full();
             let (tasks, then) = self.take(live.batch as usize);
             if let Some(why) = self.cycle(worker.as_mut(), tasks, &live) {
-                (self.shared.report)(Report::NotUp { why });
-                (start_again, reported) = (true, false);
+                (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
+                start_again = true;
                 if matches!(then, Then::Leave) || matches!(self.pause(&mut pause), Then::Leave) {
                     break;
                 }

@@ -1,13 +1,15 @@
 //! Cleaning: what lives in the log's head segment is restated at the tail, then the head moves on.
 //!
 //! A thread of its own reads the segment; the engine restates those that are still alive with their payload there.
+//! What is no job (types, versions, routes, the generation, the counters) is restated where each segment begins, so
+//! that a replay may begin with any of them.
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::command::Command;
 use super::core::Core;
-use crate::job::event::{Event, Kind, Routed, TypeNamed, VersionAccepted};
+use crate::job::event::{Event, Generation, Kind, Routed, TypeNamed, VersionAccepted};
 use crate::log::{Poisoned, Reader};
 use crate::types::Seq;
 
@@ -58,51 +60,48 @@ impl Core {
         if !survivors.last {
             return Ok(());
         }
-        self.restate_the_rest()?;
         let next = survivors.segment + 1;
         self.log.move_head(next);
         if let Some(first) = self.log.reader().first_seq_of(next) {
             self.table.forget_below(first);
         }
         self.cleaning = false;
-        // The head takes effect with the next frame: this one is not empty, since totals are in it.
         self.clean_if_due();
         Ok(())
     }
 
-    /// Restates what is no job: types, versions, routes, the generation, and the counters.
-    fn restate_the_rest(&mut self) -> Result<(), Poisoned> {
+    /// Restates what is no job. For the beginning of a segment: there is always room.
+    pub(super) fn put_context(&mut self) {
         let types: Vec<_> =
             self.table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
         for (no, name, ..) in &types {
-            self.record(&Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() }))?;
+            self.put(&Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() }), false);
         }
-        let targets = self.table.generation().targets.clone();
+        let newest = self.table.generation().clone();
         let mut versions: Vec<_> = self.table.versions().map(|(no, version)| (no, version.clone())).collect();
         versions.sort_by_key(|(no, _)| std::cmp::Reverse(*no));
         let mut seen = std::collections::BTreeMap::new();
         versions.retain(|(no, version)| {
             let count: &mut usize = seen.entry(version.type_no).or_default();
             *count += 1;
-            *count <= VERSIONS_KEPT || targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no)
+            let named = newest.targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
+            *count <= VERSIONS_KEPT || named
         });
         for (no, version) in versions.iter().rev() {
             let (type_no, label, hash) = (version.type_no, version.label.as_str(), version.hash);
-            self.record(&Event::VersionAccepted(VersionAccepted { no: *no, type_no, label, hash, at: version.at }))?;
+            let accepted = VersionAccepted { no: *no, type_no, label, hash, at: version.at };
+            self.put(&Event::VersionAccepted(accepted), false);
         }
         for (type_no, _, version_no, totals) in types {
             if version_no != 0 {
-                self.record(&Event::Routed(Routed { type_no, version_no, at: self.now }))?;
+                self.put(&Event::Routed(Routed { type_no, version_no, at: self.now }), false);
             }
-            // As they are now: commits in between may have counted on.
-            let totals = self.table.worker_type(type_no).map_or(totals, |of_type| of_type.totals);
-            self.record(&Event::Totals(totals))?;
+            self.put(&Event::Totals(totals), false);
         }
-        let newest = self.table.generation().clone();
-        let generation =
-            crate::job::event::Generation { number: newest.number, at: newest.at, targets: newest.targets };
-        self.record(&Event::Generation(generation))?;
-        Ok(())
+        if newest.number > 0 {
+            let generation = Generation { number: newest.number, at: newest.at, targets: newest.targets };
+            self.put(&Event::Generation(generation), false);
+        }
     }
 }
 

@@ -144,7 +144,16 @@ impl Core {
             for run in self.pools.values() {
                 run.pool.cut_off();
             }
+            return ended;
         }
+        // Those who asked for the stop are told when log and directory are free again.
+        let waiting = self.stopping.take().map(|stopping| stopping.waiting).unwrap_or_default();
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        for to in waiting {
+            to.give(());
+        }
+        shared.broadcast.send();
         ended
     }
 
@@ -255,7 +264,11 @@ impl Core {
             return Ok(());
         }
         self.log.rotate()?;
+        self.put_context();
         self.clean_if_due();
+        if !self.log.has_room(records, bytes) {
+            self.commit()?;
+        }
         Ok(())
     }
 
@@ -434,12 +447,6 @@ impl Core {
         self.log.sync()?;
         self.log.seal()?;
         self.shared.set_closed();
-        if let Some(stopping) = self.stopping.take() {
-            for to in stopping.waiting {
-                to.give(());
-            }
-        }
-        self.shared.broadcast.send();
         Ok(())
     }
 }

@@ -287,7 +287,7 @@ impl Handle {
     }
 
     /// Ends it all in good order: takes no more jobs, lets running ones finish up to the stop timeout, then cuts them off;
-    /// a second call cuts them off at once. Calls back when the log is sealed; its directory is free a moment later.
+    /// a second call cuts them off at once. Calls back when the log is sealed and its directory free.
     pub fn stop(&self, then: Then<()>) {
         drop(self.to_engine.send(Command::Stop { to: To::Then(then) }));
     }

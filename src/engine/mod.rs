@@ -14,6 +14,8 @@ mod outcome;
 mod push;
 mod rollover;
 mod shown;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 pub use handle::{Handle, JobAction};

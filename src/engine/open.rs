@@ -184,6 +184,8 @@ impl Core {
     fn begin(&mut self, spec: GenerationSpec) -> Result<(), Poisoned> {
         self.tick();
         self.record(&Event::Opened(event::Opened { epoch: self.log.epoch(), at: self.now }))?;
+        // The segment may have been begun without it, if the process ended right then.
+        self.put_context();
         self.accept(spec)?;
         for born in self.table.died_at_opening().to_vec() {
             let about = self.about(born);

@@ -8,6 +8,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{BadSegmentHeader, Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -232,7 +233,8 @@ impl Opening<'_> {
     fn create(&self, disk: Arc<dyn Disk>, log_id: LogId) -> Result<Opened, OpenError> {
         let io = |source| self.io("make the log's first segment", source);
         let header = SegmentHeader { log_id, segment: 1, head: 1, bytes: self.options.segment_bytes };
-        let file = spare::make(self.disk, &Order { header, recycle: None, write: false }).map_err(io)?;
+        let file = spare::make(self.disk, &Order { header, recycle: None, write: false }, &AtomicBool::new(false))
+            .map_err(io)?;
         let active = Segment::new(1, file, 1);
         let reader = Reader::new(log_id);
         reader.add(Arc::clone(&active));

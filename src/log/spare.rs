@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -33,6 +34,8 @@ pub(super) struct SpareMaker {
     ready: Receiver<Arc<dyn DiskFile>>,
     /// Why no segment can be made; stored by the maker's thread, loaded by the writer.
     trouble: Arc<ArcSwapOption<String>>,
+    /// Set when the thread shall leave what it makes: stored by the writer, loaded between two steps; it guards nothing.
+    leave: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -43,10 +46,12 @@ impl SpareMaker {
         let (done, ready) = crossbeam_channel::bounded(2);
         let trouble = Arc::new(ArcSwapOption::empty());
         let said = Arc::clone(&trouble);
+        let leave = Arc::new(AtomicBool::new(false));
+        let leaving = Arc::clone(&leave);
         let thread = std::thread::Builder::new()
             .name("segment-maker".to_owned())
-            .spawn(move || run(disk.as_ref(), &inbox, &done, &said))?;
-        Ok(Self { orders: Some(orders), ready, trouble, thread: Some(thread) })
+            .spawn(move || run(disk.as_ref(), &inbox, &done, &said, &leaving))?;
+        Ok(Self { orders: Some(orders), ready, trouble, leave, thread: Some(thread) })
     }
 
     /// Orders the next segment.
@@ -76,13 +81,20 @@ impl SpareMaker {
 impl Drop for SpareMaker {
     fn drop(&mut self) {
         self.orders = None;
+        self.leave.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
     }
 }
 
-fn run(disk: &dyn Disk, inbox: &Receiver<Order>, done: &Sender<Arc<dyn DiskFile>>, said: &ArcSwapOption<String>) {
+fn run(
+    disk: &dyn Disk,
+    inbox: &Receiver<Order>,
+    done: &Sender<Arc<dyn DiskFile>>,
+    said: &ArcSwapOption<String>,
+    leave: &AtomicBool,
+) {
     let mut waiting = std::collections::VecDeque::new();
     loop {
         if waiting.is_empty() {
@@ -92,7 +104,7 @@ fn run(disk: &dyn Disk, inbox: &Receiver<Order>, done: &Sender<Arc<dyn DiskFile>
             }
         }
         let Some(order) = waiting.front_mut() else { continue };
-        match make(disk, order) {
+        match make(disk, order, leave) {
             Ok(file) => {
                 waiting.pop_front();
                 said.store(None);
@@ -123,7 +135,7 @@ fn temporary(header: &SegmentHeader) -> String {
 }
 
 /// Makes one segment. When it returns, its header and its name are on stable storage.
-pub(super) fn make(disk: &dyn Disk, order: &Order) -> io::Result<Arc<dyn DiskFile>> {
+pub(super) fn make(disk: &dyn Disk, order: &Order, leave: &AtomicBool) -> io::Result<Arc<dyn DiskFile>> {
     let name = temporary(&order.header);
     let file = if let Some(old) = &order.recycle {
         disk.rename(old, &name)?;
@@ -140,6 +152,9 @@ pub(super) fn make(disk: &dyn Disk, order: &Order) -> io::Result<Arc<dyn DiskFil
                 at += part as u64;
                 // Step by step, so that a commit never waits behind a whole segment of zeros.
                 file.sync_data()?;
+                if leave.load(Ordering::Relaxed) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
             }
         }
         file

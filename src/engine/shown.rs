@@ -73,6 +73,7 @@ impl Core {
             live_bytes: self.table.live_bytes(),
             epoch: self.log.epoch(),
             commits: figures.commits,
+            written_bytes: figures.written_bytes,
             last_sync_us: u64::try_from(self.last_sync.as_micros()).unwrap_or(u64::MAX),
             full: self.log.full().map(|why| why.to_string()),
         }

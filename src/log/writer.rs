@@ -52,6 +52,8 @@ pub struct LogFigures {
     pub disk_bytes: u64,
     /// Frames with records that were written since the log was opened.
     pub commits: u64,
+    /// Bytes that were written since then.
+    pub written_bytes: u64,
 }
 
 /// What a new tail begins with.
@@ -98,6 +100,7 @@ pub struct Log {
     retired: Vec<Arc<Segment>>,
     recycled: Vec<String>,
     commits: u64,
+    written_bytes: u64,
     sealed: bool,
     poisoned: Option<Poisoned>,
 }
@@ -134,6 +137,7 @@ impl Log {
             retired: Vec::new(),
             recycled: Vec::new(),
             commits: 0,
+            written_bytes: 0,
             sealed: true,
             poisoned: None,
         };
@@ -208,6 +212,7 @@ impl Log {
             durable_up_to: self.durable_up_to,
             disk_bytes: (segments + self.recycled.len() as u64) * self.options.segment_bytes,
             commits: self.commits,
+            written_bytes: self.written_bytes,
         }
     }
 
@@ -394,6 +399,7 @@ impl Log {
             return Err(self.poison("write", &error));
         }
         self.offset += bytes;
+        self.written_bytes += u64::from(bytes);
         self.previous = digest;
         self.written_up_to = self.next_seq;
         self.head_written = self.head;

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::StartError;
+
 /// What a child process is started with. Nothing else reaches it: no inherited environment, only descriptors 0 to 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
@@ -25,4 +27,32 @@ pub struct OutputLimits {
     pub result_max: usize,
     /// `[log] payload_max`, bytes of JSON: for follow-up jobs.
     pub payload_max: usize,
+}
+
+impl Launch {
+    /// Checks, without starting anything, that the program and its directory are there.
+    ///
+    /// # Errors
+    /// What is missing, by name.
+    pub fn check(&self) -> Result<(), StartError> {
+        use rustix::fs::{Access, FileType, access, stat};
+        let name = &self.name;
+        let program = self.program.display();
+        let found = stat(&self.program)
+            .map_err(|errno| StartError(format!("{name}: cannot find the program {program}: {}", text(errno))))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(StartError(format!("{name}: {program} is no file")));
+        }
+        access(&self.program, Access::EXEC_OK)
+            .map_err(|errno| StartError(format!("{name}: {program} is not executable: {}", text(errno))))?;
+        access(self.dir.join("."), Access::EXEC_OK).map_err(|errno| {
+            StartError(format!("{name}: cannot enter the working directory {}: {}", self.dir.display(), text(errno)))
+        })
+    }
+}
+
+/// What the operating system says, without its number.
+fn text(errno: rustix::io::Errno) -> String {
+    let full = std::io::Error::from(errno).to_string();
+    full.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -3,7 +3,12 @@
 //! Owns what happens to a batch of jobs between reserve and outcome. Never touches the job table or the log: what
 //! became of a job leaves as an [`Outcome`] through the cycle's sink, job by job, as soon as it is known.
 
+pub mod exec;
 pub mod launch;
+pub mod native;
+pub mod persistent;
+#[cfg(test)]
+mod zoo;
 
 use std::sync::Arc;
 use std::time::Duration;

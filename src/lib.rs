@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod generation;
 pub mod job;
 pub mod limits;
 pub mod log;

@@ -1,6 +1,7 @@
 //! A program, resolved: all that is needed to start it, and nothing that must still be looked up.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 
 use super::StartError;
@@ -49,10 +50,21 @@ impl Launch {
             StartError(format!("{name}: cannot enter the working directory {}: {}", self.dir.display(), text(errno)))
         })
     }
+
+    /// Why the program was not started, in words that name it.
+    pub(super) fn start_failure(&self, error: &io::Error) -> String {
+        // When all that can be checked is there, "not found" can only mean what the kernel looks for itself.
+        let why = match (self.check(), error.kind()) {
+            (Err(StartError(why)), _) => return why,
+            (Ok(()), io::ErrorKind::NotFound) => "its interpreter is missing".to_owned(),
+            (Ok(()), _) => error.to_string(),
+        };
+        format!("{}: cannot start {}: {why}", self.name, self.program.display())
+    }
 }
 
 /// What the operating system says, without its number.
 fn text(errno: rustix::io::Errno) -> String {
-    let full = std::io::Error::from(errno).to_string();
+    let full = io::Error::from(errno).to_string();
     full.split(" (os error").next().unwrap_or_default().to_owned()
 }

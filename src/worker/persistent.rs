@@ -5,19 +5,26 @@ use std::time::Duration;
 
 use super::launch::{Launch, OutputLimits};
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
-use crate::types::Lease;
+use crate::types::{Label, Lease, WorkerType};
 
 /// Makes the workers of one program.
 #[derive(Debug, Clone)]
 pub struct PersistentFactory {
     launch: Arc<Launch>,
     limits: OutputLimits,
+    worker_type: Arc<str>,
+    version: Arc<str>,
 }
 
 impl PersistentFactory {
-    /// Workers that run `launch` within `limits`.
-    pub fn new(launch: Launch, limits: OutputLimits) -> Self {
-        Self { launch: Arc::new(launch), limits }
+    /// Workers that run `launch` within `limits`; type and version are what its `hello` is told.
+    pub fn new(launch: Launch, limits: OutputLimits, worker_type: &WorkerType, version: &Label) -> Self {
+        Self {
+            launch: Arc::new(launch),
+            limits,
+            worker_type: worker_type.as_str().into(),
+            version: version.as_str().into(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::launch::{Launch, OutputLimits};
 use super::{Assignment, Cutoff, Outcome, Worker};
+use crate::clock::{Clock, RealClock};
 use crate::types::{Fence, Lease};
 
 /// Job `born`: id `job-N`, first attempt of two, long timeouts.
@@ -43,15 +44,39 @@ pub(super) fn limits() -> OutputLimits {
     OutputLimits { result_max: 64 << 10, payload_max: 1 << 20 }
 }
 
-/// A program that stands in the file `dir/beast`, run by `interpreter`.
-pub(super) fn beast(dir: &Path, interpreter: &str, script: &str) -> Launch {
-    let file = dir.join("beast");
-    std::fs::write(&file, script).unwrap();
+/// A shell script, run in `dir`.
+pub(super) fn sh(dir: &Path, script: &str) -> Launch {
     Launch {
-        program: interpreter.into(),
-        name: interpreter.rsplit('/').next().unwrap_or_default().to_owned(),
-        args: vec![file.to_str().unwrap().to_owned()],
+        program: "/bin/sh".into(),
+        name: "sh".to_owned(),
+        args: vec!["-c".to_owned(), script.to_owned()],
         env: vec![("LANG".into(), "C.UTF-8".into()), ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
         dir: dir.to_owned(),
     }
+}
+
+/// Waits for something that happens in another process; `what` is what did not, if it takes over ten seconds.
+pub(super) fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = RealClock.mono() + Duration::from_secs(10);
+    while !happened() {
+        assert!(RealClock.mono() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process runs: neither gone nor only waiting to be reaped.
+pub(super) fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// Sets the cutoff as soon as a program opens the pipe `dir/running` for writing.
+pub(super) fn cut_when_running(dir: &Path, cut: &Arc<Cutoff>) -> std::thread::JoinHandle<()> {
+    let (pipe, cut) = (dir.join("running"), Arc::clone(cut));
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    std::thread::spawn(move || {
+        drop(std::fs::File::open(pipe).unwrap());
+        cut.set();
+    })
 }

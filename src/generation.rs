@@ -88,7 +88,10 @@ fn version(
             let (launch, hash) = definition::resolve(&worker.worker_type, exec, around)?;
             match exec.mode {
                 config::ExecMode::PerJob => (Arc::new(ExecFactory::new(launch, limits)), hash),
-                config::ExecMode::Persistent => (Arc::new(PersistentFactory::new(launch, limits)), hash),
+                config::ExecMode::Persistent => {
+                    let factory = PersistentFactory::new(launch, limits, &worker.worker_type, &worker.version);
+                    (Arc::new(factory), hash)
+                }
             }
         }
     };

@@ -150,7 +150,12 @@ impl Home {
 
     /// Lets one reader of a named pipe go on; waits until there is one.
     pub(crate) fn open_gate(&self, name: &str) {
-        drop(std::fs::OpenOptions::new().write(true).open(self.path(name)).unwrap());
+        use rustix::fs::{Mode, OFlags};
+        until("a reader of the pipe", SOON, || {
+            rustix::fs::open(self.path(name), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+                .map(drop)
+                .map_err(|error| error.to_string())
+        });
     }
 
     /// A command of the binary with this home's config.

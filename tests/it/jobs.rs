@@ -49,7 +49,8 @@ fn a_chosen_id_or_key_counts_once() {
         let again = biotope.post("/v1/jobs", &body);
         assert_eq!(again.status, 200, "{again:?}");
         assert_eq!((&again.json()["id"], &again.json()["duplicate"]), (&id, &json!(true)));
-        let other = biotope.post("/v1/jobs", &json!({"type": "echo", member: format!("my.{member}:1"), "payload": [2]}).to_string());
+        let other = biotope
+            .post("/v1/jobs", &json!({"type": "echo", member: format!("my.{member}:1"), "payload": [2]}).to_string());
         assert_eq!(other.status, 422, "{other:?}");
         assert_eq!(other.json()["code"], "key_conflict");
     }
@@ -228,7 +229,9 @@ fn listings_filter_and_page() {
     home.write("mended", "");
     let biotope = home.start();
     for n in 0..10 {
-        biotope.push(&json!({"type": "flaky", "id": format!("done-{n}"), "tenant": if n % 2 == 0 { "even" } else { "odd" }}));
+        biotope.push(
+            &json!({"type": "flaky", "id": format!("done-{n}"), "tenant": if n % 2 == 0 { "even" } else { "odd" }}),
+        );
     }
     for n in 0..4 {
         biotope.push(&json!({"type": "flaky", "id": format!("wait-{n}"), "delay": "1h"}));

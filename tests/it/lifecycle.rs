@@ -115,7 +115,13 @@ concurrency = 2
                     (0..20).map(|k| format!("{{\"type\":\"mark\",\"id\":\"r{round}-{n}-{k}\"}}\n")).collect();
                 match http::post(port, "/v1/jobs", "application/x-ndjson", lines.as_bytes()) {
                     Ok(answer) if answer.status == 200 => {
-                        told.extend(answer.lines().iter().filter(|line| line["status"] == 201).map(|line| line["id"].as_str().unwrap().to_owned()));
+                        told.extend(
+                            answer
+                                .lines()
+                                .iter()
+                                .filter(|line| line["status"] == 201)
+                                .map(|line| line["id"].as_str().unwrap().to_owned()),
+                        );
                     }
                     _ => break,
                 }
@@ -125,7 +131,10 @@ concurrency = 2
         let want = seen_completed.len() as u64 + 30;
         biotope.until_count("mark", "completed", want);
         seen_completed.extend(
-            biotope.jobs("type=mark&state=completed&limit=10000").iter().map(|job| job["id"].as_str().unwrap().to_owned()),
+            biotope
+                .jobs("type=mark&state=completed&limit=10000")
+                .iter()
+                .map(|job| job["id"].as_str().unwrap().to_owned()),
         );
         biotope.kill();
         acknowledged.extend(producer.join().unwrap());

@@ -195,14 +195,20 @@ fn a_persistent_worker_answers_batches_and_wipes() {
     biotope.stop();
     assert_eq!(home.text("starts.txt").lines().count(), 1, "one process for all of them");
     let seen = home.text("seen.txt");
-    assert!(seen.lines().next().unwrap().contains(r#""params":{"protocol":1,"type":"stays","version":"v1"}"#), "{seen}");
+    assert!(
+        seen.lines().next().unwrap().contains(r#""params":{"protocol":1,"type":"stays","version":"v1"}"#),
+        "{seen}"
+    );
     for line in seen.lines() {
         let request: serde_json::Value = serde_json::from_str(line).unwrap();
         if request.get("id").is_some() {
             assert!(line.starts_with(r#"{"id":""#), "id is not the first member: {line}");
         }
     }
-    assert!(seen.lines().filter(|line| line.contains(r#""method":"wipe""#)).count() >= 4, "a wipe ends each cycle: {seen}");
+    assert!(
+        seen.lines().filter(|line| line.contains(r#""method":"wipe""#)).count() >= 4,
+        "a wipe ends each cycle: {seen}"
+    );
 }
 
 #[test]
@@ -231,11 +237,9 @@ fn a_persistent_worker_may_fail_retry_or_give_up() {
 
 #[test]
 fn a_worker_that_breaks_the_protocol_is_replaced() {
-    for (broken, word) in [
-        ("echo no json", "JSON"),
-        (r#"printf '{"id":"nobody","jsonrpc":"2.0","result":{}}\n'"#, "id"),
-        ("exit 0", ""),
-    ] {
+    for (broken, word) in
+        [("echo no json", "JSON"), (r#"printf '{"id":"nobody","jsonrpc":"2.0","result":{}}\n'"#, "id"), ("exit 0", "")]
+    {
         let home = persistent(&format!(
             r#"case $line in *'"payload":"break"'*) {broken} ;; *) printf '{{"id":"%s","jsonrpc":"2.0","result":{{}}}}\n' "$id" ;; esac"#
         ));

@@ -133,7 +133,9 @@ done"#,
     home.script("dies.sh", "echo 'the licence has run out' >&2\nexit 1");
     home.script("mute.sh", "while read -r line; do :; done");
     let biotope = home.start();
-    for (version, script, word) in [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "absent.sh", "absent.sh")] {
+    for (version, script, word) in
+        [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "absent.sh", "absent.sh")]
+    {
         home.configure(&(persistent(version, script) + &other(version)));
         let output = home.cli(&["reload", "--wait"]);
         assert_eq!(output.status.code(), Some(79), "{script}: {}", shown(&output));
@@ -262,6 +264,10 @@ fn a_start_with_a_changed_file_is_a_reload() {
     let biotope = home.start();
     biotope.until_version("w", "v2", "current");
     assert_eq!(biotope.post(&format!("/v1/jobs/{delayed}/retry"), "").status, 200);
-    assert_eq!(biotope.until_state(&delayed, "completed")["version"], "v2", "the version is bound when a job is reserved");
+    assert_eq!(
+        biotope.until_state(&delayed, "completed")["version"],
+        "v2",
+        "the version is bound when a job is reserved"
+    );
     biotope.stop();
 }

@@ -327,7 +327,7 @@ impl Drop for Biotope<'_> {
     fn drop(&mut self) {
         // A child that was reaped has given its pid back: it must not be signalled any more.
         if matches!(self.child.try_wait(), Ok(None)) {
-            drop(rustix::process::kill_process_group(self.pid(), Signal::KILL));
+            let _ = rustix::process::kill_process_group(self.pid(), Signal::KILL);
             drop(self.child.wait());
         }
         if std::thread::panicking() {

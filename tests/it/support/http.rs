@@ -64,28 +64,38 @@ fn request(port: u16, head: &str, body: &[u8]) -> io::Result<Answer> {
     stream.set_write_timeout(Some(Duration::from_secs(60)))?;
     let head = format!("{head}Host: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-    let mut all = Vec::new();
-    let read = stream.read_to_end(&mut all);
     // A server that refuses a body may answer and close before it has read all of it: the answer counts.
-    match parse(&all) {
-        Some(answer) => Ok(answer),
-        None => sent.and(read).and(Err(io::Error::new(io::ErrorKind::InvalidData, "no whole answer"))),
+    let mut all = Vec::new();
+    let mut some = vec![0; 1 << 16];
+    loop {
+        let read = stream.read(&mut some);
+        all.extend_from_slice(&some[..*read.as_ref().unwrap_or(&0)]);
+        let ended = !matches!(read, Ok(1..));
+        match parse(&all, ended) {
+            Some(answer) => return Ok(answer),
+            None if ended => return sent.and(read).and(Err(io::Error::other("no whole answer"))),
+            None => {}
+        }
     }
 }
 
-fn parse(all: &[u8]) -> Option<Answer> {
+/// The answer, once it is whole: by its length, by its last chunk, or by the end of the stream.
+fn parse(all: &[u8], ended: bool) -> Option<Answer> {
     let end = all.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&all[..end]).ok()?.to_owned();
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let mut answer = Answer { status, head, body: all[end + 4..].to_vec() };
+    let body = &all[end + 4..];
+    let mut answer = Answer { status, head, body: Vec::new() };
     if let Some(length) = answer.header("content-length") {
-        // A torn answer is none.
-        return (length.parse() == Ok(answer.body.len())).then_some(answer);
+        answer.body = body.get(..length.parse().ok()?)?.to_vec();
+        return Some(answer);
     }
     if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
-        answer.body = unchunk(&answer.body)?;
+        answer.body = unchunk(body)?;
+        return Some(answer);
     }
-    Some(answer)
+    answer.body = body.to_vec();
+    ended.then_some(answer)
 }
 
 fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {

@@ -76,3 +76,6 @@ pub const LIST_MAX: usize = 10_000;
 pub const LIST_DEFAULT: usize = 100;
 /// Records of the log that one call of a listing reads at most.
 pub const LIST_RECORDS_MAX: usize = 10_000;
+
+/// Bytes of jobs that may be on their way in at once; more are refused as busy.
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;

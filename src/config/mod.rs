@@ -2,8 +2,19 @@
 //!
 //! Pure: takes text, returns values. Reads no file, no environment, no clock.
 
+mod parse;
+mod problem;
+mod section;
+#[cfg(test)]
+mod tests;
+pub mod units;
+mod worker;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use parse::{Parsed, parse};
+pub use problem::{Places, Problem, Problems};
 
 use crate::types::{Label, WorkerType};
 

@@ -1,12 +1,28 @@
 //! The way in: what producers, edges and embedders call. Cheap to clone; every call may come from any thread.
 //!
-//! A blocking call returns when its answer is durable. A `submit_`/`*_then` call returns at once and calls back from an
-//! engine or reader thread when the answer is durable; the callback must not block.
+//! A blocking call returns when its answer is durable. A call that takes a callback returns at once and calls back from
+//! the engine's thread when the answer is durable; the callback must not block. A callback that is dropped without a
+//! call means that the engine is gone.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
+
+use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, To};
+use super::lookup;
 use super::view::{EcosystemView, JobFilter, JobPage, JobView, ReloadVerdict};
+use crate::config::Config;
+use crate::job::ids::IdMaker;
+use crate::job::intake::IntakeLimits;
 use crate::job::new::{NewJob, Pushed};
+use crate::limits::IN_FLIGHT_BYTES_MAX;
+use crate::log::Reader;
 use crate::refusal::Refusal;
-use crate::types::WorkerType;
+use crate::sync::Broadcast;
+use crate::types::{Label, Seq, WorkerType};
 
 /// What can be done to one job from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,73 +38,275 @@ pub enum JobAction {
 /// A callback that takes an answer.
 pub type Then<T> = Box<dyn FnOnce(T) + Send>;
 
+/// Names by number, as readers of the log need them.
+#[derive(Debug, Default)]
+pub(super) struct KnownNames {
+    /// Types, in order of their numbers from 1.
+    pub(super) types: Vec<WorkerType>,
+    /// Labels of versions, by number.
+    pub(super) labels: HashMap<u32, Label>,
+}
+
+impl KnownNames {
+    pub(super) fn worker_type(&self, no: u32) -> Option<&WorkerType> {
+        self.types.get((no as usize).wrapping_sub(1))
+    }
+}
+
+const RUNNING: u8 = 0;
+const STOPPING: u8 = 1;
+const POISONED: u8 = 2;
+const CLOSED: u8 = 3;
+
+/// What handles and the engine share.
+pub(super) struct Shared {
+    pub(super) broadcast: Arc<Broadcast>,
+    pub(super) reader: Reader,
+    pub(super) ids: IdMaker,
+    /// Bytes of jobs that are on their way in; relaxed, a bound and no order.
+    in_flight: AtomicUsize,
+    /// Stored by the engine, loaded by everyone; it guards nothing else, so relaxed would do.
+    state: AtomicU8,
+    payload_max: AtomicUsize,
+    names: ArcSwap<KnownNames>,
+    poisoned: Mutex<PoisonWatch>,
+}
+
+#[derive(Default)]
+struct PoisonWatch {
+    reason: Option<String>,
+    watchers: Vec<Then<String>>,
+}
+
+impl Shared {
+    pub(super) fn new(reader: Reader, ids: IdMaker, config: &Config) -> Self {
+        Self {
+            broadcast: Arc::new(Broadcast::default()),
+            reader,
+            ids,
+            in_flight: AtomicUsize::new(0),
+            state: AtomicU8::new(RUNNING),
+            payload_max: AtomicUsize::new(config.log.payload_max),
+            names: ArcSwap::default(),
+            poisoned: Mutex::default(),
+        }
+    }
+
+    pub(super) fn settled(&self, bytes: usize) {
+        self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stopping(&self) {
+        self.state.store(STOPPING, Ordering::Release);
+    }
+
+    pub(super) fn set_closed(&self) {
+        self.state.store(CLOSED, Ordering::Release);
+    }
+
+    /// The log is poisoned: everyone who watches is told.
+    pub(super) fn set_poisoned(&self, reason: &str) {
+        self.state.store(POISONED, Ordering::Release);
+        let watchers = {
+            let mut watch = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+            watch.reason = Some(reason.to_owned());
+            std::mem::take(&mut watch.watchers)
+        };
+        for watcher in watchers {
+            watcher(reason.to_owned());
+        }
+    }
+
+    pub(super) fn set_limits(&self, config: &Config) {
+        self.payload_max.store(config.log.payload_max, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_names(&self, names: KnownNames) {
+        self.names.store(Arc::new(names));
+    }
+
+    pub(super) fn names(&self) -> Arc<KnownNames> {
+        self.names.load_full()
+    }
+
+    pub(super) fn unknown_type(&self, name: &str) -> Refusal {
+        let names = self.names();
+        let mut known: Vec<&str> = names.types.iter().map(WorkerType::as_str).collect();
+        known.sort_unstable();
+        Refusal::UnknownType { name: name.to_owned(), known: known.join(", ") }
+    }
+
+    /// Why nobody answers.
+    fn gone(&self) -> Refusal {
+        match self.state.load(Ordering::Acquire) {
+            POISONED => Refusal::Poisoned,
+            _ => Refusal::Stopping,
+        }
+    }
+}
+
 /// The way into a running engine.
 #[derive(Clone)]
 pub struct Handle {
-    _skeleton: (),
+    to_engine: Sender<Command>,
+    shared: Arc<Shared>,
 }
 
-#[allow(missing_docs, unused_variables, clippy::todo, reason = "skeleton, replaced by the engine")]
 impl Handle {
+    pub(super) fn new(to_engine: Sender<Command>, shared: Arc<Shared>) -> Self {
+        Self { to_engine, shared }
+    }
+
+    /// Takes a call's bytes into the bound of what may be in flight.
+    fn enter(&self, jobs: &[NewJob]) -> Result<usize, Refusal> {
+        self.ready()?;
+        let bytes: usize = jobs.iter().map(|job| job.payload.len() + size_of::<NewJob>()).sum();
+        let before = self.shared.in_flight.fetch_add(bytes, Ordering::Relaxed);
+        // One call always gets in, whatever its size.
+        if before > 0 && before + bytes > IN_FLIGHT_BYTES_MAX {
+            self.shared.settled(bytes);
+            return Err(Refusal::Busy { what: "bytes of jobs on their way in" });
+        }
+        Ok(bytes)
+    }
+
     /// Enqueues jobs, each by itself; answers in order, when all of them are durable.
     pub fn submit(&self, jobs: Vec<NewJob>, then: Then<Vec<Result<Pushed, Refusal>>>) {
-        todo!()
+        match self.enter(&jobs) {
+            Err(refusal) => then(vec![Err(refusal); jobs.len()]),
+            Ok(bytes) => drop(self.to_engine.send(Command::Push { jobs, bytes, to: To::Then(then) })),
+        }
     }
+
     /// Enqueues one job and waits until it is durable.
+    ///
+    /// # Errors
+    /// Why it was refused.
     pub fn push(&self, job: NewJob) -> Result<Pushed, Refusal> {
-        todo!()
+        self.push_many(vec![job]).pop().unwrap_or_else(|| Err(self.shared.gone()))
     }
-    /// Enqueues jobs and waits until they are durable.
+
+    /// Enqueues jobs, each by itself, and waits until all of them are durable; answers in order.
     pub fn push_many(&self, jobs: Vec<NewJob>) -> Vec<Result<Pushed, Refusal>> {
-        todo!()
+        let count = jobs.len();
+        let bytes = match self.enter(&jobs) {
+            Ok(bytes) => bytes,
+            Err(refusal) => return vec![Err(refusal); count],
+        };
+        let answers = self.ask::<PushAnswers>(|to| Command::Push { jobs, bytes, to });
+        answers.unwrap_or_else(|| vec![Err(self.shared.gone()); count])
     }
+
+    fn ask<T>(&self, command: impl FnOnce(To<T>) -> Command) -> Option<T> {
+        let (slot, to) = To::slot(&self.shared.broadcast);
+        // A command that reaches nobody drops its answerer, and that wakes the slot.
+        drop(self.to_engine.send(command(to)));
+        slot.wait()
+    }
+
     /// Does something to one job; answers with the job afterwards.
     pub fn act(&self, id: &str, action: JobAction, then: Then<Result<JobView, Refusal>>) {
-        todo!()
+        let handle = self.clone();
+        let to = To::Then(Box::new(move |done: Result<LiveOrEnded, Refusal>| {
+            // Without its payload: the engine's thread does not read the disk.
+            then(done.map(|left| lookup::acted(&handle.shared, &left)));
+        }));
+        drop(self.to_engine.send(Command::Act { id: id.to_owned(), action, to }));
     }
+
     /// Cancels every job of a type that does not run, and discards its dead ones; answers with how many.
     pub fn purge(&self, worker_type: &str, then: Then<Result<u64, Refusal>>) {
-        todo!()
+        drop(self.to_engine.send(Command::Purge { worker_type: worker_type.to_owned(), to: To::Then(then) }));
     }
+
     /// Everything that lives here.
     pub fn ecosystem(&self, then: Then<Result<EcosystemView, Refusal>>) {
-        todo!()
+        drop(self.to_engine.send(Command::Ecosystem { to: To::Then(then) }));
     }
-    /// One job with everything known about it. Reads the log: runs on the calling thread, may take as long as a disk read.
+
+    /// One job with everything known about it. Reads the log on the calling thread: of a job that ended, all records from
+    /// its first to its last, until the index of ended jobs exists.
+    ///
+    /// # Errors
+    /// `NotFound`; `Stopping` or `Poisoned` when nobody answers.
     pub fn job(&self, id: &str) -> Result<JobView, Refusal> {
-        todo!()
+        let known = self.ask(|to| Command::Find { id: id.to_owned(), to }).ok_or_else(|| self.shared.gone())?;
+        let not_found = || Refusal::NotFound { id: id.to_owned() };
+        match known {
+            Known::Live(live) => Ok(lookup::live_view(&self.shared, &live)),
+            Known::Look { born, from, .. } => lookup::ended_job(&self.shared, id, born, from).ok_or_else(not_found),
+            Known::Nothing => Err(not_found()),
+        }
     }
-    /// A page of jobs. Reads the log: runs on the calling thread.
+
+    /// A page of jobs: live ones where their payload lies in the log, ended ones where they ended, newest first. Reads
+    /// the log backwards on the calling thread, at most 10,000 records a call.
+    ///
+    /// # Errors
+    /// `InvalidJob` for a cursor that is none; `UnknownType`; `Stopping` or `Poisoned` when nobody answers.
     pub fn jobs(&self, filter: &JobFilter) -> Result<JobPage, Refusal> {
-        todo!()
+        lookup::page(self, &self.shared, filter)
     }
-    /// The names of all types ever known here.
+
+    pub(super) fn live_at(&self, places: Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
+        self.ask(|to| Command::LiveAt { places, to }).ok_or_else(|| self.shared.gone())
+    }
+
+    /// The names of all types ever known here, in alphabetical order.
     pub fn known_types(&self) -> Vec<WorkerType> {
-        todo!()
+        let mut types = self.shared.names().types.clone();
+        types.sort();
+        types
     }
+
     /// Limits that an edge checks before it parses.
-    pub fn limits(&self) -> crate::job::intake::IntakeLimits {
-        todo!()
+    pub fn limits(&self) -> IntakeLimits {
+        IntakeLimits { payload_max: self.shared.payload_max.load(Ordering::Relaxed) }
     }
-    /// Whether jobs are accepted: `Err` says why not (stopping, poisoned).
+
+    /// Whether jobs are accepted.
+    ///
+    /// # Errors
+    /// `Stopping` or `Poisoned`.
     pub fn ready(&self) -> Result<(), Refusal> {
-        todo!()
+        match self.shared.state.load(Ordering::Acquire) {
+            RUNNING => Ok(()),
+            _ => Err(self.shared.gone()),
+        }
     }
+
     /// Takes a config over; answers when it is settled.
     pub fn reload(&self, generation: super::GenerationSpec, then: Then<Result<ReloadVerdict, Refusal>>) {
-        todo!()
+        let generation = Box::new(generation);
+        drop(self.to_engine.send(Command::Reload { generation, to: To::Then(then) }));
     }
+
     /// Tells that the newest config was not accepted, for the page.
     pub fn reload_failed(&self, why: String) {
-        todo!()
+        drop(self.to_engine.send(Command::ReloadFailed { why }));
     }
+
     /// Ends it all in good order: takes no more jobs, lets running ones finish up to the stop timeout, then cuts them off;
-    /// a second call cuts them off at once. Calls back when the log is sealed and closed.
+    /// a second call cuts them off at once. Calls back when the log is sealed and its directory free.
     pub fn stop(&self, then: Then<()>) {
-        todo!()
+        drop(self.to_engine.send(Command::Stop { to: To::Then(then) }));
     }
-    /// Called once, with the reason, if the log is poisoned.
+
+    /// Ends it all as [`Handle::stop`] does, and waits for the end.
+    pub fn stop_and_wait(&self) {
+        // `None`: it had ended already.
+        let _: Option<()> = self.ask(|to| Command::Stop { to });
+    }
+
+    /// Has `then` called once, with the reason, if the log is poisoned, or was.
     pub fn on_poisoned(&self, then: Then<String>) {
-        todo!()
+        let reason = {
+            let mut watch = self.shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+            match watch.reason.clone() {
+                Some(reason) => reason,
+                None => return watch.watchers.push(then),
+            }
+        };
+        then(reason);
     }
 }

@@ -1,7 +1,25 @@
 //! The single writer: commands → events → log → replies and dispatch.
+//!
+//! Owns the table, the log's tail, and every decision: what is accepted, what follows an outcome, who gets which job,
+//! which versions live. One thread; [`handle`] is the way in, [`open`] its beginning, `core` its loop.
 
+mod clean;
+mod command;
+mod core;
+mod dispatch;
 pub mod handle;
+mod lookup;
+mod open;
+mod outcome;
+mod push;
+mod rollover;
+mod shown;
+#[cfg(test)]
+mod tests;
 pub mod view;
+
+pub use handle::{Handle, JobAction};
+pub use open::{Engine, OpenError, Opened};
 
 use std::sync::Arc;
 

@@ -94,6 +94,8 @@ pub struct LogView {
     pub epoch: u32,
     /// Commits (frames written) in this process.
     pub commits: u64,
+    /// Bytes written in this process.
+    pub written_bytes: u64,
     /// Time of the last sync, in microseconds.
     pub last_sync_us: u64,
     /// Why new jobs are refused, if they are.

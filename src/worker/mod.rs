@@ -3,7 +3,17 @@
 //! Owns what happens to a batch of jobs between reserve and outcome. Never touches the job table or the log: what
 //! became of a job leaves as an [`Outcome`] through the cycle's sink, job by job, as soon as it is known.
 
+mod child;
+pub mod definition;
+pub mod exec;
+mod followups;
 pub mod launch;
+pub mod native;
+mod output;
+pub mod persistent;
+mod spawn;
+#[cfg(test)]
+mod zoo;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,7 +149,7 @@ impl Cutoff {
         self.set.store(true, std::sync::atomic::Ordering::Release);
         // An eventfd takes a write of 1 unless its counter is at the brim, and then it is readable anyhow.
         // Any non-zero number does: the byte order does not matter.
-        drop(rustix::io::write(&self.event, &[1; 8]));
+        let _: rustix::io::Result<usize> = rustix::io::write(&self.event, &[1; 8]);
     }
 
     /// Whether it is set.

@@ -1,0 +1,203 @@
+//! The whole life of a job through the public API, beside the raw loop: the same bytes, written and synced.
+//!
+//! `cargo bench --bench lifecycle` prints, first, what the disk itself does with the same frames; then jobs a second
+//! from push to durable ack, and durable pushes a second of 64 producers with one job in flight each. Medians of five.
+#![expect(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures, and prints")]
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use biotope::clock::{Clock, RealClock};
+use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use biotope::engine::view::EcosystemView;
+use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
+use biotope::job::new::NewJob;
+use biotope::types::Lease;
+use biotope::worker::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
+
+const JOBS: usize = 500_000;
+const AT_A_TIME: usize = 1_000;
+const ROUNDS: usize = 5;
+const PRODUCERS: usize = 64;
+const PUSHES_EACH: usize = 3_000;
+
+struct Ack;
+
+impl Worker for Ack {
+    fn start(&mut self, _: Duration) -> Result<(), StartError> {
+        Ok(())
+    }
+    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+        for assignment in batch {
+            assert!(assignment.payload.len() >= 200);
+            sink(assignment.lease, Outcome::Done { result: None, enqueue: Vec::new() });
+        }
+    }
+    fn is_ready(&self) -> bool {
+        true
+    }
+    fn stop(&mut self) {}
+}
+
+impl WorkerFactory for Ack {
+    fn make(&self, _: &Arc<Cutoff>) -> Box<dyn Worker> {
+        Box::new(Self)
+    }
+    fn check(&self) -> Result<(), StartError> {
+        Ok(())
+    }
+}
+
+fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
+    let live = LiveConfig {
+        concurrency: 1,
+        batch,
+        timeout: Duration::from_secs(30),
+        kill_after: Duration::from_secs(5),
+        start_timeout: Duration::from_secs(10),
+        max_attempts: 4,
+        backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
+        on_dead: None,
+        drain_timeout: Duration::from_secs(300),
+    };
+    let worker = |name: &&str| WorkerConfig {
+        worker_type: name.parse().unwrap(),
+        version: "v1".parse().unwrap(),
+        kind: KindConfig::Native,
+        live: live.clone(),
+    };
+    let workers: Vec<WorkerConfig> = names.iter().map(worker).collect();
+    let versions = workers
+        .iter()
+        .map(|worker| VersionSpec { worker: worker.clone(), definition_hash: [1; 32], factory: Arc::new(Ack) })
+        .collect();
+    let config = Config {
+        data_dir: dir.to_path_buf(),
+        stop_timeout: Duration::from_secs(25),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        log: LogConfig {
+            sync: SyncPolicy::Always,
+            retain: 256 << 20,
+            segment: 64 << 20,
+            payload_max: 1 << 20,
+            result_max: 64 << 10,
+            dead_retain: Duration::from_secs(90 * 86400),
+            dead_max: 100_000,
+        },
+        workers,
+    };
+    GenerationSpec { config, versions }
+}
+
+fn payload() -> Vec<u8> {
+    let mut text = br#"{"order":123456,"note":""#.to_vec();
+    text.resize(198, b'x');
+    text.extend_from_slice(br#""}"#);
+    text
+}
+
+fn ecosystem(handle: &Handle) -> EcosystemView {
+    let (to, from) = crossbeam_channel::bounded(1);
+    handle.ecosystem(Box::new(move |view| to.send(view).unwrap()));
+    from.recv().unwrap().unwrap()
+}
+
+/// Jobs a second from the first push to the last durable ack, and the log's bytes and commits for them.
+fn lifecycle(dir: &Path, jobs: usize) -> (f64, u64, u64) {
+    let clock = RealClock::shared();
+    let (handle, _) = Engine::open(spec(dir, &["ack"], 100), Arc::clone(&clock)).unwrap();
+    let before = ecosystem(&handle).log;
+    let payload = payload();
+    let began = clock.mono();
+    for _ in 0..jobs / AT_A_TIME {
+        let batch = (0..AT_A_TIME).map(|_| NewJob::new("ack".parse().unwrap(), payload.clone())).collect();
+        for pushed in handle.push_many(batch) {
+            pushed.unwrap();
+        }
+    }
+    let all = (jobs / AT_A_TIME * AT_A_TIME) as u64;
+    let after = loop {
+        let view = ecosystem(&handle);
+        if view.types.iter().map(|of_type| of_type.completed).sum::<u64>() >= all {
+            break view.log;
+        }
+    };
+    let took = clock.mono().saturating_sub(began);
+    handle.stop_and_wait();
+    (jobs as f64 / took.as_secs_f64(), after.written_bytes - before.written_bytes, after.commits - before.commits)
+}
+
+/// Durable pushes a second of many producers, each with one job in flight.
+fn producers(dir: &Path) -> f64 {
+    let clock = RealClock::shared();
+    let (handle, _) = Engine::open(spec(dir, &[], 1), Arc::clone(&clock)).unwrap();
+    handle.stop_and_wait();
+    // The type is known, and nobody serves it: its jobs are parked, so that pushes alone are measured.
+    let (handle, _) = Engine::open(spec(dir, &["idle"], 1), Arc::clone(&clock)).unwrap();
+    handle.stop_and_wait();
+    let (handle, _) = Engine::open(spec(dir, &[], 1), Arc::clone(&clock)).unwrap();
+    let began = clock.mono();
+    std::thread::scope(|scope| {
+        for _ in 0..PRODUCERS {
+            scope.spawn(|| {
+                let payload = payload();
+                for _ in 0..PUSHES_EACH {
+                    handle.push(NewJob::new("idle".parse().unwrap(), payload.clone())).unwrap();
+                }
+            });
+        }
+    });
+    let took = clock.mono().saturating_sub(began);
+    handle.stop_and_wait();
+    (PRODUCERS * PUSHES_EACH) as f64 / took.as_secs_f64()
+}
+
+/// The same bytes in as many frames, written and synced on a file that was written before.
+fn raw(dir: &Path, jobs: usize, bytes: u64, frames: u64) -> f64 {
+    let frame = vec![7_u8; usize::try_from(bytes / frames.max(1)).unwrap().max(1)];
+    let size = 64_u64 << 20;
+    let file = std::fs::File::create(dir.join("raw")).unwrap();
+    for at in 0..64 {
+        file.write_all_at(&vec![1; 1 << 20], at << 20).unwrap();
+    }
+    file.sync_all().unwrap();
+    let clock = RealClock;
+    let began = clock.mono();
+    let mut at = 0;
+    for _ in 0..frames {
+        if at + frame.len() as u64 > size {
+            at = 0;
+        }
+        file.write_all_at(&frame, at).unwrap();
+        file.sync_data().unwrap();
+        at += frame.len() as u64;
+    }
+    jobs as f64 / clock.mono().saturating_sub(began).as_secs_f64()
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn main() {
+    // Beside the build, on the disk that holds it: a temporary directory may lie in memory.
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let fresh = || tempfile::tempdir_in(place).unwrap();
+    let (_, bytes, frames) = lifecycle(fresh().path(), JOBS / 5);
+    let (bytes, frames) = (bytes * 5, frames * 5);
+    let raw_rates = (0..ROUNDS).map(|_| raw(fresh().path(), JOBS, bytes, frames)).collect();
+    let raw_rate = median(raw_rates);
+    println!(
+        "raw loop        {raw_rate:>12.0} jobs/s  ({} B a job, {} KiB a frame)",
+        bytes / JOBS as u64,
+        bytes / frames / 1024
+    );
+    let rates = (0..ROUNDS).map(|_| lifecycle(fresh().path(), JOBS).0).collect();
+    let rate = median(rates);
+    println!("lifecycle       {rate:>12.0} jobs/s  {:.2} of raw  (target 300000)", rate / raw_rate);
+    let rates = (0..ROUNDS).map(|_| producers(fresh().path())).collect();
+    println!("64 producers    {:>12.0} durable pushes/s  (target 60000)", median(rates));
+}

@@ -1,0 +1,212 @@
+//! From text to a [`Config`], or to everything that is wrong with it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::problem::{Places, Problems};
+use super::section::{Gathered, Section, closest};
+use super::{Config, LogConfig, SyncPolicy, WorkerConfig, units, worker};
+use crate::limits::{
+    PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
+    RETAIN_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
+};
+use crate::types::WorkerType;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A config and where its keys stand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// The config.
+    pub config: Config,
+    /// Where its keys stand.
+    pub places: Places,
+}
+
+/// Parses a config. `file` is what messages call it; `natives` are the types with a worker in this program.
+///
+/// # Errors
+/// Every problem, each with its place and a remedy.
+pub fn parse(file: &str, text: &str, natives: &BTreeSet<String>) -> Result<Parsed, Problems> {
+    let mut gathered = Gathered::default();
+    gathered.places.file = file.to_owned();
+    gathered.places.text = text.to_owned();
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let only_duplicates = syntax_problems(&mut gathered, text, &errors);
+    if !only_duplicates {
+        // What else is wrong with a text of broken syntax would be guesswork.
+        return Err(Problems::new(file, text, gathered.problems));
+    }
+    let config = read(&mut gathered, root.get_ref(), natives);
+    if gathered.problems.is_empty() {
+        return Ok(Parsed { config, places: gathered.places });
+    }
+    Err(Problems::new(file, text, gathered.problems))
+}
+
+/// Notes what the parser found. Returns whether the text can be read on: its only errors are keys and tables given twice.
+fn syntax_problems(gathered: &mut Gathered, text: &str, errors: &[toml::de::Error]) -> bool {
+    let mut only_duplicates = true;
+    let mut in_second_table = false;
+    let mut read_up_to = 0;
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        if error.message() != "duplicate key" {
+            only_duplicates = false;
+            gathered.add(span, error.message(), "");
+            continue;
+        }
+        let line_start = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+        let is_header = text.get(line_start..).is_some_and(|line| line.trim_start().starts_with('['));
+        let name = text.get(span.clone()).unwrap_or_default();
+        // The keys of a table that is given twice are duplicates, too: one word is enough for all of them.
+        let between = text.get(read_up_to..line_start).unwrap_or_default();
+        in_second_table &= !between.lines().any(|line| line.trim_start().starts_with('['));
+        if is_header {
+            in_second_table = true;
+            gathered.add(span.clone(), format!("table `{name}` is given twice"), "merge the two, or rename one");
+        } else if !in_second_table {
+            gathered.add(span.clone(), format!("`{name}` is given twice"), "leave one of them");
+        }
+        read_up_to = line_start + usize::from(is_header);
+    }
+    only_duplicates
+}
+
+fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>) -> Config {
+    let mut top = Section::new("", 0..0, Some(root));
+    let data_dir = top.parsed(gathered, "data_dir", PathBuf::from("data"), |text| match text {
+        "" => Err("name a directory, like \"data\"".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    });
+    let stop_timeout =
+        top.duration(gathered, "stop_timeout", Duration::from_secs(25), Duration::ZERO..=Duration::from_secs(3600));
+    let mut http = top.section(gathered, "http");
+    let listen = http.parsed(gathered, "listen", SocketAddr::from(([127, 0, 0, 1], 7420)), listen_address);
+    http.finish(gathered, &[]);
+    let log = top.section(gathered, "log");
+    let log = log_config(gathered, log);
+    let workers = top.section(gathered, "workers");
+    let table =
+        root.iter().find(|(name, _)| name.get_ref() == "workers").and_then(|(_, value)| value.get_ref().as_table());
+    let workers = worker_configs(gathered, &workers, table, natives);
+    if workers.is_empty() && gathered.problems.is_empty() {
+        gathered.add(
+            0..0,
+            "no worker type",
+            "add one, for instance:\n[workers.hello]\nversion = \"v1\"\nexec = [\"cat\"]",
+        );
+    }
+    top.finish(gathered, &["history"]);
+    Config { data_dir, stop_timeout, listen, log, workers }
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "write address and port, like \"127.0.0.1:7420\"".to_owned())?;
+    if !address.ip().is_loopback() {
+        return Err("only loopback addresses (127.0.0.1, [::1]) are served until there are access tokens".to_owned());
+    }
+    Ok(address)
+}
+
+fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {
+    let usize_of = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let config = LogConfig {
+        sync: log.parsed(gathered, "sync", SyncPolicy::Always, sync_policy),
+        retain: log.size(gathered, "retain", RETAIN_BYTES_DEFAULT, 0..=1 << 50),
+        segment: log.size(gathered, "segment", SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX),
+        payload_max: usize_of(log.size(
+            gathered,
+            "payload_max",
+            PAYLOAD_BYTES_MAX_DEFAULT as u64,
+            1..=PAYLOAD_BYTES_MAX_MAX as u64,
+        )),
+        result_max: usize_of(log.size(
+            gathered,
+            "result_max",
+            RESULT_BYTES_MAX_DEFAULT as u64,
+            0..=RESULT_BYTES_MAX_MAX as u64,
+        )),
+        dead_retain: log.duration(gathered, "dead_retain", 90 * DAY, Duration::ZERO..=3660 * DAY),
+        dead_max: log.number(gathered, "dead_max", 100_000, 0..=10_000_000) as usize,
+    };
+    log.finish(gathered, &["disk_max", "disk_free_min"]);
+    config
+}
+
+fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
+    match text {
+        "always" => return Ok(SyncPolicy::Always),
+        "never" => return Ok(SyncPolicy::Never),
+        _ => {}
+    }
+    let every = text.strip_prefix("every ").map(units::duration);
+    match every {
+        Some(Ok(every)) if every >= Duration::from_millis(1) && every <= Duration::from_secs(60) => {
+            Ok(SyncPolicy::Every(every))
+        }
+        _ => {
+            Err("write \"always\" (nothing acknowledged is lost), \"every 5ms\" (1ms to 60s), or \"never\"".to_owned())
+        }
+    }
+}
+
+fn worker_configs(
+    gathered: &mut Gathered,
+    section: &Section<'_>,
+    table: Option<&DeTable<'_>>,
+    natives: &BTreeSet<String>,
+) -> Vec<WorkerConfig> {
+    let mut workers = Vec::new();
+    for (name, value) in table.into_iter().flatten() {
+        let worker_type: Result<WorkerType, _> = name.get_ref().parse();
+        let worker_type = match worker_type {
+            Ok(worker_type) => worker_type,
+            Err(bad) => {
+                let message = format!("the name of worker type {:?} {bad}", name.get_ref());
+                gathered.add(name.span(), message, "rename it, for instance to \"order-processor\"");
+                continue;
+            }
+        };
+        let path = section.path_of(name.get_ref());
+        let Some(inner) = value.get_ref().as_table() else {
+            let message = format!("`{path}` is {}, not a table", super::section::kind(value));
+            gathered.add(value.span(), message, format!("write [{path}]"));
+            continue;
+        };
+        gathered.places.spans.insert(path.clone(), name.span());
+        let section = Section::new(&path, name.span(), Some(inner));
+        workers.extend(worker::read(gathered, section, &worker_type, natives));
+    }
+    if workers.len() > TYPES_MAX {
+        let message = format!("{} worker types, the most is {TYPES_MAX}", workers.len());
+        gathered.add(section.span(), message, "");
+    }
+    check_on_dead(gathered, &workers, table);
+    workers.sort_by(|a: &WorkerConfig, b| a.worker_type.cmp(&b.worker_type));
+    workers
+}
+
+/// `on_dead` must name another type of this file.
+fn check_on_dead(gathered: &mut Gathered, workers: &[WorkerConfig], table: Option<&DeTable<'_>>) {
+    let named: Vec<&str> = table.into_iter().flatten().map(|(name, _)| name.get_ref().as_ref()).collect();
+    for worker in workers {
+        let Some(to) = &worker.live.on_dead else { continue };
+        let key = format!("workers.{}.on_dead", worker.worker_type);
+        let (message, help) = if *to == worker.worker_type {
+            (format!("`{key}` names its own type"), Some("a dead job's summary goes to another type".to_owned()))
+        } else if !named.contains(&to.as_str()) {
+            let close = closest(to.as_str(), named.iter().copied());
+            let help = close.map_or_else(|| format!("add [workers.{to}]"), |close| format!("did you mean {close:?}?"));
+            (format!("`{key}` names {to:?}, which is no worker type of this file"), Some(help))
+        } else {
+            continue;
+        };
+        let problem = gathered.places.problem(&key, message, help);
+        gathered.problems.push(problem);
+    }
+}

@@ -1,0 +1,219 @@
+//! One table of the file, read key by key: what is not asked for in the end is an unknown key.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Places, Problem};
+use super::units;
+
+/// What reading gathers.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) problems: Vec<Problem>,
+    pub(super) places: Places,
+}
+
+impl Gathered {
+    pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        let help = help.into();
+        let help = (!help.is_empty()).then_some(help);
+        self.problems.push(Problem { message: message.into(), span, help });
+    }
+}
+
+/// A table that is read.
+pub(super) struct Section<'a> {
+    path: String,
+    span: Range<usize>,
+    table: Option<&'a DeTable<'a>>,
+    asked: Vec<&'static str>,
+}
+
+/// A value and its place.
+pub(super) type Value<'a> = &'a Spanned<DeValue<'a>>;
+
+impl<'a> Section<'a> {
+    /// A table at a path, empty if it is missing.
+    pub(super) fn new(path: &str, span: Range<usize>, table: Option<&'a DeTable<'a>>) -> Self {
+        Self { path: path.to_owned(), span, table, asked: Vec::new() }
+    }
+
+    /// Path of a key in this table.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Whether a key is given, known or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
+    }
+
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&mut self, gathered: &mut Gathered, key: &'static str) -> Option<Value<'a>> {
+        self.asked.push(key);
+        let value = self.table?.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)?;
+        gathered.places.spans.insert(self.path_of(key), value.span());
+        Some(value)
+    }
+
+    /// A table of this table.
+    pub(super) fn section(&mut self, gathered: &mut Gathered, key: &'static str) -> Self {
+        let path = self.path_of(key);
+        let Some(value) = self.get(gathered, key) else { return Self::new(&path, self.span.clone(), None) };
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            gathered.add(value.span(), format!("`{path}` is {}, not a table", kind(value)), format!("write [{path}]"));
+        }
+        Self::new(&path, value.span(), table)
+    }
+
+    /// A text.
+    pub(super) fn text(&mut self, gathered: &mut Gathered, key: &'static str) -> Option<(String, Range<usize>)> {
+        let value = self.get(gathered, key)?;
+        let text = text_of(gathered, value, &self.path_of(key))?;
+        Some((text, value.span()))
+    }
+
+    /// A text that `parse` turns into a value of the wanted kind and range.
+    pub(super) fn parsed<T>(
+        &mut self,
+        gathered: &mut Gathered,
+        key: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let Some((text, span)) = self.text(gathered, key) else { return default };
+        match parse(&text) {
+            Ok(value) => value,
+            Err(help) => {
+                gathered.add(span, format!("`{}` cannot be {text:?}", self.path_of(key)), help);
+                default
+            }
+        }
+    }
+
+    /// A duration within a range.
+    pub(super) fn duration(
+        &mut self,
+        gathered: &mut Gathered,
+        key: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        self.parsed(gathered, key, default, |text| {
+            let value = units::duration(text)?;
+            let show = units::show_duration;
+            let outside = format!("it must lie between {:?} and {:?}", show(*range.start()), show(*range.end()));
+            if range.contains(&value) { Ok(value) } else { Err(outside) }
+        })
+    }
+
+    /// A size in bytes within a range.
+    pub(super) fn size(
+        &mut self,
+        gathered: &mut Gathered,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        self.parsed(gathered, key, default, |text| {
+            let value = units::size(text)?;
+            let show = units::show_size;
+            let outside = format!("it must lie between {:?} and {:?}", show(*range.start()), show(*range.end()));
+            if range.contains(&value) { Ok(value) } else { Err(outside) }
+        })
+    }
+
+    /// A whole number within a range.
+    pub(super) fn number(
+        &mut self,
+        gathered: &mut Gathered,
+        key: &'static str,
+        default: u32,
+        range: RangeInclusive<u32>,
+    ) -> u32 {
+        let Some(value) = self.get(gathered, key) else { return default };
+        let path = self.path_of(key);
+        let DeValue::Integer(number) = value.get_ref() else {
+            let help = format!("write a whole number between {} and {}", range.start(), range.end());
+            gathered.add(value.span(), format!("`{path}` is {}, not a whole number", kind(value)), help);
+            return default;
+        };
+        let read = u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|number| range.contains(number));
+        if read.is_none() {
+            let help = format!("it must lie between {} and {}", range.start(), range.end());
+            gathered.add(value.span(), format!("`{path}` cannot be {number}"), help);
+        }
+        read.unwrap_or(default)
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&mut self, gathered: &mut Gathered, key: &'static str) -> Option<(Vec<String>, Range<usize>)> {
+        let value = self.get(gathered, key)?;
+        let path = self.path_of(key);
+        let DeValue::Array(items) = value.get_ref() else {
+            let help = format!("write {key} = [\"…\", \"…\"]");
+            gathered.add(value.span(), format!("`{path}` is {}, not a list of strings", kind(value)), help);
+            return None;
+        };
+        let texts: Vec<String> =
+            items.iter().filter_map(|item| text_of(gathered, item, &format!("an entry of {path}"))).collect();
+        (texts.len() == items.len()).then(|| (texts, value.span()))
+    }
+
+    /// Every key that was not asked for is a problem; `later` are those that a later version will know.
+    pub(super) fn finish(self, gathered: &mut Gathered, later: &[&str]) {
+        for (name, _) in self.table.into_iter().flatten() {
+            let key = name.get_ref().as_ref();
+            if self.asked.contains(&key) {
+                continue;
+            }
+            let path = self.path_of(key);
+            if later.contains(&key) {
+                let help = "leave it out: this version of biotope does without";
+                gathered.add(name.span(), format!("`{path}` is not yet supported"), help);
+                continue;
+            }
+            let help = match closest(key, self.asked.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None if self.asked.is_empty() => String::new(),
+                None => format!("known here: {}", self.asked.join(", ")),
+            };
+            gathered.add(name.span(), format!("unknown key `{path}`"), help);
+        }
+    }
+}
+
+/// The known word that a misspelt one most probably stands for.
+pub(super) fn closest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let scored = known.map(|known| (strsim::damerau_levenshtein(word, known), known));
+    scored.filter(|(distance, known)| *distance <= 1 + known.len() / 4).min().map(|(_, known)| known)
+}
+
+pub(super) fn text_of(gathered: &mut Gathered, value: Value<'_>, path: &str) -> Option<String> {
+    let DeValue::String(text) = value.get_ref() else {
+        gathered.add(value.span(), format!("`{path}` is {}, not a string", kind(value)), "write it in \"quotes\"");
+        return None;
+    };
+    Some(text.clone().into_owned())
+}
+
+/// The kind of a value, with its article.
+pub(super) fn kind(value: Value<'_>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

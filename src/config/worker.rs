@@ -1,0 +1,214 @@
+//! `[workers.TYPE]`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::section::{Gathered, Section, Value, kind, text_of};
+use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, WorkerConfig, units};
+use crate::limits::{BATCH_MAX, CONCURRENCY_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
+use crate::types::{Label, WorkerType};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+/// A run, a start or a drain takes at least this long to be one.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// Keys that later versions will know.
+const LATER: [&str; 8] = ["http", "batch_wait", "user", "umask", "limits", "watch", "probe", "recycle"];
+const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
+
+/// Reads one worker type; `None` if it has no version or kind, which is then among the problems.
+pub(super) fn read(
+    gathered: &mut Gathered,
+    mut section: Section<'_>,
+    worker_type: &WorkerType,
+    natives: &BTreeSet<String>,
+) -> Option<WorkerConfig> {
+    let path = format!("workers.{worker_type}");
+    let version = version(gathered, &mut section, &path);
+    let kind = read_kind(gathered, &mut section, worker_type, natives);
+    let live = live(gathered, &mut section);
+    section.finish(gathered, &LATER);
+    Some(WorkerConfig { worker_type: worker_type.clone(), version: version?, kind: kind?, live })
+}
+
+fn version(gathered: &mut Gathered, section: &mut Section<'_>, path: &str) -> Option<Label> {
+    let had = gathered.problems.len();
+    let Some((text, span)) = section.text(gathered, "version") else {
+        if gathered.problems.len() == had {
+            gathered.add(section.span(), format!("`{path}.version` is missing"), "add version = \"v1\"");
+        }
+        return None;
+    };
+    match text.parse() {
+        Ok(label) => Some(label),
+        Err(bad) => {
+            gathered.add(span, format!("`{path}.version` {bad}"), "write a label like \"v1\" or \"2026-11-24.3\"");
+            None
+        }
+    }
+}
+
+fn read_kind(
+    gathered: &mut Gathered,
+    section: &mut Section<'_>,
+    worker_type: &WorkerType,
+    natives: &BTreeSet<String>,
+) -> Option<KindConfig> {
+    let path = format!("workers.{worker_type}");
+    let had = gathered.problems.len();
+    let argv = section.texts(gathered, "exec");
+    let exec_is_bad = gathered.problems.len() > had;
+    let mode = section.parsed(gathered, "mode", ExecMode::PerJob, |text| match text {
+        "per-job" => Ok(ExecMode::PerJob),
+        "persistent" => Ok(ExecMode::Persistent),
+        _ => Err("write \"per-job\" or \"persistent\"".to_owned()),
+    });
+    let env = env(gathered, section);
+    let env_pass = env_pass(gathered, section);
+    let dir = section.text(gathered, "dir").map(|(dir, _)| PathBuf::from(dir));
+    match argv {
+        Some((argv, span)) => {
+            if argv.first().is_none_or(String::is_empty) {
+                gathered.add(
+                    span,
+                    format!("`{path}.exec` names no program"),
+                    "write exec = [\"program\", \"argument\"]",
+                );
+                return None;
+            }
+            Some(KindConfig::Exec(ExecConfig { argv, mode, env, env_pass, dir }))
+        }
+        None if natives.contains(worker_type.as_str()) => Some(KindConfig::Native),
+        None => {
+            if !exec_is_bad && !section.has("http") {
+                let help = "add exec = [\"program\", \"argument\"]; biotope itself has no worker of this name";
+                gathered.add(section.span(), format!("`{path}` has no kind"), help);
+            }
+            None
+        }
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+fn env(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<(String, EnvValue)> {
+    let path = section.path_of("env");
+    let Some(value) = section.get(gathered, "env") else { return Vec::new() };
+    let Some(table) = value.get_ref().as_table() else {
+        let help = "write env = { NAME = \"value\" }";
+        gathered.add(value.span(), format!("`{path}` is {}, not a table", kind(value)), help);
+        return Vec::new();
+    };
+    let mut env = Vec::new();
+    for (name, value) in table {
+        let key = name.get_ref().to_string();
+        gathered.places.spans.insert(format!("{path}.{key}"), value.span());
+        if !is_variable(&key) || key.starts_with("BIOTOPE_") {
+            let help = "no `=`, and BIOTOPE_… is set by biotope itself";
+            gathered.add(name.span(), format!("{key:?} cannot be the name of a variable"), help);
+            continue;
+        }
+        if let Some(read) = env_value(gathered, value, &format!("{path}.{key}")) {
+            env.push((key, read));
+        }
+    }
+    env.sort_by(|a, b| a.0.cmp(&b.0));
+    env
+}
+
+fn env_value(gathered: &mut Gathered, value: Value<'_>, path: &str) -> Option<EnvValue> {
+    if let DeValue::String(text) = value.get_ref() {
+        return Some(EnvValue::Text(text.clone().into_owned()));
+    }
+    let entries: Vec<_> = value.get_ref().as_table().into_iter().flatten().collect();
+    let entry = match entries.as_slice() {
+        [(name, inner)] => Some((name.get_ref().as_ref(), *inner)),
+        _ => None,
+    };
+    match entry {
+        Some(("from", inner)) => text_of(gathered, inner, &format!("{path}.from")).map(EnvValue::From),
+        Some(("file", inner)) => {
+            text_of(gathered, inner, &format!("{path}.file")).map(|file| EnvValue::File(PathBuf::from(file)))
+        }
+        _ => {
+            let help = "write \"value\", { from = \"VARIABLE\" }, or { file = \"path\" }";
+            gathered.add(value.span(), format!("`{path}` is no value of a variable"), help);
+            None
+        }
+    }
+}
+
+fn env_pass(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<String> {
+    let Some((names, span)) = section.texts(gathered, "env_pass") else { return vec!["LANG".to_owned()] };
+    for bad in names.iter().filter(|name| !is_variable(name)) {
+        gathered.add(span.clone(), format!("{bad:?} cannot be the name of a variable"), "");
+    }
+    names
+}
+
+fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
+    let concurrency = concurrency(gathered, section);
+    let batch = section.number(gathered, "batch", 1, 1..=BATCH_MAX);
+    let timeout = section.duration(gathered, "timeout", Duration::from_secs(30), SHORTEST..=7 * DAY);
+    let kill_after = section.duration(gathered, "kill_after", Duration::from_secs(5), Duration::ZERO..=60 * MINUTE);
+    let start_timeout = section.duration(gathered, "start_timeout", Duration::from_secs(10), SHORTEST..=10 * MINUTE);
+    let attempts = u32::from(MAX_ATTEMPTS_DEFAULT);
+    let max_attempts = section.number(gathered, "max_attempts", attempts, 1..=u32::from(MAX_ATTEMPTS_MAX));
+    let backoff = backoff(gathered, section);
+    let had = gathered.problems.len();
+    let on_dead = section.text(gathered, "on_dead").and_then(|(text, span)| match text.parse() {
+        Ok(worker_type) => Some(worker_type),
+        Err(bad) if gathered.problems.len() == had => {
+            gathered.add(span, format!("the name {text:?} {bad}"), "name a worker type of this file");
+            None
+        }
+        Err(_) => None,
+    });
+    let mut rollout = section.section(gathered, "rollout");
+    let drain_timeout = rollout.duration(gathered, "drain_timeout", 5 * MINUTE, Duration::ZERO..=7 * DAY);
+    rollout.finish(gathered, &LATER_ROLLOUT);
+    LiveConfig {
+        concurrency,
+        batch,
+        timeout,
+        kill_after,
+        start_timeout,
+        max_attempts: u16::try_from(max_attempts).unwrap_or(MAX_ATTEMPTS_DEFAULT),
+        backoff,
+        on_dead,
+        drain_timeout,
+    }
+}
+
+fn concurrency(gathered: &mut Gathered, section: &mut Section<'_>) -> u32 {
+    if let Some(value) = section.get(gathered, "concurrency")
+        && value.get_ref().as_table().is_some()
+    {
+        let help = "write a number: this version of biotope keeps as many workers all the time";
+        gathered.add(value.span(), "`concurrency` as a range is not yet supported", help);
+        return 1;
+    }
+    section.number(gathered, "concurrency", 1, 1..=CONCURRENCY_MAX)
+}
+
+fn backoff(gathered: &mut Gathered, section: &mut Section<'_>) -> Backoff {
+    let mut inner = section.section(gathered, "backoff");
+    let first = inner.duration(gathered, "first", Duration::from_secs(5), Duration::ZERO..=DAY);
+    let factor = inner.number(gathered, "factor", 4, 1..=100);
+    let max = inner.duration(gathered, "max", 60 * MINUTE, Duration::ZERO..=30 * DAY);
+    if max < first {
+        let (first, max) = (units::show_duration(first), units::show_duration(max));
+        let message = format!("`{}` is {max:?}, below `first`, which is {first:?}", inner.path_of("max"));
+        let problem =
+            gathered.places.problem(&inner.path_of("max"), message, Some("raise `max`, or lower `first`".to_owned()));
+        gathered.problems.push(problem);
+    }
+    inner.finish(gathered, &[]);
+    Backoff { first, factor, max }
+}

@@ -1,0 +1,146 @@
+//! Cleaning: what lives in the log's head segment is restated at the tail, then the head moves on.
+//!
+//! A thread of its own reads the segment; the engine restates those that are still alive with their payload there.
+//! What is no job (types, versions, routes, the generation, the counters) is restated where each segment begins, so
+//! that a replay may begin with any of them.
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+
+use super::command::Command;
+use super::core::Core;
+use crate::job::event::{Event, Generation, Kind, Routed, TypeNamed, VersionAccepted};
+use crate::log::{Poisoned, Reader};
+use crate::types::Seq;
+
+/// Payload bytes that the cleaner hands to the engine at once.
+const PORTION_BYTES: usize = 256 << 10;
+/// Versions of a type that stay known though nothing names them any more.
+const VERSIONS_KEPT: usize = 10;
+
+/// Records of the head segment that hold the payloads of jobs which may be alive.
+pub(super) struct Survivors {
+    segment: u32,
+    records: Vec<Survivor>,
+    /// Told when they are restated; the cleaner then goes on.
+    done: Sender<()>,
+    last: bool,
+}
+
+struct Survivor {
+    born: Seq,
+    seq: Seq,
+    enqueued: Bytes,
+}
+
+impl Core {
+    /// Starts to clean the head segment, if the log is larger than it need be.
+    pub(super) fn clean_if_due(&mut self) {
+        let figures = self.log.figures();
+        let bound = 2 * self.table.live_bytes() + self.config.log.retain + self.config.log.segment;
+        if self.cleaning || figures.head >= figures.active || figures.disk_bytes <= bound {
+            return;
+        }
+        let (reader, to_engine, segment) = (self.log.reader(), self.to_self.clone(), figures.head);
+        let thread = std::thread::Builder::new().name("cleaner".to_owned());
+        match thread.spawn(move || read_segment(&reader, segment, &to_engine)) {
+            Ok(_) => self.cleaning = true,
+            Err(error) => tracing::warn!(%error, "could not start to clean the log; tried again with the next segment"),
+        }
+    }
+
+    /// Restates those that live; after the last portion, moves the head.
+    pub(super) fn restate(&mut self, survivors: Survivors) -> Result<(), Poisoned> {
+        for record in &survivors.records {
+            let here = self.table.job(record.born).is_some_and(|job| job.home.seq == record.seq);
+            let Some(restated) = here.then(|| self.table.restate(record.born)).flatten() else { continue };
+            self.record(&Event::Restated(restated, &record.enqueued))?;
+        }
+        drop(survivors.done);
+        if !survivors.last {
+            return Ok(());
+        }
+        let next = survivors.segment + 1;
+        self.log.move_head(next);
+        if let Some(first) = self.log.reader().first_seq_of(next) {
+            self.table.forget_below(first);
+        }
+        self.cleaning = false;
+        self.clean_if_due();
+        Ok(())
+    }
+
+    /// Restates what is no job. For the beginning of a segment: there is always room.
+    pub(super) fn put_context(&mut self) {
+        let types: Vec<_> =
+            self.table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
+        for (no, name, ..) in &types {
+            self.put(&Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() }), false);
+        }
+        let newest = self.table.generation().clone();
+        let mut versions: Vec<_> = self.table.versions().map(|(no, version)| (no, version.clone())).collect();
+        versions.sort_by_key(|(no, _)| std::cmp::Reverse(*no));
+        let mut seen = std::collections::BTreeMap::new();
+        versions.retain(|(no, version)| {
+            let count: &mut usize = seen.entry(version.type_no).or_default();
+            *count += 1;
+            let named = newest.targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
+            *count <= VERSIONS_KEPT || named
+        });
+        for (no, version) in versions.iter().rev() {
+            let (type_no, label, hash) = (version.type_no, version.label.as_str(), version.hash);
+            let accepted = VersionAccepted { no: *no, type_no, label, hash, at: version.at };
+            self.put(&Event::VersionAccepted(accepted), false);
+        }
+        for (type_no, _, version_no, totals) in types {
+            if version_no != 0 {
+                self.put(&Event::Routed(Routed { type_no, version_no, at: self.now }), false);
+            }
+            self.put(&Event::Totals(totals), false);
+        }
+        if newest.number > 0 {
+            let generation = Generation { number: newest.number, at: newest.at, targets: newest.targets };
+            self.put(&Event::Generation(generation), false);
+        }
+    }
+}
+
+/// Reads a segment's payload records and hands them to the engine, portion by portion.
+fn read_segment(reader: &Reader, segment: u32, to_engine: &Sender<Command>) {
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    let Some(from) = reader.first_seq_of(segment) else { return };
+    let hand = |records: Vec<Survivor>, last: bool| {
+        let (done, wait) = crossbeam_channel::bounded(0);
+        let sent = to_engine.send(Command::Survivors(Survivors { segment, records, done, last }));
+        // The engine drops its end when it is through: that is the word to go on.
+        drop((sent, wait.recv()));
+    };
+    for record in reader.scan(from) {
+        let record = match record {
+            Ok(record) if record.position.segment != segment => break,
+            Ok(record) => record,
+            Err(error) => {
+                // Nothing is given up: the segment stays, and the log grows until somebody looks.
+                tracing::error!(%error, segment, "the log's head cannot be cleaned");
+                return;
+            }
+        };
+        let (born, enqueued) = if record.kind == Kind::Enqueued as u8 {
+            (record.seq, record.body.clone())
+        } else if record.kind == Kind::Restated as u8
+            && let Ok(Event::Restated(meta, enqueued)) = Event::decode(record.kind, record.version, &record.body)
+        {
+            (meta.born, record.body.slice_ref(enqueued))
+        } else {
+            continue;
+        };
+        bytes += enqueued.len();
+        records.push(Survivor { born, seq: record.seq, enqueued });
+        if bytes >= PORTION_BYTES {
+            bytes = 0;
+            hand(std::mem::take(&mut records), false);
+        }
+    }
+    hand(records, true);
+}

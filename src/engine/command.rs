@@ -1,0 +1,108 @@
+//! What reaches the engine: one queue for callers, pools and the cleaner.
+
+use std::sync::Arc;
+
+use super::GenerationSpec;
+use super::clean::Survivors;
+use super::handle::{JobAction, Then};
+use super::view::{EcosystemView, ReloadVerdict};
+use crate::job::event::End;
+use crate::job::new::{NewJob, Pushed};
+use crate::job::table::Job;
+use crate::pool::{PoolId, Report};
+use crate::refusal::Refusal;
+use crate::sync::{Answerer, Broadcast, Slot};
+use crate::types::{Seq, UnixMs};
+
+/// The answers to a call that enqueues.
+pub(super) type PushAnswers = Vec<Result<Pushed, Refusal>>;
+
+/// Where an answer goes.
+pub(super) enum To<T> {
+    /// To a caller who sleeps.
+    Slot(Answerer<T>),
+    /// To a callback.
+    Then(Then<T>),
+}
+
+impl<T> To<T> {
+    /// A slot and the way to it.
+    pub(super) fn slot(broadcast: &Arc<Broadcast>) -> (Arc<Slot<T>>, Self) {
+        let (slot, answerer) = Slot::new(broadcast);
+        (slot, Self::Slot(answerer))
+    }
+
+    /// Gives the answer; a sleeper sees it with the next broadcast.
+    pub(super) fn give(self, answer: T) {
+        match self {
+            Self::Slot(answerer) => answerer.put(answer),
+            Self::Then(then) => then(answer),
+        }
+    }
+}
+
+/// What is known of a job that somebody asks for.
+pub(super) enum Known {
+    /// It lives.
+    Live(Box<LiveJob>),
+    /// It ended, or may have: its records lie at or after this seq.
+    Look {
+        /// The job.
+        born: Seq,
+        /// Where to look first.
+        from: Seq,
+        /// How it ended, where the index knows.
+        ended: Option<End>,
+    },
+    /// There is no such job.
+    Nothing,
+}
+
+/// A live job, as the table has it.
+#[derive(Debug, Clone)]
+pub(super) struct LiveJob {
+    pub(super) born: Seq,
+    pub(super) job: Job,
+    pub(super) parked: bool,
+}
+
+/// What somebody wants of the engine.
+pub(super) enum Command {
+    /// Enqueue.
+    Push { jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers> },
+    /// Do something to a job; answers with its born seq and its id.
+    Act { id: String, action: JobAction, to: To<Result<LiveOrEnded, Refusal>> },
+    /// Cancel and discard all of a type that does not run.
+    Purge { worker_type: String, to: To<Result<u64, Refusal>> },
+    /// Show everything.
+    Ecosystem { to: To<Result<EcosystemView, Refusal>> },
+    /// Find a job.
+    Find { id: String, to: To<Known> },
+    /// Which of these jobs live, with their payload in the record named beside.
+    LiveAt { places: Vec<(Seq, Seq)>, to: To<Vec<Option<LiveJob>>> },
+    /// Take a config over.
+    Reload { generation: Box<GenerationSpec>, to: To<Result<ReloadVerdict, Refusal>> },
+    /// The newest config did not pass.
+    ReloadFailed { why: String },
+    /// Stop.
+    Stop { to: To<()> },
+    /// A pool reports.
+    Pool(PoolId, Report),
+    /// The cleaner found what may have to be restated.
+    Survivors(Survivors),
+}
+
+/// What an action left of a job.
+pub(super) enum LiveOrEnded {
+    /// It lives.
+    Live(Box<LiveJob>),
+    /// It ended with this action.
+    Ended {
+        /// What it was.
+        last: Box<LiveJob>,
+        /// How it ended.
+        end: End,
+        /// When.
+        at: UnixMs,
+    },
+}

@@ -1,0 +1,452 @@
+//! The engine's loop: commands in, events into the log and the table, one commit, answers and tasks out.
+//!
+//! One thread owns all of it. It never reads the disk, and waits for nothing but its queue and its own commits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::command::Command;
+use super::handle::Shared;
+use super::rollover::{PoolRun, Rollover, TypeRun};
+use crate::clock::Clock;
+use crate::config::{Config, SyncPolicy};
+use crate::job::event::{End, Ended, Event, Stopped};
+use crate::job::ids::IdMaker;
+use crate::job::table::Table;
+use crate::log::lock::DirLock;
+use crate::log::{Log, Poisoned};
+use crate::pool::{PoolId, Task};
+use crate::types::{Seq, UnixMs};
+
+/// A seal follows a burst of commits after so much quiet.
+const SEAL_AFTER: Duration = Duration::from_millis(10);
+/// Longest sleep: the wall clock may have been set meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// Commands that one commit gathers at most, so that the first of them does not wait for ever.
+const COMMANDS_PER_COMMIT: usize = 4096;
+/// After an unclean stop, runs begin only once their lease is synced, for so long.
+const CAREFUL_FOR: Duration = Duration::from_secs(60);
+/// What a cut-off pool may take beyond its children's time to be killed, before the process ends without it.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// Called once its commit is settled: `true` if it is durable, `false` if the log is poisoned.
+pub(super) type Reply = Box<dyn FnOnce(bool) + Send>;
+
+/// A task that is handed out once its lease is written, or synced.
+pub(super) struct Staged {
+    pub(super) pool: PoolId,
+    pub(super) task: Task,
+    /// Whether written is enough.
+    pub(super) when_written: bool,
+}
+
+/// A stop in progress.
+pub(super) struct Stopping {
+    deadline: Duration,
+    cut_off: bool,
+    waiting: Vec<super::command::To<()>>,
+}
+
+/// Everything that the engine's thread owns.
+pub(super) struct Core {
+    pub(super) log: Log,
+    pub(super) table: Table,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: IdMaker,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) to_self: Sender<Command>,
+    pub(super) config: Config,
+    /// The wall clock at the start of this turn.
+    pub(super) now: UnixMs,
+    /// The steady clock at the start of this turn.
+    pub(super) mono: Duration,
+    pub(super) started_at: UnixMs,
+    pub(super) careful_until: Duration,
+    pub(super) replies: Vec<Reply>,
+    pub(super) staged: Vec<Staged>,
+    /// Counts leases of this epoch.
+    pub(super) leases: u64,
+    pub(super) pools: BTreeMap<PoolId, PoolRun>,
+    pub(super) types: BTreeMap<u32, TypeRun>,
+    pub(super) rollover: Rollover,
+    pub(super) cleaning: bool,
+    pub(super) last_sync: Duration,
+    /// There is more to do than one commit holds.
+    pub(super) again: bool,
+    seal_at: Option<Duration>,
+    sync_at: Option<Duration>,
+    stopping: Option<Stopping>,
+    _lock: DirLock,
+}
+
+/// What a new core is made of.
+pub(super) struct CoreParts {
+    pub(super) log: Log,
+    pub(super) table: Table,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: IdMaker,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) to_self: Sender<Command>,
+    pub(super) config: Config,
+    pub(super) unclean: bool,
+    pub(super) lock: DirLock,
+}
+
+impl Core {
+    pub(super) fn new(parts: CoreParts) -> Self {
+        let mono = parts.clock.mono();
+        let now = parts.clock.wall_ms();
+        Self {
+            log: parts.log,
+            table: parts.table,
+            ids: parts.ids,
+            shared: parts.shared,
+            inbox: parts.inbox,
+            to_self: parts.to_self,
+            config: parts.config,
+            now,
+            mono,
+            started_at: now,
+            careful_until: if parts.unclean { mono + CAREFUL_FOR } else { Duration::ZERO },
+            clock: parts.clock,
+            replies: Vec::new(),
+            staged: Vec::new(),
+            leases: 0,
+            pools: BTreeMap::new(),
+            types: BTreeMap::new(),
+            rollover: Rollover::default(),
+            cleaning: false,
+            last_sync: Duration::ZERO,
+            again: false,
+            seal_at: None,
+            sync_at: None,
+            stopping: None,
+            _lock: parts.lock,
+        }
+    }
+
+    /// Serves until a stop is through.
+    ///
+    /// # Errors
+    /// The log is poisoned; every caller who waited was told so.
+    pub(super) fn run(mut self) -> Result<(), Poisoned> {
+        let ended = self.serve();
+        if ended.is_err() {
+            for reply in self.replies.drain(..) {
+                reply(false);
+            }
+            self.shared.broadcast.send();
+            for run in self.pools.values() {
+                run.pool.cut_off();
+            }
+            return ended;
+        }
+        // Those who asked for the stop are told when log and directory are free again.
+        let waiting = self.stopping.take().map(|stopping| stopping.waiting).unwrap_or_default();
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        for to in waiting {
+            to.give(());
+        }
+        shared.broadcast.send();
+        ended
+    }
+
+    fn serve(&mut self) -> Result<(), Poisoned> {
+        loop {
+            let first = self.wait();
+            self.tick();
+            if let Some(first) = first {
+                self.handle(first)?;
+            }
+            for _ in 0..COMMANDS_PER_COMMIT {
+                if self.log.is_full() {
+                    self.again = true;
+                    break;
+                }
+                let Ok(command) = self.inbox.try_recv() else { break };
+                self.handle(command)?;
+            }
+            self.timers()?;
+            self.dispatch()?;
+            self.commit()?;
+            if self.is_over() {
+                return self.finish();
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.now = self.clock.wall_ms();
+        self.mono = self.clock.mono();
+    }
+
+    /// The next command, or `None` when something else is due.
+    fn wait(&mut self) -> Option<Command> {
+        if std::mem::take(&mut self.again) {
+            return self.inbox.try_recv().ok();
+        }
+        if let Ok(command) = self.inbox.try_recv() {
+            return Some(command);
+        }
+        let sleep = self.sleep();
+        match self.inbox.recv_timeout(sleep) {
+            Ok(command) => Some(command),
+            // The engine holds a sender itself: the queue is never disconnected.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// How long nothing is due.
+    fn sleep(&mut self) -> Duration {
+        self.tick();
+        let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
+        let dead = self.table.oldest_dead().map(|(since, _)| since.saturating_add(retain_ms));
+        let moments = [self.table.next_moment(), dead].into_iter().flatten();
+        let by_wall = moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)));
+        let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
+        let drains = self.pools.values().filter_map(|run| run.drain_deadline);
+        let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains);
+        let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
+        by_wall.chain(by_mono).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
+    }
+
+    fn handle(&mut self, command: Command) -> Result<(), Poisoned> {
+        match command {
+            Command::Push { jobs, bytes, to } => self.push(jobs, bytes, to),
+            Command::Act { id, action, to } => self.act(&id, action, to),
+            Command::Purge { worker_type, to } => self.purge(&worker_type, to),
+            Command::Ecosystem { to } => {
+                let view = self.ecosystem();
+                self.reply(move |durable| {
+                    to.give(if durable { Ok(view) } else { Err(crate::refusal::Refusal::Poisoned) });
+                });
+                Ok(())
+            }
+            Command::Find { id, to } => {
+                let known = self.find(&id);
+                self.reply(move |_| to.give(known));
+                Ok(())
+            }
+            Command::LiveAt { places, to } => {
+                let live = self.live_at(&places);
+                self.reply(move |_| to.give(live));
+                Ok(())
+            }
+            Command::Reload { generation, to } => self.reload(*generation, to),
+            Command::ReloadFailed { why } => {
+                self.rollover.last_error = Some((why, self.now));
+                Ok(())
+            }
+            Command::Stop { to } => self.stop(to),
+            Command::Pool(pool, report) => self.pool_report(pool, report),
+            Command::Survivors(survivors) => self.restate(survivors),
+        }
+    }
+
+    /// Has `reply` called once what was recorded up to now is settled.
+    pub(super) fn reply(&mut self, reply: impl FnOnce(bool) + Send + 'static) {
+        self.replies.push(Box::new(reply));
+    }
+
+    /// Makes sure that records of this many bytes fit in the frame together: commits, or ends the segment, if need be.
+    pub(super) fn make_room(&mut self, records: usize, bytes: usize) -> Result<(), Poisoned> {
+        if self.log.has_room(records, bytes) {
+            return Ok(());
+        }
+        self.commit()?;
+        if self.log.has_room(records, bytes) {
+            return Ok(());
+        }
+        self.log.rotate()?;
+        self.put_context();
+        self.clean_if_due();
+        if !self.log.has_room(records, bytes) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Records an event for which there is room: in the frame, and in the table.
+    pub(super) fn put(&mut self, event: &Event<'_>, joined: bool) -> Seq {
+        let (seq, position) = self.log.append(event.kind().record_kind(), joined, |out| event.encode(out));
+        if let Err(illegal) = self.table.apply(seq, position, event) {
+            // Decisions are made on the table itself. An engine that contradicts it must not go on.
+            unreachable!("decided an illegal event: {illegal}");
+        }
+        seq
+    }
+
+    /// Records an event by itself.
+    pub(super) fn record(&mut self, event: &Event<'_>) -> Result<Seq, Poisoned> {
+        self.make_room(1, event.bytes_max())?;
+        Ok(self.put(event, false))
+    }
+
+    /// Writes what was recorded, hands out what may begin, syncs, answers, and hands out the rest. When it returns,
+    /// everything recorded is as durable as the `sync` setting says.
+    pub(super) fn commit(&mut self) -> Result<(), Poisoned> {
+        if self.log.has_unwritten() {
+            self.log.write()?;
+            self.hand_out(true);
+            match self.config.log.sync {
+                SyncPolicy::Always => self.sync()?,
+                SyncPolicy::Every(within) => {
+                    self.sync_at.get_or_insert(self.mono + within);
+                }
+                SyncPolicy::Never => {}
+            }
+            self.log.show();
+        }
+        if !self.replies.is_empty() {
+            for reply in self.replies.drain(..) {
+                reply(true);
+            }
+            self.shared.broadcast.send();
+        }
+        self.hand_out(false);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Poisoned> {
+        let before = self.clock.mono();
+        self.log.sync()?;
+        self.mono = self.clock.mono();
+        self.last_sync = self.mono.saturating_sub(before);
+        self.sync_at = None;
+        self.seal_at = Some(self.mono + SEAL_AFTER);
+        Ok(())
+    }
+
+    fn hand_out(&mut self, written_only: bool) {
+        let staged = std::mem::take(&mut self.staged);
+        for staged in staged {
+            if written_only && !staged.when_written {
+                self.staged.push(staged);
+            } else if let Some(run) = self.pools.get(&staged.pool) {
+                run.pool.hand(staged.task);
+            }
+        }
+    }
+
+    /// What follows from the clocks.
+    fn timers(&mut self) -> Result<(), Poisoned> {
+        self.table.ripen(self.now);
+        while let Some(born) = self.table.expired(self.now) {
+            self.end(born, End::Expired, &[])?;
+        }
+        self.forget_dead()?;
+        if self.sync_at.is_some_and(|at| at <= self.mono) {
+            self.sync()?;
+        }
+        if self.seal_at.is_some_and(|at| at <= self.mono) && !self.log.has_unwritten() {
+            self.seal_at = None;
+            self.log.seal()?;
+        }
+        self.cut_off_late_drains();
+        let Some(stopping) = &mut self.stopping else { return Ok(()) };
+        if stopping.deadline <= self.mono && !stopping.cut_off {
+            stopping.cut_off = true;
+            let kill_after = self.types.values().filter_map(|of_type| of_type.worker.as_ref());
+            let kill_after = kill_after.map(|worker| worker.live.kill_after).max().unwrap_or_default();
+            stopping.deadline = self.mono + kill_after + GIVE_UP_AFTER;
+            for run in self.pools.values() {
+                run.pool.cut_off();
+            }
+        }
+        Ok(())
+    }
+
+    /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
+    fn forget_dead(&mut self) -> Result<(), Poisoned> {
+        let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
+        while let Some((since, born)) = self.table.oldest_dead() {
+            let old = since.saturating_add(retain_ms) <= self.now;
+            if !old && self.table.dead_jobs() <= self.config.log.dead_max {
+                break;
+            }
+            self.end(born, End::Discarded, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Records that a live job is finished; `result` is empty unless it was completed with one.
+    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8]) -> Result<(), Poisoned> {
+        let bytes = 512 + result.len();
+        self.make_room(1, bytes)?;
+        self.put_end(born, end, result);
+        Ok(())
+    }
+
+    /// As [`Core::end`], where there is room.
+    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8]) {
+        let Some(job) = self.table.job(born) else { return };
+        let names =
+            job.names().map(|names| (names.id.map(Box::<str>::from), names.key.map(Box::<str>::from), names.digest));
+        let names = names.as_ref().map(|(id, key, digest)| crate::job::event::Names {
+            id: id.as_deref(),
+            key: key.as_deref(),
+            digest: *digest,
+        });
+        let ended = Ended {
+            born,
+            end,
+            at: self.now,
+            type_no: job.type_no,
+            version_no: job.version_no,
+            attempts: job.attempts,
+            created_ms: job.created_ms,
+            home: job.home,
+            names,
+        };
+        self.put(&Event::Ended(ended, result), false);
+    }
+
+    fn stop(&mut self, to: super::command::To<()>) -> Result<(), Poisoned> {
+        match &mut self.stopping {
+            Some(stopping) => {
+                // Asked again: now.
+                stopping.deadline = stopping.deadline.min(self.mono);
+                stopping.waiting.push(to);
+            }
+            None => {
+                let deadline = self.mono + self.config.stop_timeout;
+                self.stopping = Some(Stopping { deadline, cut_off: false, waiting: vec![to] });
+                self.shared.set_stopping();
+                let pools: Vec<PoolId> = self.pools.keys().copied().collect();
+                for pool in pools {
+                    self.drain(pool, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        self.pools.is_empty() || (stopping.cut_off && stopping.deadline <= self.mono)
+    }
+
+    /// Writes the last words.
+    fn finish(&mut self) -> Result<(), Poisoned> {
+        for born in self.held_leases() {
+            // A pool that did not let go in time: the process ends with it.
+            self.give_back(born)?;
+        }
+        self.record(&Event::Stopped(Stopped { at: self.now }))?;
+        self.commit()?;
+        self.log.sync()?;
+        self.log.seal()?;
+        self.shared.set_closed();
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Handing ready jobs to pools: as many as hide the hand-off, and no more, so that order is decided late.
+
+use std::time::Duration;
+
+use super::core::{Core, Staged};
+use super::rollover::PoolRun;
+use crate::job::event::{Event, Release, Reserved};
+use crate::job::transition::State;
+use crate::log::Poisoned;
+use crate::pool::{PoolId, Report, Task};
+use crate::types::{Fence, Lease, Seq};
+
+/// A pool that ate its whole window within this time is given a larger one.
+const WINDOW_GROWS_BELOW: Duration = Duration::from_millis(4);
+/// A pool that took longer than this for its window is given a smaller one.
+const WINDOW_SHRINKS_ABOVE: Duration = Duration::from_millis(20);
+/// Largest window, in jobs beyond what the pool's workers hold at once.
+const WINDOW_MAX: u64 = 8192;
+
+impl Core {
+    /// Fills the windows of all pools that take new work.
+    pub(super) fn dispatch(&mut self) -> Result<(), Poisoned> {
+        if self.is_stopping() {
+            return Ok(());
+        }
+        let serving: Vec<(u32, PoolId)> =
+            self.types.iter().filter_map(|(type_no, of_type)| Some((*type_no, of_type.current?))).collect();
+        for (type_no, pool) in serving {
+            self.fill(type_no, pool)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, type_no: u32, pool: PoolId) -> Result<(), Poisoned> {
+        let mono = self.mono;
+        let ready = self.table.worker_type(type_no).map_or(0, |of_type| of_type.queue.len());
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        if ready == 0 || run.up == 0 {
+            return Ok(());
+        }
+        let mut free = run.take_window(mono, ready);
+        while free > 0 {
+            if self.log.is_full() {
+                self.again = true;
+                break;
+            }
+            let Some(born) = self.table.pick(type_no) else { break };
+            self.reserve(born, pool)?;
+            free -= 1;
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, born: Seq, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get(&pool) else { return Ok(()) };
+        self.leases += 1;
+        let fence = Fence { epoch: self.log.epoch(), counter: self.leases };
+        let event = Event::Reserved(Reserved { born, fence, version_no: run.version_no, at: self.now });
+        self.record(&event)?;
+        let Some(job) = self.table.job(born) else { return Ok(()) };
+        // A job that was interrupted before, or soon after an unclean stop, could else run twice without a trace.
+        let careful = job.interrupts > 0 || job.host_deaths > 0 || self.mono < self.careful_until;
+        let task = Task {
+            lease: Lease { born, fence },
+            home: job.home,
+            created_ms: job.created_ms,
+            attempt: job.attempts.saturating_add(1),
+            max_attempts: job.max_attempts,
+        };
+        let when_written = !careful && job.home.seq < self.log.durable_up_to();
+        self.staged.push(Staged { pool, task, when_written });
+        if let Some(run) = self.pools.get_mut(&pool) {
+            run.handed += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a pool's report over.
+    pub(super) fn pool_report(&mut self, pool: PoolId, report: Report) -> Result<(), Poisoned> {
+        match report {
+            Report::Outcome { lease, outcome, about } => {
+                if let Some(run) = self.pools.get_mut(&pool) {
+                    run.handed = run.handed.saturating_sub(1);
+                }
+                self.outcome(lease, outcome, about.as_deref())
+            }
+            Report::Up => self.pool_up(pool),
+            Report::NotUp { why, was_up } => self.pool_not_up(pool, why, was_up),
+            Report::Ended => self.pool_ended(pool),
+        }
+    }
+
+    /// Takes back what a pool has not begun.
+    pub(super) fn take_back(&mut self, pool: PoolId, tasks: Vec<Task>, release: Release) -> Result<(), Poisoned> {
+        let (mine, others) =
+            std::mem::take(&mut self.staged).into_iter().partition(|staged: &Staged| staged.pool == pool);
+        self.staged = others;
+        let staged: Vec<Staged> = mine;
+        for task in tasks.into_iter().chain(staged.into_iter().map(|staged| staged.task)) {
+            if let Some(run) = self.pools.get_mut(&pool) {
+                run.handed = run.handed.saturating_sub(1);
+            }
+            self.release(task.lease.born, release, "")?;
+        }
+        Ok(())
+    }
+
+    /// Born seqs of all reserved jobs.
+    pub(super) fn held_leases(&self) -> Vec<Seq> {
+        let types: Vec<u32> = self.table.types().map(|(no, _)| no).collect();
+        types.into_iter().flat_map(|no| self.table.jobs_in(no, &[State::Reserved])).collect()
+    }
+}
+
+impl PoolRun {
+    /// How many more jobs the pool may be handed now, of `ready` ones. Adapts the window to the pool's pace: it grows
+    /// while the pool is through with it before the engine comes round, and shrinks when jobs would wait in it.
+    fn take_window(&mut self, mono: Duration, ready: u64) -> u64 {
+        let base = u64::from(self.pool.size()) * u64::from(self.batch);
+        self.window = self.window.clamp(base, base + WINDOW_MAX);
+        let free = self.window.saturating_sub(self.handed);
+        // While nobody is idle, half of it at once, or all that is ready: a wake-up is dear.
+        if self.handed >= base && free < self.window.div_ceil(2).min(ready) {
+            return 0;
+        }
+        let took = mono.saturating_sub(self.handed_at);
+        if self.handed <= base && ready > free && took < WINDOW_GROWS_BELOW {
+            self.window = (self.window * 2).min(base + WINDOW_MAX);
+        } else if took > WINDOW_SHRINKS_ABOVE {
+            self.window = (self.window / 2).max(base);
+        }
+        self.handed_at = mono;
+        self.window.saturating_sub(self.handed).min(ready)
+    }
+}

@@ -1,0 +1,205 @@
+//! Opening: takes the directory, replays the log, takes the config over, and starts the engine's thread.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::GenerationSpec;
+use super::core::{Core, CoreParts};
+use super::handle::{Handle, Shared};
+use crate::clock::Clock;
+use crate::job::event::{self, Event, decode_home};
+use crate::job::ids::IdMaker;
+use crate::job::table::Table;
+use crate::log::disk::{Disk, RealDisk};
+use crate::log::lock::{DirLock, LockError};
+use crate::log::{LogId, LogOptions, Poisoned, recovery};
+use crate::pool::About;
+use crate::types::Seq;
+
+/// Why no engine could be started. Nothing was changed, but for the directory itself.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory could not be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The log could not be opened.
+    #[error(transparent)]
+    Log(#[from] recovery::OpenError),
+    /// The log could not be written.
+    #[error("the log cannot be written: {0}")]
+    Poisoned(#[from] Poisoned),
+    /// No thread, or no random number, to be had.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// A verb phrase.
+        doing: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+impl OpenError {
+    /// The exit code that a program gives it (sysexits).
+    pub fn exit_code(&self) -> u8 {
+        let io = |error: &std::io::Error, else_code| match error.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => 77,
+            _ => else_code,
+        };
+        match self {
+            Self::Lock(LockError::Held { .. }) => 75,
+            Self::Lock(LockError::Io { source, .. }) => io(source, 73),
+            Self::Log(recovery::OpenError::Newer { .. }) => 76,
+            Self::Log(recovery::OpenError::Io { source, .. }) => io(source, 74),
+            Self::Log(_) => 65,
+            Self::Poisoned(_) => 74,
+            Self::System { .. } => 71,
+        }
+    }
+
+    /// The error and all its causes in one line.
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// What opening found.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Whether the log was made just now.
+    pub created: bool,
+    /// Jobs that live.
+    pub live_jobs: u64,
+    /// Segments of the log that count.
+    pub segments: u64,
+    /// Bytes of a torn tail that were cut: nothing in them was ever acknowledged.
+    pub cut_bytes: u64,
+    /// Whether the last process did not stop in good order.
+    pub unclean: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The engine: starts, and is reached by a [`Handle`] from then on.
+pub struct Engine;
+
+impl Engine {
+    /// Opens `spec.config.data_dir`, and starts. When it returns, everything that was acknowledged is there, and the
+    /// engine serves; workers start meanwhile.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(spec: GenerationSpec, clock: Arc<dyn Clock>) -> Result<(Handle, Opened), OpenError> {
+        let began = clock.mono();
+        let dir = spec.config.data_dir.clone();
+        let lock = DirLock::take(&dir)?;
+        let disk = open_disk(&dir.join("log"))?;
+        let mut new_id: LogId = [0; 16];
+        getrandom::fill(&mut new_id).map_err(|error| OpenError::System {
+            doing: "draw a random number",
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let mut replayed: Option<Table> = None;
+        let options = LogOptions { segment_bytes: spec.config.log.segment };
+        let found = recovery::open(disk, options, new_id, &mut |log_id, record| {
+            let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
+            let table = replayed.get_or_insert_with(|| Table::new(log_id));
+            table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
+        })?;
+        let ids = IdMaker::new(found.log.log_id());
+        let table = replayed.unwrap_or_else(|| Table::new(found.log.log_id()));
+        let unclean = !found.created && !table.stopped_cleanly();
+        let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec.config));
+        let (to_engine, inbox) = crossbeam_channel::unbounded();
+        let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
+        let mut core = Core::new(CoreParts {
+            log: found.log,
+            table,
+            clock: Arc::clone(&clock),
+            ids,
+            shared: Arc::clone(&shared),
+            inbox,
+            to_self: to_engine,
+            config: spec.config.clone(),
+            unclean,
+            lock,
+        });
+        core.begin(spec)?;
+        let live_jobs = core.table.live_jobs();
+        let thread = std::thread::Builder::new().name("engine".to_owned());
+        thread
+            .spawn(move || serve(core, &shared))
+            .map_err(|source| OpenError::System { doing: "start the engine's thread", source })?;
+        let opened = Opened {
+            created: found.created,
+            live_jobs,
+            segments: u64::from(found.segments),
+            cut_bytes: found.cut_bytes,
+            unclean,
+            took: clock.mono().saturating_sub(began),
+        };
+        Ok((handle, opened))
+    }
+}
+
+fn open_disk(dir: &Path) -> Result<Arc<dyn Disk>, OpenError> {
+    match RealDisk::open(dir) {
+        Ok(disk) => Ok(Arc::new(disk)),
+        Err(source) => {
+            let path: PathBuf = dir.to_path_buf();
+            Err(OpenError::Lock(LockError::Io { doing: "create the log's directory", path, source }))
+        }
+    }
+}
+
+/// The engine's thread. However it ends but by a stop, those who watch are told: a process without its engine must end.
+fn serve(core: Core, shared: &Shared) {
+    /// Speaks up when the thread panics.
+    struct Alarm<'a>(&'a Shared);
+    impl Drop for Alarm<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.set_poisoned("the engine failed by a bug; what was acknowledged is on disk");
+            }
+        }
+    }
+    let alarm = Alarm(shared);
+    if let Err(poisoned) = core.run() {
+        shared.set_poisoned(&poisoned.to_string());
+    }
+    drop(alarm);
+}
+
+impl Core {
+    /// The first records of an opening: the epoch, what died with the last process, and what the config changes.
+    fn begin(&mut self, spec: GenerationSpec) -> Result<(), Poisoned> {
+        self.tick();
+        self.record(&Event::Opened(event::Opened { epoch: self.log.epoch(), at: self.now }))?;
+        // The segment may have been begun without it, if the process ended right then.
+        self.put_context();
+        self.accept(spec)?;
+        for born in self.table.died_at_opening().to_vec() {
+            let about = self.about(born);
+            self.report_death(born, about.as_ref())?;
+        }
+        self.commit()
+    }
+
+    /// What a job says of itself, from the log: only while nothing is served yet.
+    fn about(&self, born: Seq) -> Option<About> {
+        let home = self.table.job(born)?.home;
+        let body = self.log.reader().read(home.position(), home.seq).ok()?;
+        let kind = if home.seq == born { event::Kind::Enqueued } else { event::Kind::Restated };
+        let (meta, _) = decode_home(kind as u8, &body).ok()?;
+        Some(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned) })
+    }
+}

@@ -1,0 +1,217 @@
+//! Deciding what follows from what a pool reports of a run.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::push::{Admitted, moment};
+use crate::config::Backoff;
+use crate::job::event::{After, End, Event, Failed, Release, Released};
+use crate::job::new::NewJob;
+use crate::job::table::tail_of;
+use crate::job::transition::State;
+use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FRAME_BYTES_MAX, KILLED_RETRY};
+use crate::log::Poisoned;
+use crate::pool::About;
+use crate::types::{Lease, Seq, UnixMs};
+use crate::worker::Outcome;
+
+/// Room for what a group of records needs beside the bodies that vary.
+const GROUP_SPARE: usize = 64 << 10;
+
+impl Core {
+    /// Takes an outcome over, unless its lease is not the job's any more.
+    pub(super) fn outcome(&mut self, lease: Lease, outcome: Outcome, about: Option<&About>) -> Result<(), Poisoned> {
+        let born = lease.born;
+        let held = self.table.job(born).is_some_and(|job| job.state == State::Reserved && job.fence == lease.fence);
+        if !held {
+            tracing::debug!(born, "an outcome of an older lease is refused");
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Done { result, enqueue } => self.done(born, result.as_deref(), &enqueue, about),
+            Outcome::Fail { error, killed } => self.fail(born, &error, killed, false, about),
+            Outcome::Dead { error } => self.fail(born, &error, false, true, about),
+            Outcome::Defer { error, after } => self.defer(born, &error, after, about),
+            Outcome::Interrupted => self.give_back(born),
+            Outcome::NotStarted { error } => self.release(born, Release::NotStarted, &error),
+        }
+    }
+
+    /// Gives a reserved job back at no cost.
+    pub(super) fn give_back(&mut self, born: Seq) -> Result<(), Poisoned> {
+        self.release(born, Release::Interrupt, "")
+    }
+
+    pub(super) fn release(&mut self, born: Seq, release: Release, reason: &str) -> Result<(), Poisoned> {
+        let reason = tail_of(reason, ERROR_BYTES_MAX).as_bytes();
+        self.record(&Event::Released(Released { born, at: self.now, release }, reason))?;
+        Ok(())
+    }
+
+    /// The completion and its follow-up jobs are one group of records: all of it happens, or none.
+    fn done(
+        &mut self,
+        born: Seq,
+        result: Option<&[u8]>,
+        enqueue: &[NewJob],
+        about: Option<&About>,
+    ) -> Result<(), Poisoned> {
+        let result = result.unwrap_or_default();
+        if enqueue.is_empty() {
+            return self.end(born, End::Completed, result);
+        }
+        let mut admitted = Vec::with_capacity(enqueue.len());
+        let mut bytes = GROUP_SPARE + result.len();
+        for (number, job) in (1..).zip(enqueue) {
+            match self.admit(job) {
+                // Two of one completion may share a key: the later one is decided when the first is in the table.
+                Ok(Admitted::New { .. }) => admitted.push(job),
+                Ok(Admitted::Known(_)) => {}
+                Err(refusal) => {
+                    let error = format!("follow-up job {number} was refused: {refusal}");
+                    return self.fail(born, &error, false, false, about);
+                }
+            }
+            bytes += job.payload.len() + 1024;
+        }
+        if bytes > FRAME_BYTES_MAX {
+            let error = format!("result and follow-up jobs are {bytes} bytes together, the most is {FRAME_BYTES_MAX}");
+            return self.fail(born, &error, false, false, about);
+        }
+        let parent = self.id_of_live(born);
+        self.make_room(1 + admitted.len(), bytes)?;
+        self.put_end(born, End::Completed, result);
+        for job in admitted {
+            if let Ok(Admitted::New { type_no, digest }) = self.admit(job) {
+                let event = self.enqueued(job, type_no, digest, Some(&parent));
+                self.put(&event, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// A live job's id.
+    pub(super) fn id_of_live(&self, born: Seq) -> String {
+        let Some(job) = self.table.job(born) else { return String::new() };
+        match job.names().and_then(|names| names.id) {
+            Some(id) => id.to_owned(),
+            None => self.ids.make(born, job.created_ms),
+        }
+    }
+
+    fn fail(
+        &mut self,
+        born: Seq,
+        error: &str,
+        killed: bool,
+        at_once: bool,
+        about: Option<&About>,
+    ) -> Result<(), Poisoned> {
+        let Some(job) = self.table.job(born) else { return Ok(()) };
+        let attempts = job.attempts.saturating_add(1);
+        let error = tail_of(error, ERROR_BYTES_MAX);
+        let after = if at_once || attempts >= job.max_attempts {
+            After::Dead
+        } else if killed && job.attempts == 0 {
+            After::Retry { ready_ms: self.now + millis(KILLED_RETRY) }
+        } else {
+            let pause = self.backoff(job.type_no, u32::from(attempts));
+            After::Retry { ready_ms: self.now + millis(pause) }
+        };
+        let failed = Failed { born, at: self.now, version_no: job.version_no, after };
+        let summary = if after == After::Dead { self.summary(born, attempts, error, about) } else { None };
+        let event = Event::Failed(failed, error.as_bytes());
+        let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + 1024);
+        self.make_room(2, event.bytes_max() + summary_bytes)?;
+        self.put(&event, false);
+        self.put_summary(born, summary.as_ref());
+        Ok(())
+    }
+
+    /// Enqueues a dead job's summary, in the group of what is recorded last.
+    fn put_summary(&mut self, born: Seq, summary: Option<&NewJob>) {
+        let Some(summary) = summary else { return };
+        let parent = self.id_of_live(born);
+        if let Ok(Admitted::New { type_no, digest }) = self.admit(summary) {
+            let event = self.enqueued(summary, type_no, digest, Some(&parent));
+            self.put(&event, true);
+        }
+    }
+
+    /// Enqueues the summary of a job that died with the process.
+    pub(super) fn report_death(&mut self, born: Seq, about: Option<&About>) -> Result<(), Poisoned> {
+        let error = "the process ended while the job ran, once too often";
+        let Some(attempts) = self.table.job(born).map(|job| job.attempts) else { return Ok(()) };
+        let Some(summary) = self.summary(born, attempts, error, about) else { return Ok(()) };
+        self.make_room(1, summary.payload.len() + 1024)?;
+        self.put_summary(born, Some(&summary));
+        Ok(())
+    }
+
+    /// The job that tells `on_dead` of a dead one.
+    fn summary(&self, born: Seq, attempts: u16, error: &str, about: Option<&About>) -> Option<NewJob> {
+        let job = self.table.job(born)?;
+        let of_type = self.types.get(&job.type_no)?;
+        let to = of_type.worker.as_ref()?.live.on_dead.clone()?;
+        let version = self.table.version(job.version_no).map(|version| version.label.as_str());
+        let summary = serde_json::json!({
+            "id": self.id_of_live(born),
+            "type": self.table.worker_type(job.type_no)?.name,
+            "task": about.map_or("", |about| &about.task),
+            "tenant": about.and_then(|about| about.tenant.as_deref()),
+            "attempts": attempts,
+            "error": error,
+            "version": version,
+            "created_at": moment(job.created_ms),
+            "died_at": moment(self.now),
+        });
+        Some(NewJob::new(to, summary.to_string()))
+    }
+
+    fn defer(
+        &mut self,
+        born: Seq,
+        error: &str,
+        after: Option<Duration>,
+        about: Option<&About>,
+    ) -> Result<(), Poisoned> {
+        let Some(job) = self.table.job(born) else { return Ok(()) };
+        if job.deferrals >= DEFERRALS_MAX {
+            let error = format!("given back {DEFERRALS_MAX} times for a pause, the most; at last: {error}");
+            return self.fail(born, &error, false, true, about);
+        }
+        let pause = after.unwrap_or_else(|| self.backoff(job.type_no, u32::from(job.deferrals) + 1));
+        self.release(born, Release::Deferral { ready_ms: self.now + millis(pause) }, error)
+    }
+
+    /// The pause after the n-th failure: a random time up to the bound, so that what failed together does not come back together.
+    fn backoff(&self, type_no: u32, n: u32) -> Duration {
+        let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
+        let default = Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) };
+        let bound = bound(worker.map_or(default, |worker| worker.live.backoff), n);
+        Duration::from_millis(fastrand::u64(0..=millis(bound)))
+    }
+}
+
+/// Bound of the pause after the n-th failure.
+fn bound(backoff: Backoff, n: u32) -> Duration {
+    let growth = backoff.factor.checked_pow(n.saturating_sub(1)).unwrap_or(u32::MAX);
+    backoff.first.saturating_mul(growth).min(backoff.max)
+}
+
+fn millis(duration: Duration) -> UnixMs {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_grows_by_its_factor_up_to_the_most() {
+        let backoff = Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) };
+        let bounds: Vec<u64> = (1..=8).map(|n| bound(backoff, n).as_secs()).collect();
+        assert_eq!(bounds, [5, 20, 80, 320, 1280, 3600, 3600, 3600]);
+        assert_eq!(bound(backoff, u32::MAX), Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,534 @@
+//! Versions and their pools: what a new config changes, and the life of a version from its start to its end.
+//!
+//! A version that is to replace another one proves itself first: it starts beside it, and only when it is up does new
+//! work go to it; the other one then gives back what it has not begun, finishes what it has, and leaves. A version that
+//! cannot start changes nothing. Types go each their own way; a newer config replaces what an older one had begun.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::command::{Command, To};
+use super::core::Core;
+use super::view::{ReloadTypeView, ReloadVerdict};
+use super::{GenerationSpec, VersionSpec};
+use crate::config::{Config, WorkerConfig};
+use crate::job::event::{Event, Generation, Release, Routed, TypeNamed, VersionAccepted, VersionRejected};
+use crate::job::transition::State;
+use crate::limits::LABEL_BYTES_MAX;
+use crate::log::Poisoned;
+use crate::pool::{Pool, PoolId, PoolSpec, Report};
+use crate::refusal::Refusal;
+use crate::types::{Label, UnixMs, WorkerType};
+use crate::worker::WorkerFactory;
+
+/// Versions that ended and are still shown, for each type.
+const PAST_SHOWN: usize = 3;
+
+/// What a pool is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It shall take new work once it is up.
+    Starting,
+    /// It takes new work.
+    Current,
+    /// It finishes what it holds.
+    Draining,
+}
+
+/// A pool, and what the engine knows of it.
+pub(super) struct PoolRun {
+    pub(super) pool: Pool,
+    pub(super) type_no: u32,
+    pub(super) version_no: u32,
+    pub(super) label: Label,
+    pub(super) role: Role,
+    /// Workers that are up.
+    pub(super) up: u32,
+    /// Jobs handed to it and not answered yet.
+    pub(super) handed: u64,
+    /// Jobs that it may be handed.
+    pub(super) window: u64,
+    pub(super) handed_at: Duration,
+    /// Jobs of one cycle.
+    pub(super) batch: u32,
+    /// Why a worker of it could not be started when that was last tried.
+    pub(super) not_up: Option<String>,
+    /// When its jobs are cut off.
+    pub(super) drain_deadline: Option<Duration>,
+    /// Why it was never used, if it was not.
+    rejected: Option<String>,
+    spec: VersionSpec,
+}
+
+/// A version that ended.
+pub(super) struct Past {
+    pub(super) label: Label,
+    pub(super) state: &'static str,
+    pub(super) reason: Option<String>,
+}
+
+/// A worker type in this process.
+#[derive(Default)]
+pub(super) struct TypeRun {
+    /// Its settings, if the config has it.
+    pub(super) worker: Option<WorkerConfig>,
+    /// The pool that takes new work.
+    pub(super) current: Option<PoolId>,
+    /// The pool that shall take it once it is up.
+    pub(super) incoming: Option<PoolId>,
+    /// Versions that ended, the newest last.
+    pub(super) past: VecDeque<Past>,
+}
+
+/// What goes on about configs.
+#[derive(Default)]
+pub(super) struct Rollover {
+    /// Why the newest config was not accepted, and when.
+    pub(super) last_error: Option<(String, UnixMs)>,
+    /// What the last accepted config changes, type by type.
+    changes: Vec<ReloadTypeView>,
+    waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
+    pools_made: u64,
+}
+
+/// What a config asks of one type.
+enum Step {
+    /// Nothing new.
+    Same,
+    /// Other settings for the version that runs.
+    Live,
+    /// Another version.
+    Version,
+}
+
+impl Core {
+    /// Takes a config over; answers when every version that it starts is up or rejected, and every one that it ends is gone.
+    pub(super) fn reload(
+        &mut self,
+        generation: GenerationSpec,
+        to: To<Result<ReloadVerdict, Refusal>>,
+    ) -> Result<(), Poisoned> {
+        let refusal = if self.is_stopping() {
+            Some(Refusal::Stopping)
+        } else {
+            fixed_keys(&self.config, &generation.config).map(|detail| Refusal::InvalidConfig { detail })
+        };
+        if let Some(refusal) = refusal {
+            self.rollover.last_error = Some((refusal.to_string(), self.now));
+            self.reply(move |_| to.give(Err(refusal)));
+            return Ok(());
+        }
+        self.rollover.last_error = None;
+        self.rollover.waiting.push(to);
+        self.accept(generation)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Records a config as the newest generation, and begins what it changes.
+    pub(super) fn accept(&mut self, generation: GenerationSpec) -> Result<(), Poisoned> {
+        self.rollover.changes.clear();
+        let live_changes = self.config != generation.config;
+        self.config = generation.config;
+        self.shared.set_limits(&self.config);
+        let mut targets = Vec::with_capacity(generation.versions.len());
+        let mut planned = Vec::new();
+        for spec in generation.versions {
+            let type_no = self.name_type(&spec.worker.worker_type)?;
+            let version_no = self.name_version(type_no, &spec)?;
+            targets.push(version_no);
+            planned.push((type_no, version_no, spec));
+        }
+        if live_changes || self.table.generation().targets != targets || self.table.generation().number == 0 {
+            let number = self.table.generation().number + 1;
+            self.record(&Event::Generation(Generation { number, at: self.now, targets }))?;
+        }
+        let kept: Vec<u32> = planned.iter().map(|(type_no, ..)| *type_no).collect();
+        let gone: Vec<u32> = self.table.types().map(|(no, _)| no).filter(|no| !kept.contains(no)).collect();
+        for type_no in gone {
+            self.remove_type(type_no)?;
+        }
+        for (type_no, version_no, spec) in planned {
+            self.take_over(type_no, version_no, spec)?;
+        }
+        self.publish_names();
+        Ok(())
+    }
+
+    /// The number of a type; a new one is recorded.
+    fn name_type(&mut self, name: &WorkerType) -> Result<u32, Poisoned> {
+        if let Some(no) = self.table.type_no(name.as_str()) {
+            return Ok(no);
+        }
+        let no = u32::try_from(self.table.types().count()).unwrap_or(u32::MAX).saturating_add(1);
+        self.record(&Event::TypeNamed(TypeNamed { no, name: name.as_str() }))?;
+        Ok(no)
+    }
+
+    /// The number of a version: the same label and the same definition are the same version. A label that stands for
+    /// another definition already gets a revision suffix.
+    fn name_version(&mut self, type_no: u32, spec: &VersionSpec) -> Result<u32, Poisoned> {
+        let of_type: Vec<_> = self.table.versions().filter(|(_, version)| version.type_no == type_no).collect();
+        let base = spec.worker.version.as_str();
+        let is_base = |label: &str| label == base || revision_of(label) == Some(base);
+        let same =
+            of_type.iter().find(|(_, version)| version.hash == spec.definition_hash && is_base(version.label.as_str()));
+        if let Some((no, _)) = same {
+            return Ok(*no);
+        }
+        let taken = |label: &str| of_type.iter().any(|(_, version)| version.label.as_str() == label);
+        let label = (1_u32..).map(|revision| revised(base, revision)).find(|label| !taken(label)).unwrap_or_default();
+        let no = self.table.versions().map(|(no, _)| no).max().unwrap_or(0) + 1;
+        let hash = spec.definition_hash;
+        self.record(&Event::VersionAccepted(VersionAccepted { no, type_no, label: &label, hash, at: self.now }))?;
+        Ok(no)
+    }
+
+    /// A type that the config has no more: its pools drain, its backlog is parked.
+    fn remove_type(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let Some(of_type) = self.types.get_mut(&type_no) else { return self.route(type_no, 0) };
+        let Some(worker) = of_type.worker.take() else { return Ok(()) };
+        let (current, incoming) = (of_type.current.take(), of_type.incoming.take());
+        let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
+        let deadline = Some(self.mono + worker.live.drain_timeout);
+        for pool in current.into_iter().chain(incoming) {
+            self.drain(pool, deadline)?;
+        }
+        self.changed(worker.worker_type, "removed", from, None, None);
+        self.route(type_no, 0)
+    }
+
+    /// A type that the config has.
+    fn take_over(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
+        let step = self.step(type_no, version_no, &spec);
+        let live = spec.worker.live.clone();
+        let name = spec.worker.worker_type.clone();
+        self.types.entry(type_no).or_default().worker = Some(spec.worker.clone());
+        match step {
+            Step::Same => return Ok(()),
+            Step::Live => {
+                let of_type = self.types.get(&type_no);
+                let target = of_type.and_then(|of_type| of_type.incoming.or(of_type.current));
+                if let Some(run) = target.and_then(|pool| self.pools.get_mut(&pool)) {
+                    run.set_live(live);
+                }
+                self.changed(name, "changed_live", None, None, None);
+                return Ok(());
+            }
+            Step::Version => {}
+        }
+        let of_type = self.types.entry(type_no).or_default();
+        let (current, superseded) = (of_type.current, of_type.incoming.take());
+        if let Some(superseded) = superseded {
+            self.drain(superseded, Some(self.mono))?;
+        }
+        let running = current.and_then(|pool| self.pools.get_mut(&pool));
+        if let Some(run) = running.filter(|run| run.version_no == version_no) {
+            // Back to the version that still runs: its successor never took over.
+            run.set_live(live);
+            return Ok(());
+        }
+        let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
+        let to = self.table.version(version_no).map(|version| version.label.to_string());
+        let change = if from.is_some() { "rolled_over" } else { "added" };
+        self.changed(name, change, from, to, None);
+        self.start(type_no, version_no, spec)
+    }
+
+    fn step(&self, type_no: u32, version_no: u32, spec: &VersionSpec) -> Step {
+        let Some(of_type) = self.types.get(&type_no) else { return Step::Version };
+        let target = of_type.incoming.or(of_type.current).and_then(|pool| self.pools.get(&pool));
+        if target.is_none_or(|run| run.version_no != version_no) {
+            return Step::Version;
+        }
+        let same = of_type.worker.as_ref().is_some_and(|worker| worker.live == spec.worker.live);
+        if same { Step::Same } else { Step::Live }
+    }
+
+    fn changed(
+        &mut self,
+        worker_type: WorkerType,
+        change: &'static str,
+        from: Option<String>,
+        to: Option<String>,
+        reason: Option<String>,
+    ) {
+        self.rollover.changes.push(ReloadTypeView { worker_type, change, from, to, reason });
+    }
+
+    /// Starts a version's pool, with one worker at first.
+    fn start(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
+        let Some(version) = self.table.version(version_no) else { return Ok(()) };
+        let label = version.label.clone();
+        self.rollover.pools_made += 1;
+        let id = PoolId(self.rollover.pools_made);
+        let to_engine = self.to_self.clone();
+        let report: crate::pool::Reporter =
+            Arc::new(move |report: Report| drop(to_engine.send(Command::Pool(id, report))));
+        let parts = PoolSpec {
+            worker_type: spec.worker.worker_type.as_str().into(),
+            label: label.as_str().into(),
+            factory: Arc::clone(&spec.factory) as Arc<dyn WorkerFactory>,
+            live: spec.worker.live.clone(),
+        };
+        let pool = Pool::new(parts, self.log.reader(), self.ids, Arc::clone(&self.clock), report);
+        let started = pool.and_then(|mut pool| pool.resize(1).map(|()| pool));
+        let pool = match started {
+            Ok(pool) => pool,
+            Err(error) => {
+                let reason = format!("no thread or descriptor for its pool: {error}");
+                return self.reject_version(type_no, version_no, label, reason);
+            }
+        };
+        let batch = spec.worker.live.batch;
+        let run = PoolRun {
+            pool,
+            type_no,
+            version_no,
+            label,
+            role: Role::Starting,
+            up: 0,
+            handed: 0,
+            window: 0,
+            handed_at: self.mono,
+            batch,
+            not_up: None,
+            drain_deadline: None,
+            rejected: None,
+            spec,
+        };
+        self.pools.insert(id, run);
+        self.types.entry(type_no).or_default().incoming = Some(id);
+        Ok(())
+    }
+
+    /// A worker is up: if its pool was waiting for that, the version takes over.
+    pub(super) fn pool_up(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        run.up += 1;
+        run.not_up = None;
+        if run.role != Role::Starting {
+            return Ok(());
+        }
+        run.role = Role::Current;
+        let (type_no, version_no) = (run.type_no, run.version_no);
+        if let Err(error) = run.pool.resize(run.spec.worker.live.concurrency) {
+            run.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
+        }
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.incoming = None;
+        let old = of_type.current.replace(pool);
+        let drain_timeout = of_type.worker.as_ref().map_or(Duration::ZERO, |worker| worker.live.drain_timeout);
+        self.route(type_no, version_no)?;
+        if let Some(old) = old {
+            self.drain(old, Some(self.mono + drain_timeout))?;
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn route(&mut self, type_no: u32, version_no: u32) -> Result<(), Poisoned> {
+        if self.table.worker_type(type_no).is_some_and(|of_type| of_type.route != version_no) {
+            self.record(&Event::Routed(Routed { type_no, version_no, at: self.now }))?;
+        }
+        Ok(())
+    }
+
+    /// A worker could not be started.
+    pub(super) fn pool_not_up(&mut self, pool: PoolId, why: String, was_up: bool) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        if was_up {
+            run.up = run.up.saturating_sub(1);
+        }
+        let first = run.not_up.replace(why.clone()).is_none();
+        let (role, type_no, version_no, label) = (run.role, run.type_no, run.version_no, run.label.clone());
+        let predecessor = self.types.get(&type_no).and_then(|of_type| of_type.current);
+        match role {
+            Role::Starting if predecessor.is_some() => {
+                run.rejected = Some(why.clone());
+                self.drain(pool, Some(self.mono))?;
+                self.reject_version(type_no, version_no, label, why)?;
+            }
+            Role::Starting => {
+                // Nothing else could serve the type: it is tried again and again, and shown.
+                if first {
+                    tracing::warn!(version = %label, why, "a worker could not be started; it will be tried again");
+                    self.tell_rejected(type_no, &label, why);
+                }
+            }
+            Role::Current if run.up == 0 => {
+                tracing::warn!(version = %label, why, "no worker can be started; its jobs wait");
+                let tasks = run.pool.take_back();
+                self.take_back(pool, tasks, Release::NotStarted)?;
+            }
+            Role::Current | Role::Draining => {}
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn reject_version(&mut self, type_no: u32, version_no: u32, label: Label, why: String) -> Result<(), Poisoned> {
+        tracing::warn!(version = %label, why, "rejected: it could not start; what ran before goes on");
+        self.record(&Event::VersionRejected(VersionRejected { no: version_no, at: self.now }, why.as_bytes()))?;
+        self.tell_rejected(type_no, &label, why);
+        // The settings that stand are those of the version that goes on.
+        let of_type = self.types.entry(type_no).or_default();
+        if let Some(run) = of_type.current.and_then(|pool| self.pools.get(&pool)) {
+            of_type.worker = Some(run.spec.worker.clone());
+        }
+        Ok(())
+    }
+
+    fn tell_rejected(&mut self, type_no: u32, label: &Label, why: String) {
+        let Some(name) = self.table.worker_type(type_no).map(|of_type| of_type.name.clone()) else { return };
+        let changes = &mut self.rollover.changes;
+        changes.retain(|change| change.worker_type != name);
+        self.changed(name, "rejected", None, Some(label.to_string()), Some(why));
+    }
+
+    /// Ends a pool: it gives back what it has not begun, and finishes the rest until `deadline`.
+    pub(super) fn drain(&mut self, pool: PoolId, deadline: Option<Duration>) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        run.role = Role::Draining;
+        run.drain_deadline = deadline;
+        let tasks = run.pool.drain();
+        if let Some(of_type) = self.types.get_mut(&run.type_no) {
+            of_type.current = of_type.current.filter(|current| *current != pool);
+            of_type.incoming = of_type.incoming.filter(|incoming| *incoming != pool);
+        }
+        self.take_back(pool, tasks, Release::Interrupt)
+    }
+
+    pub(super) fn cut_off_late_drains(&mut self) {
+        let mono = self.mono;
+        for run in self.pools.values_mut() {
+            if run.drain_deadline.is_some_and(|at| at <= mono) {
+                run.drain_deadline = None;
+                run.pool.cut_off();
+            }
+        }
+    }
+
+    /// The last thread of a pool has ended.
+    pub(super) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
+        run.pool.join();
+        if run.role == Role::Draining {
+            let of_type = self.types.entry(run.type_no).or_default();
+            let state = if run.rejected.is_some() { "rejected" } else { "retired" };
+            of_type.past.push_back(Past { label: run.label, state, reason: run.rejected });
+            if of_type.past.len() > PAST_SHOWN {
+                of_type.past.pop_front();
+            }
+            self.settle();
+            return Ok(());
+        }
+        // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
+        tracing::error!(version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
+        let of_type = self.types.entry(run.type_no).or_default();
+        of_type.current = of_type.current.filter(|current| *current != pool);
+        of_type.incoming = None;
+        for born in self.table.jobs_in(run.type_no, &[State::Reserved]) {
+            if self.table.job(born).is_some_and(|job| job.version_no == run.version_no) {
+                self.give_back(born)?;
+            }
+        }
+        self.start(run.type_no, run.version_no, run.spec)
+    }
+
+    /// Answers those who wait for a reload, once nothing of it is left to happen.
+    fn settle(&mut self) {
+        let busy = self.pools.values().any(|run| match run.role {
+            Role::Starting => run.not_up.is_none(),
+            Role::Draining => true,
+            Role::Current => false,
+        });
+        if busy || self.rollover.waiting.is_empty() {
+            return;
+        }
+        let verdict = ReloadVerdict {
+            generation: self.table.generation().number,
+            verdict: self.rollover.verdict(),
+            types: self.rollover.changes.clone(),
+        };
+        for to in std::mem::take(&mut self.rollover.waiting) {
+            let verdict = verdict.clone();
+            self.reply(move |durable| to.give(if durable { Ok(verdict) } else { Err(Refusal::Poisoned) }));
+        }
+    }
+}
+
+impl Rollover {
+    /// What became of the newest config.
+    pub(super) fn verdict(&self) -> &'static str {
+        if self.changes.is_empty() {
+            "unchanged"
+        } else if self.changes.iter().any(|change| change.change == "rejected") {
+            "partial"
+        } else {
+            "ok"
+        }
+    }
+}
+
+impl PoolRun {
+    fn set_live(&mut self, live: crate::config::LiveConfig) {
+        self.batch = live.batch;
+        self.spec.worker.live = live.clone();
+        let size = live.concurrency;
+        self.pool.set_live(live);
+        if self.role == Role::Current
+            && let Err(error) = self.pool.resize(size)
+        {
+            self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
+        }
+    }
+}
+
+/// Keys that a running process cannot change, and that differ.
+fn fixed_keys(old: &Config, new: &Config) -> Option<String> {
+    let differ = [
+        ("data_dir", old.data_dir != new.data_dir),
+        ("listen", old.listen != new.listen),
+        ("log.segment", old.log.segment != new.log.segment),
+    ];
+    let keys: Vec<&str> = differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
+    (!keys.is_empty()).then(|| {
+        format!(
+            "`{}` cannot change while biotope runs; stop it and start it again, or change it back",
+            keys.join("`, `")
+        )
+    })
+}
+
+/// A label with its revision: the first one has no suffix.
+fn revised(base: &str, revision: u32) -> String {
+    if revision == 1 {
+        return base.to_owned();
+    }
+    let suffix = format!("-r{revision}");
+    let kept: String = base.chars().take(LABEL_BYTES_MAX - suffix.len()).collect();
+    kept + &suffix
+}
+
+/// The label without its revision suffix, if it has one.
+fn revision_of(label: &str) -> Option<&str> {
+    let (base, revision) = label.rsplit_once("-r")?;
+    revision.parse::<u32>().ok().filter(|revision| *revision > 1).map(|_| base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_read_back_from_its_label() {
+        assert_eq!(revised("v1", 1), "v1");
+        assert_eq!(revised("v1", 2), "v1-r2");
+        assert_eq!(revision_of("v1-r2"), Some("v1"));
+        assert_eq!(revision_of("v1"), None);
+        assert_eq!(revision_of("my-release"), None);
+        assert_eq!(revised(&"x".repeat(LABEL_BYTES_MAX), 12).len(), LABEL_BYTES_MAX);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the engine shows of itself: built on its own thread, given out once it is durable.
+
+use super::core::Core;
+use super::handle::KnownNames;
+use super::rollover::{PoolRun, Role, TypeRun};
+use super::view::{EcosystemView, GenerationView, LogView, TypeView, VersionView};
+use crate::config::SyncPolicy;
+use crate::job::table::TypeState;
+
+impl Core {
+    pub(super) fn ecosystem(&self) -> EcosystemView {
+        let mut types: Vec<TypeView> = self.table.types().map(|(no, of_type)| self.type_view(no, of_type)).collect();
+        types.sort_by(|a, b| a.worker_type.cmp(&b.worker_type));
+        EcosystemView {
+            types,
+            log: self.log_view(),
+            generation: self.generation_view(),
+            started_at_ms: self.started_at,
+            stopping: self.is_stopping(),
+        }
+    }
+
+    fn type_view(&self, no: u32, of_type: &TypeState) -> TypeView {
+        let run = self.types.get(&no);
+        let parked = self.is_parked(no);
+        let waiting = of_type.queue.len();
+        let oldest = of_type.queue.oldest().and_then(|born| self.table.job(born));
+        TypeView {
+            worker_type: of_type.name.clone(),
+            ready: if parked { 0 } else { waiting },
+            delayed: of_type.delayed,
+            reserved: of_type.reserved,
+            parked: if parked { waiting } else { 0 },
+            dead: of_type.dead,
+            enqueued: of_type.totals.enqueued,
+            completed: of_type.totals.completed,
+            failed: of_type.totals.failed,
+            cancelled: of_type.totals.cancelled,
+            expired: of_type.totals.expired,
+            discarded: of_type.totals.discarded,
+            oldest_ms: oldest.map_or(0, |job| self.now.saturating_sub(job.created_ms.max(job.ready_ms))),
+            paused: false,
+            configured: !parked,
+            versions: self.version_views(no, run),
+        }
+    }
+
+    fn version_views(&self, no: u32, run: Option<&TypeRun>) -> Vec<VersionView> {
+        let past = run.into_iter().flat_map(|run| &run.past).map(|past| VersionView {
+            version: past.label.to_string(),
+            state: past.state,
+            pool_size: 0,
+            busy: 0,
+            percent: 0,
+            reason: past.reason.clone(),
+        });
+        let live = self.pools.values().filter(|run| run.type_no == no).map(version_view);
+        past.chain(live).collect()
+    }
+
+    fn log_view(&self) -> LogView {
+        let figures = self.log.figures();
+        LogView {
+            sync: match self.config.log.sync {
+                SyncPolicy::Always => "always".to_owned(),
+                SyncPolicy::Every(within) => format!("every {}ms", within.as_millis()),
+                SyncPolicy::Never => "never".to_owned(),
+            },
+            head_segment: u64::from(figures.head),
+            active_segment: u64::from(figures.active),
+            durable_up_to: figures.durable_up_to,
+            disk_bytes: figures.disk_bytes,
+            live_bytes: self.table.live_bytes(),
+            epoch: self.log.epoch(),
+            commits: figures.commits,
+            written_bytes: figures.written_bytes,
+            last_sync_us: u64::try_from(self.last_sync.as_micros()).unwrap_or(u64::MAX),
+            full: self.log.full().map(|why| why.to_string()),
+        }
+    }
+
+    fn generation_view(&self) -> GenerationView {
+        let busy = self.pools.values().any(|run| run.role != Role::Current);
+        let generation = self.table.generation();
+        GenerationView {
+            number: generation.number,
+            accepted_at_ms: generation.at,
+            state: match self.rollover.verdict() {
+                _ if busy => "running",
+                "partial" => "partial",
+                _ => "ok",
+            },
+            last_error: self.rollover.last_error.as_ref().map(|(why, _)| why.clone()),
+            last_error_at_ms: self.rollover.last_error.as_ref().map(|(_, at)| *at),
+        }
+    }
+
+    /// Lets readers know the names of all types and versions.
+    pub(super) fn publish_names(&self) {
+        let types = self.table.types().map(|(_, of_type)| of_type.name.clone()).collect();
+        let labels = self.table.versions().map(|(no, version)| (no, version.label.clone())).collect();
+        self.shared.set_names(KnownNames { types, labels });
+    }
+}
+
+fn version_view(run: &PoolRun) -> VersionView {
+    VersionView {
+        version: run.label.to_string(),
+        state: match run.role {
+            Role::Starting => "starting",
+            Role::Current => "current",
+            Role::Draining => "draining",
+        },
+        pool_size: run.pool.size(),
+        busy: run.handed,
+        percent: if run.role == Role::Current { 100 } else { 0 },
+        reason: run.not_up.clone(),
+    }
+}

@@ -1,0 +1,162 @@
+//! From a config file to a [`GenerationSpec`]: parsed, resolved against the machine, with a factory for each version.
+//!
+//! Reads files and variables; starts nothing. All problems at once, as the config's parser does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{self, Config, KindConfig, Places, Problem, Problems, WorkerConfig};
+use crate::engine::{GenerationSpec, VersionSpec};
+use crate::worker::WorkerFactory;
+use crate::worker::definition::{self, Surroundings};
+use crate::worker::exec::ExecFactory;
+use crate::worker::launch::OutputLimits;
+use crate::worker::native::Natives;
+use crate::worker::persistent::PersistentFactory;
+
+/// Largest config file, in bytes.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// Why a config was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("cannot read the config {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It did not pass.
+    #[error("{0}")]
+    Invalid(Problems),
+}
+
+/// Reads and checks a config file, and all that it names.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load(path: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
+    let read_error = |source| LoadError::Read { path: path.to_path_buf(), source };
+    if std::fs::metadata(path).map_err(read_error)?.len() > CONFIG_BYTES_MAX {
+        return Err(read_error(io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes"))));
+    }
+    let text = std::fs::read_to_string(path).map_err(read_error)?;
+    let absolute = std::path::absolute(path).map_err(read_error)?;
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    let parsed = config::parse(&path.display().to_string(), &text, &natives.names()).map_err(LoadError::Invalid)?;
+    let mut config = parsed.config;
+    config.data_dir = folder.join(&config.data_dir);
+    resolve(config, &parsed.places, folder, natives)
+}
+
+fn resolve(config: Config, places: &Places, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
+    let variable = |name: &str| std::env::var_os(name);
+    let around = Surroundings { folder, variable: &variable, places };
+    let limits = OutputLimits { result_max: config.log.result_max, payload_max: config.log.payload_max };
+    let mut problems = Vec::new();
+    let mut versions = Vec::new();
+    for worker in &config.workers {
+        match version(worker, &around, limits, natives) {
+            Ok(version) => versions.push(version),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(GenerationSpec { config, versions });
+    }
+    Err(LoadError::Invalid(places.problems(problems)))
+}
+
+fn version(
+    worker: &WorkerConfig,
+    around: &Surroundings<'_>,
+    limits: OutputLimits,
+    natives: &Natives,
+) -> Result<VersionSpec, Vec<Problem>> {
+    let (factory, definition_hash): (Arc<dyn WorkerFactory>, _) = match &worker.kind {
+        KindConfig::Native => {
+            let Some((factory, tag)) = natives.get(worker.worker_type.as_str()) else {
+                let message = format!("biotope has no worker {}", worker.worker_type);
+                return Err(vec![around.places.problem(&format!("workers.{}", worker.worker_type), message, None)]);
+            };
+            (factory, definition::native_hash(&worker.worker_type, &tag))
+        }
+        KindConfig::Exec(exec) => {
+            let (launch, hash) = definition::resolve(&worker.worker_type, exec, around)?;
+            match exec.mode {
+                config::ExecMode::PerJob => (Arc::new(ExecFactory::new(launch, limits)), hash),
+                config::ExecMode::Persistent => {
+                    let factory = PersistentFactory::new(launch, limits, &worker.worker_type, &worker.version);
+                    (Arc::new(factory), hash)
+                }
+            }
+        }
+    };
+    Ok(VersionSpec { worker: worker.clone(), definition_hash, factory })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const CONFIG: &str = "
+[workers.shout]
+version = \"v1\"
+exec = [\"./shout.sh\", \"words.txt\"]
+env = { KEY = { file = \"key\" } }
+
+[workers.other]
+version = \"v1\"
+exec = [\"sh\", \"-c\", \"true\"]
+";
+
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("b.toml", CONFIG), ("shout.sh", "#!/bin/sh\n"), ("words.txt", "a\n"), ("key", "1\n")] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        std::fs::set_permissions(dir.path().join("shout.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+        dir
+    }
+
+    fn hash(dir: &Path, name: &str) -> [u8; 32] {
+        let spec = load(&dir.join("b.toml"), &Natives::none()).unwrap();
+        spec.versions.into_iter().find(|v| v.worker.worker_type.as_str() == name).unwrap().definition_hash
+    }
+
+    #[test]
+    fn a_definition_changes_with_the_program_its_files_and_its_values_and_with_nothing_else() {
+        let dir = folder();
+        let dir = dir.path();
+        let first = hash(dir, "shout");
+        assert_eq!(first, hash(dir, "shout"));
+        let mut seen = vec![first];
+        for (name, text) in [("shout.sh", "#!/bin/sh\n:\n"), ("words.txt", "b\n"), ("key", "2\n")] {
+            std::fs::write(dir.join(name), text).unwrap();
+            let changed = hash(dir, "shout");
+            assert!(!seen.contains(&changed), "{name}");
+            seen.push(changed);
+        }
+        std::fs::write(dir.join("b.toml"), CONFIG.replace("[\"./shout.sh\"", "[\"./shout.sh\", \"-v\"")).unwrap();
+        assert!(!seen.contains(&hash(dir, "shout")));
+        let live = CONFIG.replace("version = \"v1\"", "version = \"v1\"\ntimeout = \"9s\"");
+        std::fs::write(dir.join("b.toml"), live).unwrap();
+        assert_eq!(seen.last(), Some(&hash(dir, "shout")), "a live key is no part of it");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_at_its_place_all_at_once() {
+        let dir = folder();
+        std::fs::remove_file(dir.path().join("shout.sh")).unwrap();
+        std::fs::remove_file(dir.path().join("key")).unwrap();
+        let text = CONFIG.replace("\"sh\"", "\"no-such-program\"");
+        std::fs::write(dir.path().join("b.toml"), text).unwrap();
+        let Err(LoadError::Invalid(problems)) = load(&dir.path().join("b.toml"), &Natives::none()) else { panic!() };
+        let lines: Vec<usize> = problems.list.iter().map(|problem| problems.line_and_column(problem).0).collect();
+        assert_eq!(lines, [4, 5, 9], "{problems}");
+    }
+}

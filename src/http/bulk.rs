@@ -1,0 +1,135 @@
+//! `POST /v1/jobs` with a job a line: read, enqueued and answered in portions, so that neither side holds all of it.
+
+use std::fmt::Write;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, channel};
+
+use super::jobs::{AROUND_PAYLOAD_MAX, status_of};
+use super::lines::{Line, Lines};
+use super::problem::{Problem, status_of as status_of_refusal};
+use super::{App, answer};
+use crate::job::intake::parse_job;
+use crate::job::new::{NewJob, Pushed};
+use crate::refusal::Refusal;
+use crate::types::WorkerType;
+
+/// Lines that are enqueued at once.
+const PORTION_LINES: usize = 1000;
+/// Bytes of lines that are enqueued at once.
+const PORTION_BYTES: usize = 4 << 20;
+/// Portions of answers that may wait for a slow reader.
+const ANSWERS_AHEAD: usize = 4;
+
+/// Answers with a line for each line, as soon as its job is durable or refused.
+pub(super) fn push_lines(app: App, default_type: Option<WorkerType>, body: Body) -> Response {
+    let (answers, channel) = channel::Channel::<Bytes, std::io::Error>::new(ANSWERS_AHEAD);
+    tokio::spawn(async move {
+        let mut answers = answers;
+        let max = app.handle.limits().payload_max * 2 + AROUND_PAYLOAD_MAX;
+        let mut portions = Portions { app, default_type, waiting: Vec::new(), bytes: 0 };
+        if let Err(problem) = portions.run(body, Lines::new(max), &mut answers).await {
+            // In the middle of an answer nothing is left but to break it off, so that nobody takes it for whole.
+            tracing::debug!(detail = problem.detail, "an NDJSON request was broken off");
+            answers.abort(std::io::Error::other(problem.detail));
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(channel)).into_response()
+}
+
+/// The lines that wait to be enqueued.
+struct Portions {
+    app: App,
+    default_type: Option<WorkerType>,
+    waiting: Vec<(u64, Result<NewJob, Refusal>)>,
+    bytes: usize,
+}
+
+type Answers = channel::Sender<Bytes, std::io::Error>;
+
+impl Portions {
+    async fn run(&mut self, mut body: Body, mut lines: Lines, answers: &mut Answers) -> Result<(), Problem> {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Problem::bad_request(error.to_string()))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            for line in lines.take(&piece) {
+                self.add(line);
+                if self.waiting.len() >= PORTION_LINES || self.bytes >= PORTION_BYTES {
+                    self.enqueue(answers).await?;
+                }
+            }
+        }
+        if let Some(line) = lines.finish() {
+            self.add(line);
+        }
+        self.enqueue(answers).await
+    }
+
+    fn add(&mut self, line: Line) {
+        let limits = self.app.handle.limits();
+        let job = match &line.text {
+            Some(text) => {
+                self.bytes += text.len();
+                parse_job(text, self.default_type.as_ref(), limits, self.app.clock.wall_ms())
+            }
+            None => Err(Refusal::TooLarge {
+                what: "the line, at least,",
+                bytes: limits.payload_max * 2 + AROUND_PAYLOAD_MAX,
+                max: limits.payload_max,
+                key: "log.payload_max",
+            }),
+        };
+        self.waiting.push((line.number, job));
+    }
+
+    /// Enqueues what waits, and answers it in order.
+    async fn enqueue(&mut self, answers: &mut Answers) -> Result<(), Problem> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let mut places = Vec::with_capacity(waiting.len());
+        let mut jobs = Vec::with_capacity(waiting.len());
+        for (number, job) in waiting {
+            let job = job.map(|job| jobs.push(job));
+            places.push((number, job));
+        }
+        let pushed = answer(&self.app.handle, |then| self.app.handle.submit(jobs, then)).await?;
+        let mut pushed = pushed.into_iter();
+        let mut text = String::new();
+        for (number, place) in places {
+            let result = place.and_then(|()| pushed.next().unwrap_or(Err(Refusal::Stopping)));
+            // Writing into a string has no way to fail.
+            let _: std::fmt::Result = writeln!(text, "{}", line_json(number, &result));
+        }
+        let gone = |_| Problem::bad_request("the client went away");
+        answers.send_data(Bytes::from(text)).await.map_err(gone)
+    }
+}
+
+fn line_json(number: u64, result: &Result<Pushed, Refusal>) -> serde_json::Value {
+    match result {
+        Ok(pushed) => {
+            let mut line = serde_json::json!({
+                "line": number,
+                "status": status_of(pushed).as_u16(),
+                "id": pushed.id,
+            });
+            if pushed.duplicate
+                && let Some(members) = line.as_object_mut()
+            {
+                members.insert("duplicate".to_owned(), true.into());
+            }
+            line
+        }
+        Err(refusal) => serde_json::json!({
+            "line": number,
+            "status": status_of_refusal(refusal).as_u16(),
+            "error": { "code": refusal.code(), "detail": refusal.to_string() },
+        }),
+    }
+}

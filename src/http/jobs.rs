@@ -1,0 +1,151 @@
+//! `/v1/jobs`: enqueue one or many, show, list, act.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::problem::Problem;
+use super::{App, BODY_TIMEOUT, answer, blocking, bulk};
+use crate::engine::JobAction;
+use crate::engine::view::JobFilter;
+use crate::job::intake::parse_job;
+use crate::job::new::Pushed;
+use crate::limits::{LIST_DEFAULT, LIST_MAX};
+use crate::refusal::Refusal;
+use crate::types::WorkerType;
+
+/// Bytes that a job object may have beside its payload.
+pub(super) const AROUND_PAYLOAD_MAX: usize = 64 << 10;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PushQuery {
+    /// Stands in for jobs that name no type.
+    #[serde(rename = "type")]
+    worker_type: Option<String>,
+}
+
+pub(super) async fn push(
+    State(app): State<App>,
+    query: Result<Query<PushQuery>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let default_type = query.worker_type.map(|name| worker_type(&name)).transpose()?;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    match kind.split(';').next().unwrap_or_default().trim() {
+        "application/json" => push_one(app, default_type, request.into_body()).await,
+        "application/x-ndjson" => Ok(bulk::push_lines(app, default_type, request.into_body())),
+        _ => {
+            let detail =
+                "say what is sent: Content-Type: application/json for one job, application/x-ndjson for one a line";
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_content_type", detail))
+        }
+    }
+}
+
+fn worker_type(name: &str) -> Result<WorkerType, Problem> {
+    name.parse().map_err(|bad| Problem::bad_request(format!("the type {name:?} {bad}")))
+}
+
+async fn push_one(app: App, default_type: Option<WorkerType>, body: Body) -> Result<Response, Problem> {
+    let limits = app.handle.limits();
+    let max = limits.payload_max * 2 + AROUND_PAYLOAD_MAX;
+    let text = collect(body, max).await?;
+    let job = parse_job(&text, default_type.as_ref(), limits, app.clock.wall_ms())?;
+    let pushed = answer(&app.handle, |then| app.handle.submit(vec![job], then)).await?;
+    let pushed = pushed.into_iter().next().unwrap_or(Err(Refusal::Stopping))?;
+    let mut response = (status_of(&pushed), Json(pushed_json(&pushed))).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{}", pushed.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn collect(body: Body, max: usize) -> Result<Bytes, Problem> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await;
+    match collected {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            // How much more it would have been is not waited for.
+            Err(Refusal::TooLarge { what: "the request body, at least,", bytes: max + 1, max, key: "log.payload_max" }
+                .into())
+        }
+        Ok(Err(error)) => Err(Problem::bad_request(format!("the body could not be read: {error}"))),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive within a minute")),
+    }
+}
+
+/// 201 for a new job, 200 for one that was there.
+pub(super) fn status_of(pushed: &Pushed) -> StatusCode {
+    if pushed.duplicate { StatusCode::OK } else { StatusCode::CREATED }
+}
+
+fn pushed_json(pushed: &Pushed) -> serde_json::Value {
+    let mut body = serde_json::json!({ "id": pushed.id, "type": pushed.worker_type, "state": pushed.state });
+    if pushed.duplicate
+        && let Some(members) = body.as_object_mut()
+    {
+        members.insert("duplicate".to_owned(), true.into());
+    }
+    body
+}
+
+pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let view = blocking(move || app.handle.job(&id)).await??;
+    Ok(Json(view).into_response())
+}
+
+pub(super) async fn act(
+    State(app): State<App>,
+    Path((id, action)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let action = match action.as_str() {
+        "retry" => JobAction::Retry,
+        "cancel" => JobAction::Cancel,
+        "discard" => JobAction::Discard,
+        _ => {
+            let detail = format!("no action {action:?}; there are retry, cancel and discard");
+            return Err(Problem::new(StatusCode::NOT_FOUND, "no_route", detail));
+        }
+    };
+    let view = answer(&app.handle, |then| app.handle.act(&id, action, then)).await??;
+    Ok(Json(view).into_response())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    #[serde(rename = "type")]
+    worker_type: Option<String>,
+    state: Option<String>,
+    tenant: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+const STATES: [&str; 9] =
+    ["ready", "delayed", "reserved", "parked", "dead", "completed", "cancelled", "expired", "discarded"];
+
+pub(super) async fn list(
+    State(app): State<App>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    if let Some(state) = query.state.as_deref().filter(|state| !STATES.contains(state)) {
+        return Err(Problem::bad_request(format!("no state {state:?}; there are {}", STATES.join(", "))));
+    }
+    let limit = query.limit.unwrap_or(LIST_DEFAULT);
+    if !(1..=LIST_MAX).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit must lie between 1 and {LIST_MAX}")));
+    }
+    let worker_type = query.worker_type.map(|name| worker_type(&name)).transpose()?;
+    let filter = JobFilter { worker_type, state: query.state, tenant: query.tenant, limit, cursor: query.cursor };
+    let page = blocking(move || app.handle.jobs(&filter)).await??;
+    Ok(Json(page).into_response())
+}

@@ -1,0 +1,174 @@
+//! HTTP: what producers, people and scripts reach a running biotope by. On loopback alone.
+//!
+//! Owns connections, requests and answers. Parses by the house's one parser, asks the engine by its
+//! [`Handle`], and decides nothing about jobs. An answer of success is sent only after the engine said "durable".
+
+mod bulk;
+mod guard;
+mod jobs;
+mod lines;
+pub mod problem;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::engine::Handle;
+use crate::refusal::Refusal;
+use crate::reload::Reloader;
+use problem::Problem;
+
+/// Connections that are served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 512;
+/// How long a request's head may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a request's whole body may take to arrive, where it is not a stream.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long open requests may take to end when the process stops.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long a caller waits for the verdict of a reload at most.
+const RELOAD_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub struct App {
+    /// The engine.
+    pub handle: Handle,
+    /// Takes the config file over.
+    pub reloader: Reloader,
+    /// For moments in the past and the future.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// All routes, behind the guard.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/jobs", post(jobs::push).get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/{action}", post(jobs::act))
+        .route("/v1/types/{type}/purge", post(purge))
+        .route("/v1/ecosystem", get(ecosystem))
+        .route("/v1/reload", post(reload))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(crate::page::routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn(guard::guard))
+        .with_state(app)
+}
+
+/// Serves until `stop` says so; then lets open requests end.
+pub async fn serve(listener: TcpListener, app: App, mut stop: watch::Receiver<bool>) {
+    let service = TowerToHyperService::new(router(app));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // No descriptors left, most probably: those in use come back.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        drop(stream.set_nodelay(true));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
+        tokio::spawn(async move {
+            // A client that goes away in the middle is no event.
+            drop(connection.await);
+            drop(place);
+        });
+    }
+    drop(listener);
+    drop(tokio::time::timeout(GRACE, graceful.shutdown()).await);
+}
+
+/// Waits for the engine's callback; an engine that is gone answers nothing any more.
+pub(crate) async fn answer<T: Send + 'static>(
+    handle: &Handle,
+    call: impl FnOnce(crate::engine::handle::Then<T>),
+) -> Result<T, Problem> {
+    let (to, from) = oneshot::channel();
+    call(Box::new(move |answer| drop(to.send(answer))));
+    from.await.map_err(|_| Problem::from(handle.ready().err().unwrap_or(Refusal::Stopping)))
+}
+
+/// Runs what reads the disk or sleeps on a thread where that hurts nobody.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "a bug ended this request"))
+}
+
+async fn ecosystem(State(app): State<App>) -> Result<Response, Problem> {
+    let view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
+    Ok(Json(view).into_response())
+}
+
+async fn purge(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
+    let purged = answer(&app.handle, |then| app.handle.purge(&worker_type, then)).await??;
+    Ok(Json(serde_json::json!({ "type": worker_type, "purged": purged })).into_response())
+}
+
+#[derive(serde::Deserialize)]
+struct ReloadQuery {
+    #[serde(default)]
+    wait: bool,
+}
+
+async fn reload(
+    State(app): State<App>,
+    query: Result<Query<ReloadQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    if !query.wait {
+        app.reloader.reload(Box::new(|_| ()));
+        return Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "accepted": true }))).into_response());
+    }
+    let verdict = answer(&app.handle, |then| app.reloader.reload(then));
+    match tokio::time::timeout(RELOAD_WAIT_MAX, verdict).await {
+        Ok(verdict) => Ok(Json(verdict??).into_response()),
+        Err(_) => Err(Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "reload_timeout",
+            "the reload goes on, but was not settled within 10 minutes; see the page",
+        )),
+    }
+}
+
+async fn healthz() -> Response {
+    Json(serde_json::json!({ "status": "ok" })).into_response()
+}
+
+async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
+    app.handle.ready()?;
+    Ok(Json(serde_json::json!({ "status": "ready" })).into_response())
+}
+
+async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no_route", "nothing is here; jobs are pushed to /v1/jobs, the page is at /")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this address takes another method")
+}

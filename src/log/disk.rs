@@ -1,0 +1,173 @@
+//! The operating system's part of the log: one flat directory of files, behind a trait with a real implementation.
+//!
+//! Batch-level, not byte-level: what the log needs, and nothing that a simulated disk could not take back at a crash.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of files.
+pub trait Disk: Send + Sync {
+    /// Names of all files.
+    ///
+    /// # Errors
+    /// As the operating system says; likewise below.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes a file, empty even if one of that name was there. Its name is durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// See `list`.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that is there, to read and write.
+    ///
+    /// # Errors
+    /// See `list`.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file; one of the new name is replaced. Durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// See `list`.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. Durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// See `list`.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes all names durable.
+    ///
+    /// # Errors
+    /// See `list`.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Where the directory is, for messages.
+    fn place(&self) -> PathBuf;
+}
+
+/// A file of a [`Disk`].
+pub trait DiskFile: Send + Sync {
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// As the operating system says; some of the bytes may have been written. Likewise below.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// See `write_at`.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// When it returns, all that was written to the file before is on stable storage.
+    ///
+    /// # Errors
+    /// See `write_at`. After an error, what was written before may be lost, even if a later call returns `Ok`.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Takes space for `bytes` bytes, which read as zeros where nothing was written.
+    ///
+    /// # Errors
+    /// See `write_at`.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// See `write_at`.
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// A directory of the real file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    dir: PathBuf,
+    handle: File,
+}
+
+impl RealDisk {
+    /// Opens `dir`, and makes it (mode 0700) with its parents if it is missing.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        if let Some(parent) = dir.parent() {
+            // The directory's own name must be durable, too.
+            File::open(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?.sync_all()?;
+        }
+        Ok(Self { dir: dir.to_path_buf(), handle: File::open(dir)? })
+    }
+}
+
+impl Disk for RealDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.dir.join(name);
+        Ok(Arc::new(RealFile(
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?,
+        )))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(self.dir.join(name))?)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.dir.join(from), self.dir.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.dir.join(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn place(&self) -> PathBuf {
+        self.dir.clone()
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system without fallocate takes its space when it is written.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(bytes),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

@@ -1,0 +1,438 @@
+//! Reading what is in the log: one record by its position, or all of them in order, from any thread.
+//!
+//! Never writes. Holds a segment's file open for as long as somebody reads from it, so that it is not recycled
+//! underneath. Every record is checked against its checksum and its seq before it is given out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use super::disk::DiskFile;
+use super::frame::{self, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::{LogId, Position};
+use crate::types::Seq;
+
+/// A mark is kept for about every so many bytes of a segment.
+const MARK_BYTES: u32 = 64 << 10;
+/// Bytes that a sequential reader asks for at once.
+const READ_AHEAD_BYTES: usize = 256 << 10;
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The record has left the log.
+    #[error("record {seq} has left the log")]
+    Gone {
+        /// Its seq.
+        seq: Seq,
+    },
+    /// The bytes on disk are not those that were written.
+    #[error("record {seq} in segment {segment} at offset {offset} is damaged")]
+    Damaged {
+        /// Number of the segment.
+        segment: u32,
+        /// Offset in bytes.
+        offset: u32,
+        /// The seq that was expected there.
+        seq: Seq,
+    },
+    /// The operating system said no.
+    #[error("reading segment {segment}")]
+    Io {
+        /// Number of the segment.
+        segment: u32,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// A record as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredRecord {
+    /// Its seq.
+    pub seq: Seq,
+    /// What its body is.
+    pub kind: u8,
+    /// In which shape the body is written.
+    pub version: u8,
+    /// Whether it belongs to one group with the record before it.
+    pub joined: bool,
+    /// Where it lies.
+    pub position: Position,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// A segment that can be read.
+pub(super) struct Segment {
+    pub(super) number: u32,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) first_seq: Seq,
+    /// First seq and offset of some frames, ascending: the way from a seq to its place. Written by the log's writer,
+    /// read by scans, and by nobody on a job's way.
+    marks: Mutex<Vec<(Seq, u32)>>,
+}
+
+impl Segment {
+    pub(super) fn new(number: u32, file: Arc<dyn DiskFile>, first_seq: Seq) -> Arc<Self> {
+        Arc::new(Self { number, file, first_seq, marks: Mutex::new(Vec::new()) })
+    }
+
+    /// The same segment in another file.
+    pub(super) fn moved_to(&self, file: Arc<dyn DiskFile>) -> Arc<Self> {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Arc::new(Self { number: self.number, file, first_seq: self.first_seq, marks: Mutex::new(marks) })
+    }
+
+    /// Notes a frame, if the last mark is far enough behind.
+    pub(super) fn mark(&self, first_seq: Seq, offset: u32) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.last().is_none_or(|(_, last)| offset - last >= MARK_BYTES) {
+            marks.push((first_seq, offset));
+        }
+    }
+
+    /// Offset of the last marked frame that begins at or before `seq`.
+    fn offset_before(&self, seq: Seq) -> u32 {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = marks.partition_point(|(first, _)| *first <= seq);
+        after.checked_sub(1).and_then(|at| marks.get(at)).map_or(HEADER_END, |(_, offset)| *offset)
+    }
+}
+
+/// Where the first frame of a segment begins.
+pub(super) const HEADER_END: u32 = SEGMENT_HEADER_BYTES as u32;
+
+struct Shared {
+    log_id: LogId,
+    /// Written by the log's writer alone.
+    segments: ArcSwap<BTreeMap<u32, Arc<Segment>>>,
+    /// One past the last seq that may be shown; stored (release) by the writer after the sync, loaded (acquire) by scans.
+    visible_up_to: AtomicU64,
+}
+
+/// Access to what is in the log. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader(Arc<Shared>);
+
+impl Reader {
+    pub(super) fn new(log_id: LogId) -> Self {
+        let segments = ArcSwap::default();
+        Self(Arc::new(Shared { log_id, segments, visible_up_to: AtomicU64::new(0) }))
+    }
+
+    pub(super) fn add(&self, segment: Arc<Segment>) {
+        let mut map = BTreeMap::clone(&self.0.segments.load());
+        map.insert(segment.number, segment);
+        self.0.segments.store(Arc::new(map));
+    }
+
+    /// Takes the segments below `head` out, ascending, and returns them; somebody may still hold one.
+    pub(super) fn remove_below(&self, head: u32) -> Vec<Arc<Segment>> {
+        let mut below = BTreeMap::clone(&self.0.segments.load());
+        let rest = below.split_off(&head);
+        self.0.segments.store(Arc::new(rest));
+        below.into_values().collect()
+    }
+
+    pub(super) fn lowest(&self) -> Option<u32> {
+        self.0.segments.load().keys().next().copied()
+    }
+
+    pub(super) fn show_up_to(&self, seq: Seq) {
+        self.0.visible_up_to.store(seq, Ordering::Release);
+    }
+
+    /// One past the last seq that may be shown.
+    pub fn visible_up_to(&self) -> Seq {
+        self.0.visible_up_to.load(Ordering::Acquire)
+    }
+
+    /// Seq of the first record that is in the log.
+    pub fn first_seq(&self) -> Seq {
+        self.0.segments.load().values().next().map_or(1, |segment| segment.first_seq)
+    }
+
+    /// Seq of the first record of a segment, if that is in the log.
+    pub fn first_seq_of(&self, number: u32) -> Option<Seq> {
+        self.segment(number).map(|segment| segment.first_seq)
+    }
+
+    fn segment(&self, number: u32) -> Option<Arc<Segment>> {
+        self.0.segments.load().get(&number).cloned()
+    }
+
+    /// Body of the record `seq` at `position`.
+    ///
+    /// # Errors
+    /// `Gone` if its segment has left the log; `Damaged`; `Io`.
+    pub fn read(&self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        let segment = self.segment(position.segment).ok_or(ReadError::Gone { seq })?;
+        let damaged = ReadError::Damaged { segment: position.segment, offset: position.offset, seq };
+        let mut bytes = vec![0; RECORD_HEADER_BYTES + position.body as usize];
+        let read = segment
+            .file
+            .read_at(u64::from(position.offset), &mut bytes)
+            .map_err(|source| ReadError::Io { segment: position.segment, source })?;
+        if read < bytes.len() || frame::decode_record(seq, position.offset, &bytes).is_none() {
+            return Err(damaged);
+        }
+        Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
+    }
+
+    /// All records from `from` on, or from the first one that is there, up to what may be shown now.
+    pub fn scan(&self, from: Seq) -> Scan {
+        let up_to = self.visible_up_to();
+        let segments: Vec<_> = self.0.segments.load().values().cloned().collect();
+        let first = segments.partition_point(|segment| segment.first_seq <= from).saturating_sub(1);
+        let mut segments: std::collections::VecDeque<_> = segments.into_iter().skip(first).collect();
+        let frames = segments.pop_front().map(|segment| {
+            let offset = segment.offset_before(from);
+            FrameStream::new(segment.number, &segment.file, self.0.log_id, offset)
+        });
+        Scan { log_id: self.0.log_id, segments, frames, pending: std::collections::VecDeque::new(), from, up_to }
+    }
+
+    /// The records below `before`, newest block first: at least the one right before it, if it is in the log.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn block_before(&self, before: Seq) -> Result<Vec<StoredRecord>, ReadError> {
+        let last = before.min(self.visible_up_to()).saturating_sub(1);
+        let map = self.0.segments.load();
+        let Some(segment) = map.values().rev().find(|segment| segment.first_seq <= last) else {
+            return Ok(Vec::new());
+        };
+        let from = segment.offset_before(last);
+        let mut frames = FrameStream::new(segment.number, &segment.file, self.0.log_id, from);
+        let mut block = Vec::new();
+        while let Some((offset, bytes)) = frames.next_frame()? {
+            for record in records(segment.number, offset, &bytes) {
+                let record = record?;
+                if record.seq > last {
+                    return Ok(block);
+                }
+                block.push(record);
+            }
+        }
+        Ok(block)
+    }
+}
+
+/// The records of a frame that lies at `offset` of a segment.
+pub(super) fn records(
+    segment: u32,
+    offset: u32,
+    bytes: &Bytes,
+) -> impl Iterator<Item = Result<StoredRecord, ReadError>> + use<> {
+    let bytes = bytes.clone();
+    let frame = Frame::decode(&bytes);
+    let first = frame.as_ref().map_or(0, |frame| frame.header.first_seq);
+    let all = frame.iter().flat_map(Frame::records).zip(first..).map(|(record, seq)| {
+        let Some(record) = record else { return Err(ReadError::Damaged { segment, offset, seq }) };
+        Ok(StoredRecord {
+            seq,
+            kind: record.kind,
+            version: record.version,
+            joined: record.flags & frame::FLAG_JOINED != 0,
+            position: Position {
+                segment,
+                offset: offset + record.offset,
+                body: u32::try_from(record.body.len()).unwrap_or(u32::MAX),
+            },
+            body: bytes.slice_ref(record.body),
+        })
+    });
+    all.collect::<Vec<_>>().into_iter()
+}
+
+/// Records in order of their seq.
+pub struct Scan {
+    log_id: LogId,
+    segments: std::collections::VecDeque<Arc<Segment>>,
+    frames: Option<FrameStream>,
+    pending: std::collections::VecDeque<StoredRecord>,
+    from: Seq,
+    up_to: Seq,
+}
+
+impl Iterator for Scan {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(record) = self.pending.pop_front() {
+                if record.seq >= self.up_to {
+                    self.frames = None;
+                    self.pending.clear();
+                    self.segments.clear();
+                    return None;
+                }
+                if record.seq < self.from {
+                    continue;
+                }
+                return Some(Ok(record));
+            }
+            let frames = self.frames.as_mut()?;
+            let segment = frames.segment;
+            match frames.next_frame() {
+                Ok(Some((offset, bytes))) => {
+                    for record in records(segment, offset, &bytes) {
+                        match record {
+                            Ok(record) => self.pending.push_back(record),
+                            Err(error) => return Some(Err(error)),
+                        }
+                    }
+                }
+                Ok(None) => {
+                    self.frames = self
+                        .segments
+                        .pop_front()
+                        .map(|next| FrameStream::new(next.number, &next.file, self.log_id, HEADER_END));
+                }
+                Err(error) => {
+                    self.frames = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// The valid frames of one segment, one after the other, up to the first place that holds none.
+pub(super) struct FrameStream {
+    segment: u32,
+    log_id: LogId,
+    file: Arc<dyn DiskFile>,
+    /// Where the next frame should be.
+    pub(super) offset: u32,
+    buffer: Vec<u8>,
+    /// Offset of the buffer's first byte.
+    base: u32,
+}
+
+impl FrameStream {
+    pub(super) fn new(segment: u32, file: &Arc<dyn DiskFile>, log_id: LogId, offset: u32) -> Self {
+        Self { segment, log_id, file: Arc::clone(file), offset, buffer: Vec::new(), base: offset }
+    }
+
+    /// The next frame with data and where it lies; `None` where no valid frame of this segment begins, or after the end frame.
+    pub(super) fn next_frame(&mut self) -> Result<Option<(u32, Bytes)>, ReadError> {
+        while let Some((at, bytes, header)) = self.next_any()? {
+            match header.kind {
+                FrameKind::Data => return Ok(Some((at, bytes))),
+                FrameKind::Seal => {}
+                FrameKind::End => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next frame of any kind, where it lies, and its header.
+    pub(super) fn next_any(&mut self) -> Result<Option<(u32, Bytes, FrameHeader)>, ReadError> {
+        let Some(length) = self.ahead(frame::FRAME_HEADER_BYTES)?.and_then(frame::claimed_bytes) else {
+            return Ok(None);
+        };
+        let (log_id, segment, at) = (self.log_id, self.segment, self.offset);
+        let Some(bytes) = self.ahead(length)?.and_then(|bytes| bytes.get(..length)) else { return Ok(None) };
+        let Some(frame) = Frame::decode(bytes) else { return Ok(None) };
+        let header = frame.header;
+        if header.log_id != log_id || header.segment != segment {
+            return Ok(None);
+        }
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.offset += header.bytes;
+        Ok(Some((at, bytes, header)))
+    }
+
+    /// Moves to the next place, from where it stands on, that begins like a frame; `false` if there is none.
+    pub(super) fn seek_magic(&mut self) -> Result<bool, ReadError> {
+        loop {
+            let Some(bytes) = self.ahead(frame::FRAME_ALIGN)? else { return Ok(false) };
+            let places = bytes.chunks_exact(frame::FRAME_ALIGN);
+            let all = places.len();
+            let found = places.map(|place| place.starts_with(&frame::FRAME_MAGIC)).position(|is| is);
+            let skip = found.unwrap_or(all) * frame::FRAME_ALIGN;
+            self.offset += u32::try_from(skip).unwrap_or(u32::MAX);
+            if found.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// At least `bytes` bytes from the next frame's place on; `None` where the file ends before.
+    pub(super) fn ahead(&mut self, bytes: usize) -> Result<Option<&[u8]>, ReadError> {
+        let skip = (self.offset - self.base) as usize;
+        if self.buffer.len() < skip + bytes {
+            let want = bytes.max(READ_AHEAD_BYTES);
+            self.buffer.resize(want, 0);
+            let read = self
+                .file
+                .read_at(u64::from(self.offset), &mut self.buffer)
+                .map_err(|source| ReadError::Io { segment: self.segment, source })?;
+            self.buffer.truncate(read);
+            self.base = self.offset;
+        }
+        let skip = (self.offset - self.base) as usize;
+        Ok(self.buffer.get(skip..).filter(|rest| rest.len() >= bytes))
+    }
+}
+
+/// Reads records one by one where they lie close together, with one disk read for many of them. For one thread.
+pub struct NearbyReader {
+    reader: Reader,
+    block: Vec<u8>,
+    segment: u32,
+    base: u32,
+}
+
+/// Bytes that a [`NearbyReader`] holds.
+const NEARBY_BYTES: usize = 64 << 10;
+
+impl NearbyReader {
+    /// A reader with an empty block.
+    pub fn new(reader: Reader) -> Self {
+        Self { reader, block: Vec::new(), segment: 0, base: 0 }
+    }
+
+    /// Body of the record `seq` at `position`.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read(&mut self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        let length = RECORD_HEADER_BYTES + position.body as usize;
+        if length > NEARBY_BYTES / 4 {
+            return self.reader.read(position, seq);
+        }
+        if let Some(body) = self.in_block(position, length, seq) {
+            return Ok(body);
+        }
+        let segment = self.reader.segment(position.segment).ok_or(ReadError::Gone { seq })?;
+        self.block.resize(NEARBY_BYTES, 0);
+        let read = segment
+            .file
+            .read_at(u64::from(position.offset), &mut self.block)
+            .map_err(|source| ReadError::Io { segment: position.segment, source })?;
+        self.block.truncate(read);
+        (self.segment, self.base) = (position.segment, position.offset);
+        self.in_block(position, length, seq).ok_or(ReadError::Damaged {
+            segment: position.segment,
+            offset: position.offset,
+            seq,
+        })
+    }
+
+    /// A block may have been read before its last bytes were written: then the checksum does not hold, and it is read again.
+    fn in_block(&self, position: Position, length: usize, seq: Seq) -> Option<Bytes> {
+        if position.segment != self.segment {
+            return None;
+        }
+        let at = position.offset.checked_sub(self.base)? as usize;
+        let bytes = self.block.get(at..at + length)?;
+        frame::decode_record(seq, position.offset, bytes).map(|record| Bytes::copy_from_slice(record.body))
+    }
+}

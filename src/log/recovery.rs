@@ -1,0 +1,445 @@
+//! Opening a log: finds the tail, replays every record from the head on, and tells a torn tail from corruption.
+//!
+//! A valid frame names how far the log was durable when it was made. A bad place that lies below what any later valid
+//! frame names was durable once, so it is corruption, and the log is not opened. Anything else at the tail was never
+//! acknowledged: it is cut, and told. Every opening copies what is valid of the last segment into another file and
+//! syncs that: after a failed sync the page cache may show bytes that the disk never took, and nobody knows any more.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::disk::{Disk, DiskFile};
+use super::frame::{BadSegmentHeader, Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
+use super::spare::{self, Order};
+use super::writer::{Log, TailStart};
+use super::{LogId, LogOptions, segment_name, segment_number};
+use crate::types::Seq;
+
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Why a log could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file that is no segment of a log, or of another log.
+    #[error("{} is no segment of this log: {why}; nothing was changed. Choose another `data_dir`, or move the file away", file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// What it is instead.
+        why: &'static str,
+    },
+    /// A log of a format that this program does not know.
+    #[error("{} is of log format {found}, this program knows up to {known}; nothing was changed. Run the newer biotope", file.display(), known = super::FORMAT)]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its format.
+        found: u16,
+    },
+    /// Bytes that were durable once are damaged or missing.
+    #[error("the log is corrupt: {} at offset {offset}: {what}; nothing was changed. Restore a copy of the data directory", file.display())]
+    Corrupt {
+        /// The segment's file.
+        file: PathBuf,
+        /// Where the damage begins, in bytes.
+        offset: u32,
+        /// What is wrong.
+        what: String,
+    },
+    /// A segment that must be there is not.
+    #[error("the log is corrupt: {} is missing; nothing was changed. Restore a copy of the data directory", file.display())]
+    Missing {
+        /// The segment's file.
+        file: PathBuf,
+    },
+    /// The operating system said no.
+    #[error("cannot {doing} in {}", dir.display())]
+    Io {
+        /// A verb phrase.
+        doing: &'static str,
+        /// The log's directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// An opened log, and what opening it found.
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// Whether it was made just now.
+    pub created: bool,
+    /// Bytes of the torn tail that were cut.
+    pub cut_bytes: u64,
+    /// Segments that count.
+    pub segments: u32,
+}
+
+/// One segment's file.
+struct Found {
+    number: u32,
+    file: Arc<dyn DiskFile>,
+    header: SegmentHeader,
+}
+
+/// How far the valid frames of a segment go.
+struct Extent {
+    last: Option<FrameHeader>,
+    ended: bool,
+}
+
+/// The running state of a replay.
+struct Replay {
+    next_seq: Option<Seq>,
+    previous: Option<u32>,
+    epoch: u32,
+}
+
+/// Opens the log on `disk`, or makes a new one with `new_id`; calls `replay` with every record from the head on, in order.
+/// When it returns, every replayed record is on stable storage.
+///
+/// # Errors
+/// See [`OpenError`]; an `Err` of `replay` becomes `Corrupt` at that record's place.
+pub fn open(
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    new_id: LogId,
+    replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
+) -> Result<Opened, OpenError> {
+    let opening = Opening { disk: disk.as_ref(), options };
+    let found = opening.find()?;
+    let Some(first) = found.first() else {
+        return opening.create(Arc::clone(&disk), new_id);
+    };
+    let log_id = first.header.log_id;
+    opening.check_numbers(&found, log_id)?;
+    let (active, head) = opening.tail_and_head(&found, log_id)?;
+    let reader = Reader::new(log_id);
+    let skip = (head - first.number) as usize;
+    let mut state = Replay { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
+    for segment in found.iter().take(active).skip(skip) {
+        let (in_log, end, ended) = opening.replay_segment(segment, log_id, &mut state, replay)?;
+        if !ended {
+            return Err(opening.corrupt(segment.number, end, "a frame is damaged in the middle of the log"));
+        }
+        reader.add(in_log);
+    }
+    let Some(last) = found.get(active) else {
+        return Err(opening.corrupt(head, 0, "the tail is missing"));
+    };
+    let (in_log, end, _) = opening.replay_segment(last, log_id, &mut state, replay)?;
+    let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
+    let cut_bytes = opening.check_tail(last, end, log_id, next_seq)?;
+
+    // From here on the directory changes.
+    let io = |doing: &'static str| {
+        let opening = &opening;
+        move |source| opening.io(doing, source)
+    };
+    for old in found.iter().take(skip) {
+        disk.remove(&segment_name(old.number)).map_err(io("remove a segment that is not needed"))?;
+    }
+    let copied = opening.copy_tail(last, end, head, found.get(active + 1)).map_err(io("copy the log's tail"))?;
+    let fresh = in_log.moved_to(copied.file);
+    reader.add(Arc::clone(&fresh));
+    reader.show_up_to(next_seq);
+    let start = TailStart {
+        log_id,
+        epoch: state.epoch + 1,
+        next_seq,
+        offset: end,
+        previous: state.previous.unwrap_or(0),
+        head,
+        active: fresh,
+        active_bytes: copied.bytes,
+        spare: copied.spare,
+    };
+    let log =
+        Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
+    Ok(Opened { log, created: false, cut_bytes, segments: last.number - head + 1 })
+}
+
+/// A tail in its new file.
+struct Copied {
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
+    spare: Option<Arc<dyn DiskFile>>,
+}
+
+struct Opening<'a> {
+    disk: &'a dyn Disk,
+    options: LogOptions,
+}
+
+impl Opening<'_> {
+    fn path(&self, number: u32) -> PathBuf {
+        self.disk.place().join(segment_name(number))
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> OpenError {
+        OpenError::Io { doing, dir: self.disk.place(), source }
+    }
+
+    fn corrupt(&self, number: u32, offset: u32, what: impl Into<String>) -> OpenError {
+        OpenError::Corrupt { file: self.path(number), offset, what: what.into() }
+    }
+
+    fn read_error(&self, error: ReadError) -> OpenError {
+        match error {
+            ReadError::Io { source, .. } => self.io("read a segment", source),
+            ReadError::Damaged { segment, offset, .. } => self.corrupt(segment, offset, error.to_string()),
+            ReadError::Gone { .. } => self.corrupt(0, 0, error.to_string()),
+        }
+    }
+
+    /// All segments that are there, ascending, with headers that hold; what a maker left half-made is removed.
+    fn find(&self) -> Result<Vec<Found>, OpenError> {
+        let names = self.disk.list().map_err(|source| self.io("list the segments", source))?;
+        let mut found = Vec::new();
+        for number in names.iter().filter_map(|name| segment_number(name)) {
+            let file = self.disk.open(&segment_name(number)).map_err(|source| self.io("open a segment", source))?;
+            let mut bytes = [0; SEGMENT_HEADER_BYTES];
+            let read = file.read_at(0, &mut bytes).map_err(|source| self.io("read a segment", source))?;
+            let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
+            let header = header.map_err(|bad| self.bad_header(number, bad))?;
+            if header.segment != number {
+                return Err(self.corrupt(number, 0, format!("it says that it is segment {}", header.segment)));
+            }
+            found.push(Found { number, file, header });
+        }
+        found.sort_by_key(|segment| segment.number);
+        for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
+            self.disk.remove(name).map_err(|source| self.io("remove a half-made segment", source))?;
+        }
+        Ok(found)
+    }
+
+    fn bad_header(&self, number: u32, bad: BadSegmentHeader) -> OpenError {
+        match bad {
+            BadSegmentHeader::Foreign => {
+                OpenError::Foreign { file: self.path(number), why: "it does not begin like one" }
+            }
+            BadSegmentHeader::Newer { found } => OpenError::Newer { file: self.path(number), found },
+            BadSegmentHeader::Damaged => self.corrupt(number, 0, "its header is damaged"),
+        }
+    }
+
+    /// Makes the log's first segment.
+    fn create(&self, disk: Arc<dyn Disk>, log_id: LogId) -> Result<Opened, OpenError> {
+        let io = |source| self.io("make the log's first segment", source);
+        let header = SegmentHeader { log_id, segment: 1, head: 1, bytes: self.options.segment_bytes };
+        let file = spare::make(self.disk, &Order { header, recycle: None, write: false }, &AtomicBool::new(false))
+            .map_err(io)?;
+        let active = Segment::new(1, file, 1);
+        let reader = Reader::new(log_id);
+        reader.add(Arc::clone(&active));
+        reader.show_up_to(1);
+        let start = TailStart {
+            log_id,
+            epoch: 1,
+            next_seq: 1,
+            offset: HEADER_END,
+            previous: 0,
+            head: 1,
+            active,
+            active_bytes: self.options.segment_bytes,
+            spare: None,
+        };
+        let log = Log::start(disk, self.options, reader, start).map_err(io)?;
+        Ok(Opened { log, created: true, cut_bytes: 0, segments: 1 })
+    }
+
+    /// One log, without a gap.
+    fn check_numbers(&self, found: &[Found], log_id: LogId) -> Result<(), OpenError> {
+        for (before, after) in found.iter().zip(found.iter().skip(1)) {
+            if after.number != before.number + 1 {
+                return Err(OpenError::Missing { file: self.path(before.number + 1) });
+            }
+        }
+        match found.iter().find(|segment| segment.header.log_id != log_id) {
+            Some(other) => Err(OpenError::Foreign { file: self.path(other.number), why: "it belongs to another log" }),
+            None => Ok(()),
+        }
+    }
+
+    /// Place in `found` of the segment that is written, and the number of the head.
+    fn tail_and_head(&self, found: &[Found], log_id: LogId) -> Result<(usize, u32), OpenError> {
+        let mut tail = None;
+        for (at, segment) in found.iter().enumerate().rev() {
+            let extent = self.extent(segment, log_id)?;
+            if extent.last.is_some() {
+                tail = Some((at, segment, extent));
+                break;
+            }
+        }
+        let lowest = found.first().map_or(1, |segment| segment.number);
+        let (active, named) = match tail {
+            None => (0, 1),
+            Some((at, segment, extent)) => {
+                let active = if extent.ended { at + 1 } else { at };
+                if active == found.len() {
+                    return Err(OpenError::Missing { file: self.path(segment.number + 1) });
+                }
+                (active, extent.last.map_or(1, |frame| frame.head))
+            }
+        };
+        if let Some(stray) = found.get(active + 2) {
+            return Err(self.corrupt(stray.number, 0, "it lies past the tail of the log"));
+        }
+        let head = found.iter().map(|segment| segment.header.head).chain([named]).max().unwrap_or(1);
+        if lowest > head {
+            return Err(OpenError::Missing { file: self.path(head) });
+        }
+        if found.get(active).is_none_or(|segment| segment.number < head) {
+            return Err(self.corrupt(head, 0, "the head lies past the tail of the log"));
+        }
+        Ok((active, head))
+    }
+
+    fn extent(&self, segment: &Found, log_id: LogId) -> Result<Extent, OpenError> {
+        let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
+        let mut extent = Extent { last: None, ended: false };
+        while let Some((_, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
+            if !is_whole(&bytes) {
+                break;
+            }
+            extent = Extent { last: Some(header), ended: header.kind == FrameKind::End };
+            if extent.ended {
+                break;
+            }
+        }
+        Ok(extent)
+    }
+
+    /// Replays one segment; returns it with its marks, the end of its valid frames, and whether it was ended.
+    fn replay_segment(
+        &self,
+        segment: &Found,
+        log_id: LogId,
+        state: &mut Replay,
+        replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
+    ) -> Result<(Arc<Segment>, u32, bool), OpenError> {
+        let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
+        let mut in_log = state.next_seq.map(|seq| Segment::new(segment.number, Arc::clone(&segment.file), seq));
+        let mut end = HEADER_END;
+        while let Some((at, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
+            if !is_whole(&bytes) {
+                break;
+            }
+            self.check_order(segment.number, at, &header, state)?;
+            let marked =
+                in_log.get_or_insert_with(|| Segment::new(segment.number, Arc::clone(&segment.file), header.first_seq));
+            if header.kind == FrameKind::Data {
+                marked.mark(header.first_seq, at);
+            }
+            for record in records(segment.number, at, &bytes) {
+                let record = record.map_err(|error| self.read_error(error))?;
+                let (seq, offset) = (record.seq, record.position.offset);
+                replay(log_id, record)
+                    .map_err(|what| self.corrupt(segment.number, offset, format!("record {seq}: {what}")))?;
+            }
+            state.next_seq = Some(header.first_seq + u64::from(header.records));
+            state.previous = Frame::decode(&bytes).map(|frame| frame.digest);
+            state.epoch = header.epoch;
+            end = frames.offset;
+            if header.kind == FrameKind::End {
+                return in_log
+                    .map(|in_log| (in_log, end, true))
+                    .ok_or_else(|| self.corrupt(segment.number, 0, "empty"));
+            }
+        }
+        match in_log {
+            Some(in_log) => Ok((in_log, end, false)),
+            None => Err(self.corrupt(segment.number, end, "the head of the log is damaged")),
+        }
+    }
+
+    fn check_order(&self, number: u32, at: u32, header: &FrameHeader, state: &Replay) -> Result<(), OpenError> {
+        if state.next_seq.is_some_and(|next| next != header.first_seq) {
+            return Err(self.corrupt(
+                number,
+                at,
+                format!("a frame begins with record {}, out of order", header.first_seq),
+            ));
+        }
+        if state.previous.is_some_and(|previous| previous != header.previous) || header.epoch < state.epoch {
+            return Err(self.corrupt(number, at, "a frame does not follow the one before it"));
+        }
+        Ok(())
+    }
+
+    /// Looks past the end of the valid frames for a witness that something there was durable. Returns the bytes to cut.
+    fn check_tail(&self, segment: &Found, end: u32, log_id: LogId, next_seq: Seq) -> Result<u64, OpenError> {
+        let mut frames = FrameStream::new(segment.number, &segment.file, log_id, end);
+        let mut cut_to = end;
+        let claim = frames.ahead(super::frame::FRAME_HEADER_BYTES).map_err(|error| self.read_error(error))?;
+        if let Some(claim) = claim.filter(|claim| Frame::begins_one_of(claim, &log_id, segment.number)) {
+            cut_to += super::frame::claimed_bytes(claim).and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0);
+        }
+        while frames.seek_magic().map_err(|error| self.read_error(error))? {
+            let here = frames.offset;
+            match frames.next_any().map_err(|error| self.read_error(error))? {
+                Some((_, _, header)) if header.durable_up_to > next_seq => {
+                    let what = format!(
+                        "records {next_seq} to {} were durable and are damaged; a frame at offset {here} is a witness",
+                        header.durable_up_to - 1
+                    );
+                    return Err(self.corrupt(segment.number, end, what));
+                }
+                Some(_) => cut_to = cut_to.max(frames.offset),
+                None => frames.offset = here + u32::try_from(super::frame::FRAME_ALIGN).unwrap_or(8),
+            }
+        }
+        Ok(u64::from(cut_to - end))
+    }
+
+    /// Copies the tail up to `end` into a new file of the same name; into the spare's file where there is no room for a new one.
+    fn copy_tail(&self, last: &Found, end: u32, head: u32, spare: Option<&Found>) -> io::Result<Copied> {
+        let fits = u64::from(end) + 4 * super::frame::FRAME_HEADER_BYTES as u64 <= self.options.segment_bytes;
+        let bytes = if fits { self.options.segment_bytes } else { last.header.bytes };
+        let header = SegmentHeader { head, bytes, ..last.header };
+        let spare = match spare {
+            Some(spare) if spare.header.bytes != self.options.segment_bytes => {
+                self.disk.remove(&segment_name(spare.number))?;
+                None
+            }
+            other => other,
+        };
+        let temporary = format!("{}.tmp", segment_name(last.number));
+        let fresh = self.disk.create(&temporary).and_then(|file| file.allocate(bytes).map(|()| file));
+        let (file, spare) = match (fresh, spare) {
+            (Ok(file), spare) => (file, spare),
+            (Err(_), Some(spare)) if spare.header.bytes == bytes => {
+                self.disk.rename(&segment_name(spare.number), &temporary)?;
+                (self.disk.open(&temporary)?, None)
+            }
+            (Err(error), _) => return Err(error),
+        };
+        file.write_at(0, &header.encode())?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = u64::from(HEADER_END);
+        while at < u64::from(end) {
+            let part = usize::try_from(u64::from(end) - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let part = buffer.get_mut(..part).unwrap_or_default();
+            if last.file.read_at(at, part)? < part.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            file.write_at(at, part)?;
+            at += part.len() as u64;
+        }
+        file.sync_data()?;
+        self.disk.rename(&temporary, &segment_name(last.number))?;
+        self.disk.sync_dir()?;
+        Ok(Copied { file, bytes, spare: spare.map(|spare| Arc::clone(&spare.file)) })
+    }
+}
+
+/// Whether a frame's records hold, too.
+fn is_whole(bytes: &[u8]) -> bool {
+    Frame::decode(bytes).is_some_and(|frame| frame.records().all(|record| record.is_some()))
+}

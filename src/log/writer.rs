@@ -1,0 +1,414 @@
+//! The tail of the log: records are appended to a frame in memory; a commit writes the frame, then syncs it.
+//!
+//! For one thread. Never blocks on making a segment unless the one made ahead is not ready. After a failed write or
+//! sync every call fails: what reached the disk is then unknown, and only a new opening finds out.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::frame::{
+    self, FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SegmentHeader,
+};
+use super::reader::{Reader, Segment};
+use super::spare::{Order, SpareMaker};
+use super::{LogId, LogOptions, Position, segment_name};
+use crate::limits::{FRAME_BYTES_FULL, FRAME_BYTES_MAX};
+use crate::types::Seq;
+
+/// Room that is kept in every segment for its end frame and one seal frame before it.
+const SEGMENT_RESERVE: usize = 2 * FRAME_HEADER_BYTES;
+
+/// The log does not take or acknowledge anything any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} failed in {place}: {error}")]
+pub struct Poisoned {
+    /// "write" or "sync".
+    pub what: &'static str,
+    /// The file.
+    pub place: String,
+    /// What the operating system said.
+    pub error: String,
+}
+
+/// What a record's body is: a number that the log stores and never looks into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordKind {
+    /// The kind.
+    pub kind: u8,
+    /// In which shape the body is written.
+    pub version: u8,
+}
+
+/// Figures about the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogFigures {
+    /// First segment that counts.
+    pub head: u32,
+    /// Segment that is written.
+    pub active: u32,
+    /// One past the last seq that is on stable storage.
+    pub durable_up_to: Seq,
+    /// Bytes of all segments, the spare one included.
+    pub disk_bytes: u64,
+    /// Frames with records that were written since the log was opened.
+    pub commits: u64,
+    /// Bytes that were written since then.
+    pub written_bytes: u64,
+}
+
+/// What a new tail begins with.
+pub(super) struct TailStart {
+    pub(super) log_id: LogId,
+    pub(super) epoch: u32,
+    pub(super) next_seq: Seq,
+    pub(super) offset: u32,
+    pub(super) previous: u32,
+    pub(super) head: u32,
+    pub(super) active: Arc<Segment>,
+    pub(super) active_bytes: u64,
+    /// The segment after the active one, if it is there and ready.
+    pub(super) spare: Option<Arc<dyn super::disk::DiskFile>>,
+}
+
+/// The log, open for appending.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    log_id: LogId,
+    epoch: u32,
+    reader: Reader,
+    maker: SpareMaker,
+    /// A spare that was there at opening.
+    spare: Option<Arc<dyn super::disk::DiskFile>>,
+    active: Arc<Segment>,
+    active_bytes: u64,
+    /// Where the next frame goes in the active segment.
+    offset: u32,
+    /// The frame that is being filled: room for its header, then records.
+    frame: Vec<u8>,
+    crcs: Vec<u8>,
+    records: u32,
+    next_seq: Seq,
+    written_up_to: Seq,
+    durable_up_to: Seq,
+    previous: u32,
+    head: u32,
+    /// The head as the last written and the last synced frame name it.
+    head_written: u32,
+    head_durable: u32,
+    /// Segments that the head has passed, and files that may be overwritten.
+    retired: Vec<Arc<Segment>>,
+    recycled: Vec<String>,
+    commits: u64,
+    written_bytes: u64,
+    sealed: bool,
+    poisoned: Option<Poisoned>,
+}
+
+impl Log {
+    pub(super) fn start(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        reader: Reader,
+        start: TailStart,
+    ) -> std::io::Result<Self> {
+        let maker = SpareMaker::start(Arc::clone(&disk))?;
+        let log = Self {
+            disk,
+            options,
+            log_id: start.log_id,
+            epoch: start.epoch,
+            reader,
+            maker,
+            spare: start.spare,
+            active: start.active,
+            active_bytes: start.active_bytes,
+            offset: start.offset,
+            frame: vec![0; FRAME_HEADER_BYTES],
+            crcs: Vec::new(),
+            records: 0,
+            next_seq: start.next_seq,
+            written_up_to: start.next_seq,
+            durable_up_to: start.next_seq,
+            previous: start.previous,
+            head: start.head,
+            head_written: start.head,
+            head_durable: start.head,
+            retired: Vec::new(),
+            recycled: Vec::new(),
+            commits: 0,
+            written_bytes: 0,
+            sealed: true,
+            poisoned: None,
+        };
+        if log.spare.is_none() {
+            log.order_next(None);
+        }
+        Ok(log)
+    }
+
+    fn order_next(&self, recycle: Option<String>) {
+        let header = SegmentHeader {
+            log_id: self.log_id,
+            segment: self.active.number + 1,
+            head: self.head_durable,
+            bytes: self.options.segment_bytes,
+        };
+        self.maker.order(Order { header, recycle, write: true });
+    }
+
+    /// The log's identity.
+    pub fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// The number of this opening.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// For reading what was written.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Seq of the next record.
+    pub fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// One past the last seq on stable storage.
+    pub fn durable_up_to(&self) -> Seq {
+        self.durable_up_to
+    }
+
+    /// Whether records or a written frame wait for [`Log::sync`].
+    pub fn has_unsynced(&self) -> bool {
+        self.durable_up_to < self.next_seq
+    }
+
+    /// Whether records wait for [`Log::write`].
+    pub fn has_unwritten(&self) -> bool {
+        self.records > 0
+    }
+
+    /// Whether the frame is filled: time to commit.
+    pub fn is_full(&self) -> bool {
+        self.frame.len() >= FRAME_BYTES_FULL
+    }
+
+    /// Why no new segment can be made, if none is ready: then new jobs should be refused.
+    pub fn full(&self) -> Option<Arc<String>> {
+        if self.spare.is_some() || self.maker.is_ready() { None } else { self.maker.trouble() }
+    }
+
+    /// Figures for people.
+    pub fn figures(&self) -> LogFigures {
+        let spares = u64::from(self.spare.is_some() || self.maker.is_ready());
+        let segments = u64::from(self.active.number - self.head) + 1 + spares + self.retired.len() as u64;
+        LogFigures {
+            head: self.head,
+            active: self.active.number,
+            durable_up_to: self.durable_up_to,
+            disk_bytes: (segments + self.recycled.len() as u64) * self.options.segment_bytes,
+            commits: self.commits,
+            written_bytes: self.written_bytes,
+        }
+    }
+
+    /// Whether records with bodies of these sizes, all of one group, fit in the frame and the segment as they stand.
+    pub fn has_room(&self, bodies: usize, body_bytes: usize) -> bool {
+        let more = bodies * RECORD_HEADER_BYTES + body_bytes + FRAME_ALIGN;
+        let frame = self.frame.len() + more;
+        let segment = usize::try_from(self.active_bytes).unwrap_or(usize::MAX) - self.offset as usize;
+        frame <= FRAME_BYTES_MAX && frame + SEGMENT_RESERVE <= segment
+    }
+
+    /// Adds a record to the frame: in memory only. The caller has asked [`Log::has_room`].
+    pub fn append(&mut self, kind: RecordKind, joined: bool, body: impl FnOnce(&mut Vec<u8>)) -> (Seq, Position) {
+        let seq = self.next_seq;
+        let flags = if joined { frame::FLAG_JOINED } else { 0 };
+        let at = frame::put_record(&mut self.frame, &mut self.crcs, seq, [kind.kind, kind.version, flags], body);
+        let body = self.frame.len() - at - RECORD_HEADER_BYTES;
+        self.next_seq += 1;
+        self.records += 1;
+        self.sealed = false;
+        let at = u32::try_from(at).expect("a frame is at most 4 MiB");
+        let body = u32::try_from(body).expect("a frame is at most 4 MiB");
+        (seq, Position { segment: self.active.number, offset: self.offset + at, body })
+    }
+
+    /// Writes the frame. When it returns, the operating system has it: it outlives this process, not the machine.
+    ///
+    /// # Errors
+    /// The write failed, now or before.
+    pub fn write(&mut self) -> Result<(), Poisoned> {
+        self.check()?;
+        if self.records == 0 {
+            return Ok(());
+        }
+        self.active.mark(self.next_seq - u64::from(self.records), self.offset);
+        self.commits += 1;
+        self.put_frame(FrameKind::Data)
+    }
+
+    /// Syncs what was written. When it returns, every record written before is on stable storage.
+    ///
+    /// # Errors
+    /// The sync failed, now or before: what was written since the last sync may be lost.
+    pub fn sync(&mut self) -> Result<(), Poisoned> {
+        self.check()?;
+        if self.durable_up_to == self.written_up_to {
+            return Ok(());
+        }
+        self.sync_file()
+    }
+
+    fn sync_file(&mut self) -> Result<(), Poisoned> {
+        if let Err(error) = self.active.file.sync_data() {
+            return Err(self.poison("sync", &error));
+        }
+        self.durable_up_to = self.written_up_to;
+        self.head_durable = self.head_written;
+        self.release_retired();
+        Ok(())
+    }
+
+    /// Lets readers see what was written, up to now.
+    pub fn show(&self) {
+        self.reader.show_up_to(self.written_up_to);
+    }
+
+    /// Writes and syncs a seal, so that the last frame has a witness that it was durable. Does nothing if one stands already.
+    ///
+    /// # Errors
+    /// As [`Log::write`] and [`Log::sync`].
+    pub fn seal(&mut self) -> Result<(), Poisoned> {
+        self.check()?;
+        if self.sealed || self.records > 0 {
+            return Ok(());
+        }
+        if !self.has_room(0, FRAME_HEADER_BYTES) {
+            self.sealed = true;
+            return Ok(());
+        }
+        self.sync_file()?;
+        self.put_frame(FrameKind::Seal)?;
+        self.sync_file()?;
+        self.sealed = true;
+        Ok(())
+    }
+
+    /// Ends the active segment and goes on in the next one; waits until that is ready. Everything appended before must
+    /// have been written. When it returns, all of the ended segment is on stable storage.
+    ///
+    /// # Errors
+    /// As [`Log::write`] and [`Log::sync`].
+    pub fn rotate(&mut self) -> Result<(), Poisoned> {
+        self.check()?;
+        assert_eq!(self.records, 0, "a frame must be written before its segment ends");
+        // The next segment is there before this one ends: an ended segment without a follower means a missing file.
+        let Some(file) = self.spare.take().or_else(|| self.maker.take()) else {
+            let error = std::io::Error::other("the thread that makes segments is gone");
+            return Err(self.poison("making a segment", &error));
+        };
+        self.sync_file()?;
+        self.put_frame(FrameKind::End)?;
+        self.sync_file()?;
+        self.active = Segment::new(self.active.number + 1, file, self.next_seq);
+        self.offset = u32::try_from(frame::SEGMENT_HEADER_BYTES).expect("64");
+        self.active_bytes = self.options.segment_bytes;
+        self.reader.add(Arc::clone(&self.active));
+        self.release_retired();
+        let recycle = self.recycled.pop();
+        self.order_next(recycle);
+        Ok(())
+    }
+
+    /// Makes `segment` the head: nothing below it counts any more. The next frame says so, and once that is durable the
+    /// files below are recycled or removed, lowest first.
+    pub fn move_head(&mut self, segment: u32) {
+        assert!(
+            segment > self.head && segment <= self.active.number,
+            "the head moves forward, up to the active segment"
+        );
+        self.head = segment;
+    }
+
+    /// Takes segments out of reach that the durable head has passed, and frees the files that nobody reads.
+    fn release_retired(&mut self) {
+        let first = self.reader.lowest();
+        if first.is_some_and(|first| first < self.head_durable) {
+            self.retired.extend(self.reader.remove_below(self.head_durable));
+        }
+        if self.retired.is_empty() {
+            return;
+        }
+        // Files leave in ascending order, so that what is left is without a gap; one that is read holds up the rest.
+        while let Some(segment) = self.retired.first() {
+            if Arc::strong_count(segment) > 1 || Arc::strong_count(&segment.file) > 1 {
+                return;
+            }
+            let name = segment_name(segment.number);
+            let keep =
+                self.recycled.is_empty() && segment.file.len().is_ok_and(|len| len == self.options.segment_bytes);
+            let freed = if keep {
+                let name_kept = format!("{name}.tmp");
+                self.disk.rename(&name, &name_kept).map(|()| self.recycled.push(name_kept))
+            } else {
+                self.disk.remove(&name)
+            };
+            if freed.and_then(|()| self.disk.sync_dir()).is_err() {
+                // It lies below the head and does no harm; the next opening removes it.
+                tracing::warn!(segment = segment.number, "could not free a segment that is not needed any more");
+            }
+            self.retired.remove(0);
+        }
+    }
+
+    fn check(&self) -> Result<(), Poisoned> {
+        self.poisoned.clone().map_or(Ok(()), Err)
+    }
+
+    fn poison(&mut self, what: &'static str, error: &std::io::Error) -> Poisoned {
+        let place = self.disk.place().join(segment_name(self.active.number)).display().to_string();
+        let poisoned = Poisoned { what, place, error: error.to_string() };
+        self.poisoned = Some(poisoned.clone());
+        poisoned
+    }
+
+    /// Writes the frame in memory, or an empty one, at the tail.
+    fn put_frame(&mut self, kind: FrameKind) -> Result<(), Poisoned> {
+        self.frame.resize(self.frame.len().next_multiple_of(FRAME_ALIGN), 0);
+        let bytes = u32::try_from(self.frame.len()).expect("a frame is at most 4 MiB");
+        let header = FrameHeader {
+            bytes,
+            records: self.records,
+            log_id: self.log_id,
+            segment: self.active.number,
+            epoch: self.epoch,
+            first_seq: self.next_seq - u64::from(self.records),
+            durable_up_to: self.durable_up_to,
+            previous: self.previous,
+            head: self.head,
+            kind,
+        };
+        let digest = header.encode_into(&mut self.frame, &self.crcs);
+        debug_assert!(Frame::decode(&self.frame).is_some(), "what is written can be read");
+        if let Err(error) = self.active.file.write_at(u64::from(self.offset), &self.frame) {
+            return Err(self.poison("write", &error));
+        }
+        self.offset += bytes;
+        self.written_bytes += u64::from(bytes);
+        self.previous = digest;
+        self.written_up_to = self.next_seq;
+        self.head_written = self.head;
+        self.frame.truncate(FRAME_HEADER_BYTES);
+        if self.frame.capacity() > 2 * FRAME_BYTES_FULL {
+            self.frame.shrink_to(FRAME_BYTES_FULL);
+        }
+        self.crcs.clear();
+        self.records = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Whether all is well, in one line, and what is not; pure.
+
+use crate::engine::view::EcosystemView;
+
+/// A job that waits longer than this, with workers there to take it, is worth a look.
+const WAITS_LONG_MS: u64 = 10 * 60 * 1000;
+
+/// What a person should know first.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// `ok`, `look` or `bad`: a class of the page.
+    pub(super) class: &'static str,
+    /// The headline.
+    pub(super) headline: &'static str,
+    /// What there is to look at, the worst first.
+    pub(super) reasons: Vec<String>,
+}
+
+pub(super) fn verdict(view: &EcosystemView) -> Verdict {
+    let mut bad = Vec::new();
+    let mut look = Vec::new();
+    if let Some(full) = &view.log.full {
+        bad.push(format!("The disk is full, new jobs are refused: {full}"));
+    }
+    if let Some(error) = &view.generation.last_error {
+        let first = error.lines().next().unwrap_or_default();
+        look.push(format!("The newest config was not accepted, what ran before goes on: {first}"));
+    }
+    for of_type in &view.types {
+        let name = &of_type.worker_type;
+        let serving = of_type.versions.iter().any(|version| version.state == "current" && version.reason.is_none());
+        for version in &of_type.versions {
+            let Some(reason) = &version.reason else { continue };
+            match version.state {
+                "rejected" => look.push(format!("{name} {} was rejected: {reason}", version.version)),
+                "starting" | "current" if !serving => {
+                    bad.push(format!("{name} {} cannot start: {reason}", version.version));
+                }
+                _ => look.push(format!("{name} {}: {reason}", version.version)),
+            }
+        }
+        if of_type.dead > 0 {
+            look.push(format!("{name} has {} dead: retry or discard them", counted(of_type.dead)));
+        }
+        if of_type.parked > 0 {
+            look.push(format!("{name} is not in the config, {} parked", counted(of_type.parked)));
+        }
+        if of_type.oldest_ms > WAITS_LONG_MS {
+            look.push(format!("{name} has a job that has waited for {} min", of_type.oldest_ms / 60_000));
+        }
+    }
+    if view.stopping {
+        look.push("Biotope is stopping: no new jobs are taken".to_owned());
+    }
+    match (bad.is_empty(), look.is_empty()) {
+        (true, true) => Verdict { class: "ok", headline: "All is well", reasons: Vec::new() },
+        (true, false) => Verdict { class: "look", headline: "Worth a look", reasons: look },
+        (false, _) => Verdict { class: "bad", headline: "Needs you now", reasons: [bad, look].concat() },
+    }
+}
+
+fn counted(jobs: u64) -> String {
+    if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::tests::view;
+
+    #[test]
+    fn the_worst_comes_first_and_nothing_is_left_out() {
+        assert_eq!(verdict(&view()).class, "ok");
+        let mut view = view();
+        view.types[0].dead = 1;
+        let seen = verdict(&view);
+        assert_eq!((seen.class, seen.reasons.len()), ("look", 1));
+        assert!(seen.reasons[0].contains("1 job dead"), "{seen:?}");
+        view.types[0].versions[0].reason = Some("no such program".to_owned());
+        view.log.full = Some("no space".to_owned());
+        view.generation.last_error = Some("line 3\nmore".to_owned());
+        let seen = verdict(&view);
+        assert_eq!((seen.class, seen.reasons.len()), ("bad", 4), "{seen:?}");
+        assert!(seen.reasons[0].contains("no space") && seen.reasons[1].contains("cannot start"));
+    }
+}

@@ -1,0 +1,241 @@
+//! Pools: the worker threads of one version of one type.
+//!
+//! Owns threads and what they hold. Takes tasks from a lock-free queue that the engine fills, reads their payloads from
+//! the log, runs them through a [`Worker`](crate::worker::Worker), and reports what became of each. Knows no job states and decides nothing:
+//! how many tasks it is handed, what follows an outcome, and when it ends, is the engine's.
+
+mod thread;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+
+use crate::clock::Clock;
+use crate::config::LiveConfig;
+use crate::job::event::Home;
+use crate::job::ids::IdMaker;
+use crate::log::Reader;
+use crate::types::{Lease, UnixMs};
+use crate::worker::{Cutoff, Outcome, WorkerFactory};
+
+/// A job that is handed to a pool.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The run.
+    pub lease: Lease,
+    /// Where its payload lies.
+    pub home: Home,
+    /// When it was accepted: part of its id.
+    pub created_ms: UnixMs,
+    /// This attempt, from 1.
+    pub attempt: u16,
+    /// The last attempt.
+    pub max_attempts: u16,
+}
+
+/// Names a pool among those of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolId(pub u64);
+
+/// What a job said of itself, for the summary of a dead one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// Its task.
+    pub task: String,
+    /// Whom it was for.
+    pub tenant: Option<String>,
+}
+
+/// What a pool tells the engine.
+#[derive(Debug)]
+pub enum Report {
+    /// A worker is up.
+    Up,
+    /// A worker could not be started; it is tried again after a pause.
+    NotUp {
+        /// Why.
+        why: String,
+        /// Whether it was up before, and has not said since that it is not.
+        was_up: bool,
+    },
+    /// What became of a run.
+    Outcome {
+        /// The run.
+        lease: Lease,
+        /// What became of it.
+        outcome: Outcome,
+        /// For a run that failed, or has follow-up jobs.
+        about: Option<Box<About>>,
+    },
+    /// The last thread has ended; nothing is held any more.
+    Ended,
+}
+
+/// Takes reports.
+pub type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// What a pool is made of.
+pub struct PoolSpec {
+    /// Worker type.
+    pub worker_type: Arc<str>,
+    /// Label of the version.
+    pub label: Arc<str>,
+    /// Makes its workers.
+    pub factory: Arc<dyn WorkerFactory>,
+    /// Settings that may change while it runs.
+    pub live: LiveConfig,
+}
+
+/// What the threads of a pool share.
+struct Shared {
+    worker_type: Arc<str>,
+    label: Arc<str>,
+    factory: Arc<dyn WorkerFactory>,
+    live: ArcSwap<LiveConfig>,
+    cutoff: Arc<Cutoff>,
+    reader: Reader,
+    ids: IdMaker,
+    clock: Arc<dyn Clock>,
+    report: Reporter,
+    /// Threads that live; the one that makes it 0 reports the end.
+    threads: AtomicU32,
+}
+
+/// What the engine puts into a pool's queue.
+enum Order {
+    Work(Task),
+    /// One thread shall end.
+    Leave,
+}
+
+/// The worker threads of one version.
+pub struct Pool {
+    shared: Arc<Shared>,
+    orders: Option<Sender<Order>>,
+    queue: Receiver<Order>,
+    /// Dropped to wake threads that wait before they start a worker again.
+    leave: Option<Sender<()>>,
+    leaving: Receiver<()>,
+    handles: Vec<JoinHandle<()>>,
+    size: u32,
+}
+
+impl Pool {
+    /// Makes a pool without threads.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn new(
+        spec: PoolSpec,
+        reader: Reader,
+        ids: IdMaker,
+        clock: Arc<dyn Clock>,
+        report: Reporter,
+    ) -> std::io::Result<Self> {
+        let (orders, queue) = crossbeam_channel::unbounded();
+        let (leave, leaving) = crossbeam_channel::bounded(0);
+        let shared = Shared {
+            worker_type: spec.worker_type,
+            label: spec.label,
+            factory: spec.factory,
+            live: ArcSwap::from_pointee(spec.live),
+            cutoff: Cutoff::new()?,
+            reader,
+            ids,
+            clock,
+            report,
+            threads: AtomicU32::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            orders: Some(orders),
+            queue,
+            leave: Some(leave),
+            leaving,
+            handles: Vec::new(),
+            size: 0,
+        })
+    }
+
+    /// Threads that it shall have.
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Grows or shrinks to `size` threads; those too many leave when they are through with what they hold.
+    ///
+    /// # Errors
+    /// A thread could not be made: the pool has fewer.
+    pub fn resize(&mut self, size: u32) -> std::io::Result<()> {
+        let Some(orders) = &self.orders else { return Ok(()) };
+        while self.size > size {
+            drop(orders.send(Order::Leave));
+            self.size -= 1;
+        }
+        while self.size < size {
+            let handle = thread::spawn(&self.shared, &self.queue, &self.leaving)?;
+            self.handles.push(handle);
+            self.size += 1;
+        }
+        self.handles.retain(|handle| !handle.is_finished());
+        Ok(())
+    }
+
+    /// Takes changed settings over, from the next cycle on; the size by [`Pool::resize`].
+    pub fn set_live(&self, live: LiveConfig) {
+        self.shared.live.store(Arc::new(live));
+    }
+
+    /// Puts a task into the queue.
+    pub fn hand(&self, task: Task) {
+        if let Some(orders) = &self.orders {
+            // The queue lives as long as this pool.
+            drop(orders.send(Order::Work(task)));
+        }
+    }
+
+    /// Takes back what no thread has taken yet.
+    pub fn take_back(&self) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        let mut others = VecDeque::new();
+        loop {
+            match self.queue.try_recv() {
+                Ok(Order::Work(task)) => tasks.push(task),
+                Ok(other @ Order::Leave) => others.push_back(other),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        for other in others {
+            if let Some(orders) = &self.orders {
+                drop(orders.send(other));
+            }
+        }
+        tasks
+    }
+
+    /// Hands out nothing more: threads finish what they hold, and end. Returns what none of them has taken.
+    pub fn drain(&mut self) -> Vec<Task> {
+        let tasks = self.take_back();
+        self.orders = None;
+        self.leave = None;
+        self.size = 0;
+        tasks
+    }
+
+    /// Ends what runs, at once; it is reported as interrupted.
+    pub fn cut_off(&self) {
+        self.shared.cutoff.set();
+    }
+
+    /// Waits for the threads. To be called after [`Report::Ended`].
+    pub fn join(self) {
+        for handle in self.handles {
+            // A thread that panicked has reported its end by its guard; there is nothing to add.
+            drop(handle.join());
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One thread of a pool: starts its worker, takes a batch, runs a cycle, reports job by job.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use super::{About, Order, Report, Shared, Task};
+use crate::config::LiveConfig;
+use crate::job::event::{Kind, decode_home};
+use crate::log::reader::{NearbyReader, ReadError};
+use crate::types::Lease;
+use crate::worker::{Assignment, Outcome, Worker};
+
+/// First pause before a worker that could not be started is started again; doubles up to the most.
+const START_AGAIN_FIRST: Duration = Duration::from_millis(100);
+const START_AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Starts a thread that takes orders from `queue` until it is told to leave, or nobody can send any more.
+pub(super) fn spawn(
+    shared: &Arc<Shared>,
+    queue: &Receiver<Order>,
+    leaving: &Receiver<()>,
+) -> std::io::Result<JoinHandle<()>> {
+    let name: String = format!("{}@{}", shared.worker_type, shared.label).chars().take(15).collect();
+    let guard = Guard(Arc::clone(shared));
+    shared.threads.fetch_add(1, Ordering::AcqRel);
+    let (queue, leaving) = (queue.clone(), leaving.clone());
+    std::thread::Builder::new().name(name).spawn(move || {
+        let shared = Arc::clone(&guard.0);
+        let reader = NearbyReader::new(shared.reader.clone());
+        let mut thread = Thread { shared: &shared, queue: &queue, leaving: &leaving, reader };
+        thread.run();
+        drop(guard);
+    })
+}
+
+/// Counts the thread off, however it ends.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // AcqRel: the last one comes after all that the others did.
+        if self.0.threads.fetch_sub(1, Ordering::AcqRel) == 1 {
+            (self.0.report)(Report::Ended);
+        }
+    }
+}
+
+struct Thread<'a> {
+    shared: &'a Shared,
+    queue: &'a Receiver<Order>,
+    leaving: &'a Receiver<()>,
+    reader: NearbyReader,
+}
+
+/// Whether a thread goes on.
+enum Then {
+    GoOn,
+    Leave,
+}
+
+impl Thread<'_> {
+    fn run(&mut self) {
+        let mut worker = self.shared.factory.make(&self.shared.cutoff);
+        let mut pause = START_AGAIN_FIRST;
+        let mut up = false;
+        let mut start_again = true;
+        loop {
+            if start_again || !worker.is_ready() {
+                let timeout = self.shared.live.load().start_timeout;
+                if let Err(error) = worker.start(timeout) {
+                    (self.shared.report)(Report::NotUp { why: error.0, was_up: std::mem::take(&mut up) });
+                    if matches!(self.pause(&mut pause), Then::Leave) {
+                        break;
+                    }
+                    continue;
+                }
+                start_again = false;
+            }
+            if !std::mem::replace(&mut up, true) {
+                (self.shared.report)(Report::Up);
+            }
+            let live = self.shared.live.load_full();
+            let (tasks, then) = self.take(live.batch as usize);
+            if let Some(why) = self.cycle(worker.as_mut(), tasks, &live) {
+                (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
+                start_again = true;
+                if matches!(then, Then::Leave) || matches!(self.pause(&mut pause), Then::Leave) {
+                    break;
+                }
+            } else {
+                pause = START_AGAIN_FIRST;
+            }
+            if matches!(then, Then::Leave) {
+                break;
+            }
+        }
+        worker.stop();
+    }
+
+    /// Waits before the worker is started again.
+    fn pause(&self, pause: &mut Duration) -> Then {
+        let now = *pause;
+        *pause = (now * 2).min(START_AGAIN_MAX);
+        match self.leaving.recv_timeout(now) {
+            Err(RecvTimeoutError::Disconnected) => Then::Leave,
+            Ok(()) | Err(RecvTimeoutError::Timeout) => Then::GoOn,
+        }
+    }
+
+    /// Waits for work, and takes up to `batch` tasks; none, and `Leave`, when the thread shall end.
+    fn take(&self, batch: usize) -> (Vec<Task>, Then) {
+        let Ok(Order::Work(first)) = self.queue.recv() else { return (Vec::new(), Then::Leave) };
+        let mut tasks = vec![first];
+        while tasks.len() < batch {
+            match self.queue.try_recv() {
+                Ok(Order::Work(task)) => tasks.push(task),
+                Ok(Order::Leave) => return (tasks, Then::Leave),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        (tasks, Then::GoOn)
+    }
+
+    /// Runs a batch. Returns why no worker could be started for some of it, if that was so.
+    fn cycle(&mut self, worker: &mut dyn Worker, tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
+        let report = &self.shared.report;
+        let mut batch = Vec::with_capacity(tasks.len());
+        for task in &tasks {
+            match self.assignment(task, live) {
+                Ok(assignment) => batch.push(assignment),
+                Err(outcome) => report(Report::Outcome { lease: task.lease, outcome, about: None }),
+            }
+        }
+        if batch.is_empty() {
+            return None;
+        }
+        let mut not_started = None;
+        worker.cycle(batch, &mut |lease, outcome| {
+            let about = match &outcome {
+                Outcome::NotStarted { error } => {
+                    not_started = Some(error.clone());
+                    None
+                }
+                Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => self.about(&tasks, lease),
+                Outcome::Done { enqueue, .. } if !enqueue.is_empty() => self.about(&tasks, lease),
+                Outcome::Done { .. } | Outcome::Interrupted => None,
+            };
+            report(Report::Outcome { lease, outcome, about });
+        });
+        not_started
+    }
+
+    /// What a job said of itself; read once more, since few need it.
+    fn about(&mut self, tasks: &[Task], lease: Lease) -> Option<Box<About>> {
+        let task = tasks.iter().find(|task| task.lease == lease)?;
+        let body = self.reader.read(task.home.position(), task.home.seq).ok()?;
+        let (meta, _) = decode_home(home_kind(task) as u8, &body).ok()?;
+        Some(Box::new(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned) }))
+    }
+
+    /// Reads a task's payload, and what else its worker shall know.
+    fn assignment(&mut self, task: &Task, live: &LiveConfig) -> Result<Assignment, Outcome> {
+        let body = match self.reader.read(task.home.position(), task.home.seq) {
+            Ok(body) => body,
+            // The job was restated meanwhile: its next run finds it at its new place.
+            Err(ReadError::Gone { .. }) => return Err(Outcome::Interrupted),
+            Err(error) => return Err(Outcome::Dead { error: format!("damaged: {error}") }),
+        };
+        let (meta, payload) = decode_home(home_kind(task) as u8, &body)
+            .map_err(|error| Outcome::Dead { error: format!("damaged: {error}") })?;
+        let chosen = meta.names.as_ref().and_then(|names| names.id);
+        let timeout_ms = u64::try_from(live.timeout.as_millis()).unwrap_or(u64::MAX);
+        Ok(Assignment {
+            lease: task.lease,
+            id: chosen.map_or_else(|| self.shared.ids.make(task.lease.born, task.created_ms), str::to_owned),
+            worker_type: Arc::clone(&self.shared.worker_type),
+            version: Arc::clone(&self.shared.label),
+            task: meta.task.to_owned(),
+            payload: body.slice_ref(payload),
+            attempt: task.attempt,
+            max_attempts: task.max_attempts,
+            tenant: meta.tenant.map(str::to_owned),
+            deadline_ms: self.shared.clock.wall_ms().saturating_add(timeout_ms),
+            timeout: live.timeout,
+            kill_after: live.kill_after,
+        })
+    }
+}
+
+/// What the record at a task's home is: only a job's first record has its born seq.
+fn home_kind(task: &Task) -> Kind {
+    if task.home.seq == task.lease.born { Kind::Enqueued } else { Kind::Restated }
+}

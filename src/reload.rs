@@ -1,0 +1,75 @@
+//! Reloads: whoever asks, one at a time, always of the newest file.
+//!
+//! A thread of its own reads and checks the file, since that may take its time. Requests that come meanwhile become one.
+
+use std::path::PathBuf;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::engine::Handle;
+use crate::engine::handle::Then;
+use crate::engine::view::ReloadVerdict;
+use crate::generation;
+use crate::refusal::Refusal;
+use crate::worker::native::Natives;
+
+type Waiter = Then<Result<ReloadVerdict, Refusal>>;
+
+/// Asks for reloads. Cheap to clone.
+#[derive(Clone)]
+pub struct Reloader {
+    requests: Sender<Waiter>,
+}
+
+impl Reloader {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn start(path: PathBuf, natives: Natives, handle: Handle) -> std::io::Result<Self> {
+        let (requests, inbox) = crossbeam_channel::unbounded();
+        let thread = std::thread::Builder::new().name("reload".to_owned());
+        thread.spawn(move || run(&path, &natives, &handle, &inbox))?;
+        Ok(Self { requests })
+    }
+
+    /// Has the file read and taken over; `then` is told when that is settled, or why it was not accepted.
+    pub fn reload(&self, then: Waiter) {
+        drop(self.requests.send(then));
+    }
+}
+
+fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, inbox: &Receiver<Waiter>) {
+    while let Ok(first) = inbox.recv() {
+        // Whoever asked up to here is served by the file as it is now.
+        let waiters: Vec<Waiter> = std::iter::once(first).chain(inbox.try_iter()).collect();
+        match generation::load(path, natives) {
+            Ok(spec) => {
+                let then: Waiter = Box::new(move |answer| {
+                    match &answer {
+                        Ok(settled) => {
+                            tracing::info!(
+                                generation = settled.generation,
+                                verdict = settled.verdict,
+                                "reload settled"
+                            );
+                        }
+                        Err(refusal) => tracing::error!("the config was not accepted, what runs goes on: {refusal}"),
+                    }
+                    for waiter in waiters {
+                        waiter(answer.clone());
+                    }
+                });
+                handle.reload(spec, then);
+            }
+            Err(error) => {
+                tracing::error!("the config was not accepted, what runs goes on:\n{error}");
+                let detail = error.to_string();
+                handle.reload_failed(detail.clone());
+                for waiter in waiters {
+                    waiter(Err(Refusal::InvalidConfig { detail: detail.clone() }));
+                }
+            }
+        }
+    }
+}

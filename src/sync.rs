@@ -1,0 +1,115 @@
+//! Waiting for answers: one broadcast per commit wakes every caller whose answer came with it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::thread::futex;
+
+/// Counts broadcasts; callers sleep on it.
+#[derive(Debug, Default)]
+pub struct Broadcast(AtomicU32);
+
+impl Broadcast {
+    /// Wakes every sleeper.
+    pub fn send(&self) {
+        // Release: whoever sees the new count sees the answers that were put before it.
+        self.0.fetch_add(1, Ordering::Release);
+        // The word is private to this process and aligned: waking has no way to fail.
+        let _: rustix::io::Result<usize> = futex::wake(&self.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until the count is no more `seen`; may return early.
+    fn sleep(&self, seen: u32) {
+        // EAGAIN: it moved on already. EINTR: a signal. Both mean: look again.
+        let _: rustix::io::Result<()> = futex::wait(&self.0, futex::Flags::PRIVATE, seen, None);
+    }
+}
+
+/// A place for one answer, and the caller who waits for it.
+#[derive(Debug)]
+pub struct Slot<T> {
+    answer: Mutex<Answer<T>>,
+    broadcast: Arc<Broadcast>,
+}
+
+#[derive(Debug)]
+enum Answer<T> {
+    Awaited,
+    Here(T),
+    /// The other end went away without an answer.
+    Gone,
+}
+
+/// The end that answers. Dropped without an answer, it tells the caller so.
+#[derive(Debug)]
+pub struct Answerer<T>(Option<Arc<Slot<T>>>);
+
+impl<T> Answerer<T> {
+    /// Puts the answer; the caller sees it with the next broadcast.
+    pub fn put(mut self, answer: T) {
+        if let Some(slot) = self.0.take() {
+            *slot.answer.lock().unwrap_or_else(PoisonError::into_inner) = Answer::Here(answer);
+        }
+    }
+}
+
+impl<T> Drop for Answerer<T> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            *slot.answer.lock().unwrap_or_else(PoisonError::into_inner) = Answer::Gone;
+            slot.broadcast.send();
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    /// A slot and its answering end.
+    pub fn new(broadcast: &Arc<Broadcast>) -> (Arc<Self>, Answerer<T>) {
+        let slot = Arc::new(Self { answer: Mutex::new(Answer::Awaited), broadcast: Arc::clone(broadcast) });
+        (Arc::clone(&slot), Answerer(Some(slot)))
+    }
+
+    /// Sleeps until the answer is here; `None` if it never will be.
+    pub fn wait(&self) -> Option<T> {
+        loop {
+            let seen = self.broadcast.count();
+            let answer =
+                std::mem::replace(&mut *self.answer.lock().unwrap_or_else(PoisonError::into_inner), Answer::Awaited);
+            match answer {
+                Answer::Here(answer) => return Some(answer),
+                Answer::Gone => return None,
+                Answer::Awaited => self.broadcast.sleep(seen),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_waiter_gets_its_own_answer_or_learns_that_none_comes() {
+        let broadcast = Arc::new(Broadcast::default());
+        let mut waiters = Vec::new();
+        let mut answerers = Vec::new();
+        for _ in 0..16 {
+            let (slot, answerer) = Slot::new(&broadcast);
+            waiters.push(std::thread::spawn(move || slot.wait()));
+            answerers.push(answerer);
+        }
+        for (number, answerer) in (0..).zip(answerers) {
+            if number % 4 != 3 {
+                answerer.put(number);
+            }
+        }
+        broadcast.send();
+        for (number, waiter) in (0..).zip(waiters) {
+            assert_eq!(waiter.join().unwrap(), (number % 4 != 3).then_some(number));
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! One child process and its three pipes, driven by one thread.
+//!
+//! Owns the process: its group, its pidfd, its pipes, and its end. Knows nothing of jobs or of what the bytes mean.
+//! Never blocks but in [`Child::step`], which waits for pipes, end, cutoff and a deadline at once, and in [`Child::kill`].
+//!
+//! Promises:
+//! - The child has descriptors 0 to 2 and the given environment, nothing else, and a process group of its own.
+//! - When its end was seen, its whole group is killed before its pid is given up, so a grandchild neither stays nor
+//!   holds a pipe against us; what the pipes held is read first. (A grandchild that left the group with `setsid` escapes.)
+//! - A dropped `Child` is dead. It also dies with the *thread* that spawned it, so a worker is started on its own thread.
+//!
+//! ```text
+//! spawn ─► running ──── exits ─────────────────────────┐
+//!             │                                        ▼
+//!             ├─ terminate: TERM to the group ─ … ─► KILL to the group ─► reaped, pipes drained ─► ended
+//!             └─ kill ───────────────────────────────►─┘
+//! ```
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::Cutoff;
+use super::launch::Launch;
+use super::output::Tail;
+use super::spawn::spawn;
+use crate::clock::{Clock, RealClock};
+
+/// Bytes that one read asks for: a quarter of what a pipe holds by default.
+const READ_BYTES: usize = 16 << 10;
+/// Reads of one pipe after the child's end: more than the largest pipe (1 MiB) needs, should an escaped grandchild go on writing.
+const DRAIN_READS: usize = 2 * (1 << 20) / READ_BYTES;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// Somebody else took its status.
+    Unknown,
+}
+
+impl Ended {
+    /// Whether a signal that others send ended the process, not one that it brought upon itself.
+    pub(super) fn from_outside(self) -> bool {
+        let others = [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM];
+        matches!(self, Self::Signalled(number) if others.iter().any(|signal| signal.as_raw() == number))
+    }
+}
+
+impl From<ExitStatus> for Ended {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, Some(signal)) => Self::Signalled(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signalled(number) => write!(f, "was killed by signal {number}"),
+            Self::Unknown => write!(f, "ended in an unknown way"),
+        }
+    }
+}
+
+/// Why [`Child::step`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Bytes went in or out, or a pipe was closed.
+    Progress,
+    /// The child has ended; all that it wrote is in.
+    Exited,
+    /// The cutoff is set.
+    Cutoff,
+    /// The deadline has passed.
+    Deadline,
+    /// The operating system does not let us wait.
+    Failed(Errno),
+}
+
+/// What of the poll is ready.
+#[derive(Default)]
+struct Ready {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    end: bool,
+    cutoff: bool,
+}
+
+/// A child process.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: std::process::Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    outgoing: Vec<u8>,
+    /// Bytes of `outgoing` that are written.
+    sent: usize,
+    closing: bool,
+    incoming: Vec<u8>,
+    /// Most bytes of `incoming`; what does not fit is dropped.
+    room: usize,
+    overflowed: bool,
+    tail: Tail,
+    ended: Option<Ended>,
+}
+
+impl Child {
+    /// Starts `launch` with `env` on top of its environment. Holds at most `room` bytes of its stdout at a time.
+    ///
+    /// # Errors
+    /// What the operating system says; no process is left then.
+    pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], room: usize) -> io::Result<Self> {
+        let mut process = spawn(launch, env)?;
+        match Self::adopt(&mut process) {
+            Ok((pid, pidfd)) => Ok(Self {
+                stdin: process.stdin.take(),
+                stdout: process.stdout.take(),
+                stderr: process.stderr.take(),
+                process,
+                pid,
+                pidfd,
+                outgoing: Vec::new(),
+                sent: 0,
+                closing: false,
+                incoming: Vec::new(),
+                room,
+                overflowed: false,
+                tail: Tail::default(),
+                ended: None,
+            }),
+            Err(error) => {
+                // Neither can fail: the process is ours and not yet waited for.
+                let _ = process.kill();
+                let _ = process.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// What a fresh process needs to be driven: a descriptor of its end, and pipes that never block us.
+    fn adopt(process: &mut std::process::Child) -> io::Result<(Pid, OwnedFd)> {
+        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let pipes = [
+            process.stdin.as_ref().map(AsFd::as_fd),
+            process.stdout.as_ref().map(AsFd::as_fd),
+            process.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        for pipe in pipes.into_iter().flatten() {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        Ok((pid, pidfd))
+    }
+
+    /// Adds to what is written to the child's stdin, in the steps to come. Dropped if the child has closed it.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        if self.stdin.is_some() {
+            self.outgoing.extend_from_slice(bytes);
+        }
+    }
+
+    /// Closes the child's stdin once all is sent.
+    pub(super) fn close_stdin(&mut self) {
+        self.closing = true;
+        self.flush();
+    }
+
+    /// Takes what the child wrote to its stdout since the last time.
+    pub(super) fn take_stdout(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.incoming)
+    }
+
+    /// Whether the child wrote more than there was room for: what did not fit is lost.
+    pub(super) fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Whether the child has closed its stdout, and all of it was read.
+    pub(super) fn stdout_closed(&self) -> bool {
+        self.stdout.is_none()
+    }
+
+    /// The end of what the child wrote to its stderr.
+    pub(super) fn stderr_text(&self) -> String {
+        self.tail.text()
+    }
+
+    /// How the child ended, once a step has seen it.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// Whether the child has ended, seen by a step or not.
+    pub(super) fn is_gone(&self) -> bool {
+        if self.ended.is_some() {
+            return true;
+        }
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Waits until anything happens, and does what that makes possible. Bounded work: a busy child cannot keep it.
+    /// `deadline` is a moment of [`Clock::mono`].
+    pub(super) fn step(&mut self, deadline: Option<Duration>, cutoff: Option<&Cutoff>) -> Wake {
+        if self.ended.is_some() {
+            return Wake::Exited;
+        }
+        self.flush();
+        let left = deadline.map(|deadline| deadline.saturating_sub(RealClock.mono()));
+        let ready = match self.wait(left, cutoff) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => return Wake::Progress,
+            Err(errno) => return Wake::Failed(errno),
+        };
+        // An end that came in time counts, also if we come late.
+        if ready.end {
+            self.collect();
+            return Wake::Exited;
+        }
+        if ready.cutoff {
+            return Wake::Cutoff;
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            return Wake::Deadline;
+        }
+        if ready.stdin && self.sent == self.outgoing.len() {
+            // Nothing was to be sent, so this is the reader gone.
+            self.stdin = None;
+        }
+        if ready.stdout {
+            self.read_stdout();
+        }
+        if ready.stderr {
+            self.read_stderr();
+        }
+        Wake::Progress
+    }
+
+    fn wait<'a>(&'a self, left: Option<Duration>, cutoff: Option<&'a Cutoff>) -> Result<Ready, Errno> {
+        type Mark = fn(&mut Ready);
+        let mut fds: Vec<PollFd<'a>> = Vec::with_capacity(5);
+        let mut marks: Vec<Mark> = Vec::with_capacity(5);
+        let mut watch = |fd: Option<BorrowedFd<'a>>, flags: PollFlags, mark: Mark| {
+            if let Some(fd) = fd {
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+                marks.push(mark);
+            }
+        };
+        watch(Some(self.pidfd.as_fd()), PollFlags::IN, |r| r.end = true);
+        watch(cutoff.map(Cutoff::fd), PollFlags::IN, |r| r.cutoff = true);
+        // Without anything to send, stdin is watched for its reader's going away only.
+        let unsent = if self.sent < self.outgoing.len() { PollFlags::OUT } else { PollFlags::empty() };
+        watch(self.stdin.as_ref().map(AsFd::as_fd), unsent, |r| r.stdin = true);
+        watch(self.stdout.as_ref().map(AsFd::as_fd), PollFlags::IN, |r| r.stdout = true);
+        watch(self.stderr.as_ref().map(AsFd::as_fd), PollFlags::IN, |r| r.stderr = true);
+        // A time that no clock can tell is no deadline at all.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        poll(&mut fds, left.as_ref())?;
+        let mut ready = Ready::default();
+        for (_, mark) in fds.iter().zip(&marks).filter(|(fd, _)| !fd.revents().is_empty()) {
+            mark(&mut ready);
+        }
+        Ok(ready)
+    }
+    /// Writes what the pipe takes.
+    fn flush(&mut self) {
+        while let (Some(stdin), Some(unsent)) = (&self.stdin, self.outgoing.get(self.sent..).filter(|b| !b.is_empty()))
+        {
+            match rustix::io::write(stdin, unsent) {
+                Ok(written) => self.sent += written,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                // The child does not want it: its exit code or its answers tell what that means.
+                Err(_) => self.stdin = None,
+            }
+        }
+        self.outgoing.clear();
+        self.sent = 0;
+        if self.closing {
+            self.stdin = None;
+        }
+    }
+
+    /// Reads from stdout once; false when nothing is there.
+    fn read_stdout(&mut self) -> bool {
+        let Some(pipe) = &self.stdout else { return false };
+        let mut buffer = [0; READ_BYTES];
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(0) => self.stdout = None,
+            Ok(count) => {
+                let room = self.room.saturating_sub(self.incoming.len());
+                self.incoming.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
+                self.overflowed |= count > room;
+                return true;
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.stdout = None,
+        }
+        false
+    }
+
+    /// Reads from stderr once; false when nothing is there.
+    fn read_stderr(&mut self) -> bool {
+        let Some(pipe) = &self.stderr else { return false };
+        let mut buffer = [0; READ_BYTES];
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(0) => self.stderr = None,
+            Ok(count) => {
+                self.tail.push(buffer.get(..count).unwrap_or_default());
+                return true;
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.stderr = None,
+        }
+        false
+    }
+
+    /// Ends the child: TERM to its group, KILL after `kill_after`. Reads on meanwhile, as far as there is room.
+    pub(super) fn terminate(&mut self, kill_after: Duration) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.signal(Signal::TERM);
+        // A stopped process takes its TERM only when it goes on.
+        self.signal(Signal::CONT);
+        let until = RealClock.mono().saturating_add(kill_after);
+        loop {
+            match self.step(Some(until), None) {
+                Wake::Progress => {}
+                Wake::Exited => return,
+                Wake::Deadline | Wake::Cutoff | Wake::Failed(_) => return self.kill(),
+            }
+        }
+    }
+
+    /// Kills the child's group and waits for the child's end, however long the kernel takes: a process that still runs
+    /// must not be taken for gone.
+    pub(super) fn kill(&mut self) {
+        if self.ended.is_none() {
+            self.signal(Signal::KILL);
+            self.collect();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Until `collect` has reaped the child its pid, and so its group's number, is nobody else's. ESRCH cannot come
+        // then, and EPERM only if all of the group has changed its user.
+        let _ = kill_process_group(self.pid, signal);
+    }
+
+    /// Takes the status of a child that has ended, or is about to, and what its pipes still hold.
+    fn collect(&mut self) {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        while poll(&mut fds, None) == Err(Errno::INTR) {}
+        self.signal(Signal::KILL);
+        self.ended = Some(self.process.wait().map_or(Ended::Unknown, Ended::from));
+        for _ in 0..DRAIN_READS {
+            if !self.read_stdout() {
+                break;
+            }
+        }
+        for _ in 0..DRAIN_READS {
+            if !self.read_stderr() {
+                break;
+            }
+        }
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,218 @@
+//! A program as a worker, one process for each job.
+//!
+//! Owns what a run's exit code, output and follow-up file mean for its job. Never decides when a job runs again, and
+//! keeps nothing from one job to the next.
+//!
+//! | the process | its job |
+//! |---|---|
+//! | exits 0 | Done: stdout is the result, the file `BIOTOPE_ENQUEUE` the follow-up jobs; Fail if either cannot be taken |
+//! | exits 75 | Defer |
+//! | exits 65 or 78 | Dead |
+//! | exits otherwise, or is killed | Fail |
+//! | writes more than `result_max`, or runs into its timeout | is ended, Fail |
+//! | is ended by the cutoff | Interrupted |
+//! | cannot be started | NotStarted |
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::child::{Child, Ended, Wake};
+use super::followups::Tray;
+use super::launch::{Launch, OutputLimits};
+use super::output::{error_text, result_of};
+use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
+use crate::clock::{Clock, RealClock};
+use crate::types::Lease;
+
+/// Exit codes that mean more than a failure, by sysexits: bad data, bad configuration, try later.
+const EX_DATAERR: i32 = 65;
+const EX_TEMPFAIL: i32 = 75;
+const EX_CONFIG: i32 = 78;
+
+/// Makes workers that run a program once for each job.
+#[derive(Debug, Clone)]
+pub struct ExecFactory {
+    launch: Arc<Launch>,
+    limits: OutputLimits,
+}
+
+impl ExecFactory {
+    /// Workers that run `launch` for each job, within `limits`.
+    pub fn new(launch: Launch, limits: OutputLimits) -> Self {
+        Self { launch: Arc::new(launch), limits }
+    }
+}
+
+impl WorkerFactory for ExecFactory {
+    fn make(&self, cutoff: &Arc<Cutoff>) -> Box<dyn Worker> {
+        Box::new(ExecWorker {
+            launch: Arc::clone(&self.launch),
+            limits: self.limits,
+            cutoff: Arc::clone(cutoff),
+            tray: None,
+        })
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        self.launch.check()
+    }
+}
+
+/// One worker: a process now and then.
+struct ExecWorker {
+    launch: Arc<Launch>,
+    limits: OutputLimits,
+    cutoff: Arc<Cutoff>,
+    /// Present while the worker is started.
+    tray: Option<Tray>,
+}
+
+impl Worker for ExecWorker {
+    fn start(&mut self, _timeout: Duration) -> Result<(), StartError> {
+        self.launch.check()?;
+        if self.tray.is_none() {
+            let tray = Tray::make().map_err(|e| {
+                StartError(format!("{}: cannot make a directory for follow-up jobs: {e}", self.launch.name))
+            })?;
+            self.tray = Some(tray);
+        }
+        Ok(())
+    }
+
+    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+        let mut broken: Option<String> = None;
+        for job in batch {
+            let outcome = if self.cutoff.is_set() {
+                Outcome::Interrupted
+            } else {
+                // What kept one process from starting keeps the others from it, too.
+                let run = match (&broken, &self.tray) {
+                    (Some(error), _) => Err(error.clone()),
+                    (None, None) => Err(format!("{}: the worker is not started", self.launch.name)),
+                    (None, Some(tray)) => self.run(&job, tray),
+                };
+                run.unwrap_or_else(|error| {
+                    broken = Some(error.clone());
+                    Outcome::NotStarted { error }
+                })
+            };
+            sink(job.lease, outcome);
+        }
+        if broken.is_some() {
+            self.tray = None;
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.tray.is_some()
+    }
+
+    fn stop(&mut self) {
+        self.tray = None;
+    }
+}
+
+impl ExecWorker {
+    /// Runs one job. `Err`: nothing could be started.
+    fn run(&self, job: &Assignment, tray: &Tray) -> Result<Outcome, String> {
+        if let Some(what) = unfit_for_environment(job) {
+            return Ok(Outcome::Dead {
+                error: format!("the {what} holds a NUL character, which no program can be given"),
+            });
+        }
+        let name = &self.launch.name;
+        let file = tray.fresh().map_err(|e| format!("{name}: cannot make the file for follow-up jobs: {e}"))?;
+        let mut child = self.spawn(job, &file)?;
+        child.send(&job.payload);
+        child.send(b"\n");
+        child.close_stdin();
+        let outcome = match self.drive(&mut child, job) {
+            Err(outcome) => outcome,
+            Ok(ended) => self.judge(ended, &mut child, tray),
+        };
+        tray.clear();
+        Ok(outcome)
+    }
+
+    fn spawn(&self, job: &Assignment, enqueue: &Path) -> Result<Child, String> {
+        let (attempt, max_attempts) = (job.attempt.to_string(), job.max_attempts.to_string());
+        let (fence, deadline) = (job.lease.fence.as_number().to_string(), job.deadline_ms.to_string());
+        let env: [(&str, &OsStr); 10] = [
+            ("BIOTOPE_JOB_ID", job.id.as_ref()),
+            ("BIOTOPE_TYPE", job.worker_type.as_ref().as_ref()),
+            ("BIOTOPE_VERSION", job.version.as_ref().as_ref()),
+            ("BIOTOPE_TASK", job.task.as_ref()),
+            ("BIOTOPE_ATTEMPT", attempt.as_ref()),
+            ("BIOTOPE_MAX_ATTEMPTS", max_attempts.as_ref()),
+            ("BIOTOPE_TENANT", job.tenant.as_deref().unwrap_or_default().as_ref()),
+            ("BIOTOPE_FENCE", fence.as_ref()),
+            ("BIOTOPE_DEADLINE_MS", deadline.as_ref()),
+            ("BIOTOPE_ENQUEUE", enqueue.as_os_str()),
+        ];
+        // A text result of the largest size has two quotes in JSON, but maybe a newline on stdout.
+        Child::spawn(&self.launch, &env, self.limits.result_max.saturating_add(1))
+            .map_err(|e| self.launch.start_failure(&e))
+    }
+
+    /// Waits for the child's end. `Err`: it was ended by us.
+    fn drive(&self, child: &mut Child, job: &Assignment) -> Result<Ended, Outcome> {
+        let deadline = RealClock.mono().saturating_add(job.timeout);
+        let why = loop {
+            match child.step(Some(deadline), Some(&self.cutoff)) {
+                Wake::Progress if child.overflowed() => break self.too_much(),
+                Wake::Progress => {}
+                Wake::Exited if child.overflowed() => break self.too_much(),
+                Wake::Exited => return Ok(child.ended().unwrap_or(Ended::Unknown)),
+                Wake::Cutoff => {
+                    child.terminate(job.kill_after);
+                    return Err(Outcome::Interrupted);
+                }
+                Wake::Deadline => break format!("timed out after {:?}", job.timeout),
+                Wake::Failed(errno) => break format!("was ended, since it could not be waited for ({errno})"),
+            }
+        };
+        child.terminate(job.kill_after);
+        Err(self.fail(&why, child, false))
+    }
+
+    fn too_much(&self) -> String {
+        format!("wrote more than {} bytes to stdout (`result_max`)", self.limits.result_max)
+    }
+
+    /// What the end of a child means for its job.
+    fn judge(&self, ended: Ended, child: &mut Child, tray: &Tray) -> Outcome {
+        let error = || error_text(&format!("{} {ended}", self.launch.name), &child.stderr_text());
+        match ended {
+            Ended::Exited(0) => self.done(child, tray),
+            Ended::Exited(EX_TEMPFAIL) => Outcome::Defer { error: error(), after: None },
+            Ended::Exited(EX_DATAERR | EX_CONFIG) => Outcome::Dead { error: error() },
+            Ended::Exited(_) | Ended::Signalled(_) | Ended::Unknown => {
+                Outcome::Fail { error: error(), killed: ended.from_outside() }
+            }
+        }
+    }
+
+    fn done(&self, child: &mut Child, tray: &Tray) -> Outcome {
+        let result = result_of(&child.take_stdout(), self.limits.result_max);
+        let taken = result.and_then(|result| Ok((result, tray.take(self.limits.payload_max, RealClock.wall_ms())?)));
+        match taken {
+            Ok((result, enqueue)) => Outcome::Done { result, enqueue },
+            Err(why) => self.fail(&format!("succeeded, but {why}"), child, false),
+        }
+    }
+
+    fn fail(&self, why: &str, child: &Child, killed: bool) -> Outcome {
+        Outcome::Fail { error: error_text(&format!("{} {why}", self.launch.name), &child.stderr_text()), killed }
+    }
+}
+
+/// Which of a job's texts cannot be a variable's value. The engine bounds their length, but not their characters.
+fn unfit_for_environment(job: &Assignment) -> Option<&'static str> {
+    let texts = [("id", job.id.as_str()), ("task", job.task.as_str()), ("tenant", job.tenant.as_deref().unwrap_or(""))];
+    texts.into_iter().find(|(_, text)| text.contains('\0')).map(|(what, _)| what)
+}
+
+#[cfg(test)]
+mod tests;

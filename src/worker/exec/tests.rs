@@ -1,0 +1,186 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, until};
+
+const SHORT: Duration = Duration::from_millis(80);
+
+fn worker(launch: Launch, cut: &Arc<Cutoff>) -> Box<dyn Worker> {
+    let mut worker = ExecFactory::new(launch, limits()).make(cut);
+    worker.start(SHORT).unwrap();
+    worker
+}
+
+/// Runs one job; the outcome, and that it came in good time.
+fn run_job(script: &str, job: Assignment) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let begun = RealClock.mono();
+    let got = outcomes(&mut *worker(sh(dir.path(), script), &cutoff()), vec![job]);
+    assert!(RealClock.mono() - begun < Duration::from_secs(5), "{got:?}");
+    got.into_iter().next().unwrap().1
+}
+
+fn run(script: &str) -> Outcome {
+    run_job(script, assignment(1))
+}
+
+fn run_short(script: &str) -> Outcome {
+    run_job(script, Assignment { timeout: SHORT, kill_after: SHORT, ..assignment(1) })
+}
+
+fn result(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Done { result, .. } => String::from_utf8(result.unwrap_or_default()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fail(error: &str) -> Outcome {
+    Outcome::Fail { error: error.to_owned(), killed: false }
+}
+
+fn error(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Fail { error, killed: false } => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn payload_comes_on_stdin_and_stdout_is_the_result() {
+    assert_eq!(result(run("cat")), r#"{"n":1}"#);
+    assert_eq!(result(run("echo three words here")), r#""three words here""#);
+    assert_eq!(result(run(":")), "");
+    assert_eq!(result(run("yes | head -n 1")), r#""y""#);
+}
+
+#[test]
+fn environment_is_the_chosen_one_and_nothing_else() {
+    let job = Assignment { tenant: Some("acme".into()), ..assignment(7) };
+    let vars = result(run_job("env | sed 's/ENQUEUE=.*/ENQUEUE=/' | LC_ALL=C sort | tr '\\n' ' '", job));
+    let want = "\"BIOTOPE_ATTEMPT=1 BIOTOPE_DEADLINE_MS=1900000000000 BIOTOPE_ENQUEUE= BIOTOPE_FENCE=1099511627783 \
+                BIOTOPE_JOB_ID=job-7 BIOTOPE_MAX_ATTEMPTS=2 BIOTOPE_TASK=feed BIOTOPE_TENANT=acme BIOTOPE_TYPE=zoo \
+                BIOTOPE_VERSION=v1 LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin PWD=";
+    assert!(vars.starts_with(want), "{vars}");
+    assert_eq!(vars.matches('=').count(), want.matches('=').count(), "{vars}");
+}
+
+#[test]
+fn only_the_three_pipes_are_open_in_the_child() {
+    // The fourth is the listing's own directory.
+    assert_eq!(result(run("ls /proc/self/fd | tr '\\n' ' '")), r#""0 1 2 3 ""#);
+}
+
+#[test]
+fn every_exit_code_has_its_meaning() {
+    for code in [0, 1, 2, 64, 65, 70, 75, 78, 126, 127, 137, 255] {
+        let got = run(&format!("echo why >&2; exit {code}"));
+        let error = format!("sh exited with code {code}: why");
+        let want = match code {
+            0 => Outcome::Done { result: None, enqueue: vec![] },
+            75 => Outcome::Defer { error, after: None },
+            65 | 78 => Outcome::Dead { error },
+            _ => fail(&error),
+        };
+        assert_eq!(got, want, "exit {code}");
+    }
+}
+
+#[test]
+fn signal_from_outside_is_told_from_a_crash() {
+    let killed = |number, killed| Outcome::Fail { error: format!("sh was killed by signal {number}"), killed };
+    assert_eq!(run("kill -KILL $$"), killed(9, true));
+    assert_eq!(run("kill -TERM $$"), killed(15, true));
+    assert_eq!(run("ulimit -c 0; kill -SEGV $$"), killed(11, false));
+}
+
+#[test]
+fn timeout_ends_a_program_that_obeys_and_one_that_ignores_term() {
+    let want = "sh timed out after 80ms: begun";
+    assert_eq!(error(run_short("echo begun >&2; exec sleep 30")), want);
+    assert_eq!(error(run_short("trap '' TERM; echo begun >&2; while :; do sleep 30; done")), want);
+    assert_eq!(error(run_short("echo begun >&2; kill -STOP $$")), want);
+}
+
+#[test]
+fn exit_0_after_the_timeout_is_still_a_failure() {
+    assert_eq!(
+        error(run_short("exec 2>&-; trap 'exit 0' TERM; while :; do sleep 30; done")),
+        "sh timed out after 80ms"
+    );
+}
+
+#[test]
+fn flood_on_stdout_is_ended_and_fails() {
+    assert_eq!(error(run("exec yes")), "sh wrote more than 65536 bytes to stdout (`result_max`)");
+}
+
+#[test]
+fn flood_on_stderr_does_not_block_and_its_end_is_kept() {
+    let error = error(run("yes | head -c 1000000 >&2; echo the end >&2; exit 1"));
+    assert!(error.starts_with("sh exited with code 1: y") && error.ends_with("y\nthe end"), "{error}");
+    assert!(error.len() <= crate::limits::ERROR_BYTES_MAX);
+}
+
+#[test]
+fn large_payload_passes_both_ways_at_once() {
+    let text = format!("\"{}\"", "x".repeat(60 << 10));
+    let job = Assignment { payload: text.clone().into_bytes().into(), ..assignment(1) };
+    assert_eq!(result(run_job("cat; echo noise >&2", job)), text);
+}
+
+#[test]
+fn payload_that_nobody_reads_is_no_failure() {
+    let job = || Assignment { payload: vec![b'1'; 1 << 20].into(), ..assignment(1) };
+    assert_eq!(result(run_job("exec <&-; sleep 0.05; echo 1", job())), "1");
+    assert_eq!(result(run_job("exit 0", job())), "");
+}
+
+#[test]
+fn grandchild_that_holds_the_pipes_neither_hangs_the_worker_nor_stays() {
+    let pid = result(run("sleep 30 & echo $!"));
+    until("the grandchild's end", || !runs(&pid));
+}
+
+#[test]
+fn too_large_a_result_fails_the_job() {
+    let got = error(run("head -c 65535 /dev/zero | tr '\\0' x"));
+    assert_eq!(got, "sh succeeded, but the result is 65537 bytes of JSON, the most is 65536 (`result_max`)");
+}
+
+#[test]
+fn cutoff_gives_back_what_runs_and_what_waits() {
+    let (dir, cut) = (tempfile::tempdir().unwrap(), cutoff());
+    let cutter = cut_when_running(dir.path(), &cut);
+    let mut worker = worker(sh(dir.path(), "trap 'exit 0' TERM; echo >running; while :; do sleep 30; done"), &cut);
+    let job = |n| Assignment { kill_after: SHORT, ..assignment(n) };
+    let got = outcomes(&mut *worker, vec![job(1), job(2)]);
+    assert_eq!(got, [(1, Outcome::Interrupted), (2, Outcome::Interrupted)]);
+    cutter.join().unwrap();
+}
+
+#[test]
+fn program_that_cannot_be_started_costs_no_attempt_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut launch = sh(dir.path(), ":");
+    launch.program = dir.path().join("beast");
+    let check = |launch: &Launch| ExecFactory::new(launch.clone(), limits()).check().unwrap_err().to_string();
+    let path = launch.program.display().to_string();
+    assert_eq!(check(&launch), format!("sh: cannot find the program {path}: No such file or directory"));
+    std::fs::write(&launch.program, "#!/no/such/interpreter\n").unwrap();
+    assert_eq!(check(&launch), format!("sh: {path} is not executable: Permission denied"));
+    std::fs::set_permissions(&launch.program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut worker = worker(launch.clone(), &cutoff());
+    assert!(worker.is_ready());
+    let why = Outcome::NotStarted { error: format!("sh: cannot start {path}: its interpreter is missing") };
+    assert_eq!(outcomes(&mut *worker, vec![assignment(1), assignment(2)]), [(1, why.clone()), (2, why)]);
+    assert!(!worker.is_ready());
+    launch.dir = PathBuf::from("/no/such/dir");
+    assert!(check(&launch).contains("cannot enter the working directory /no/such/dir"), "{}", check(&launch));
+}
+
+#[test]
+fn nul_in_a_text_is_dead_at_once() {
+    let got = run_job(":", Assignment { task: "a\0b".into(), ..assignment(1) });
+    assert_eq!(got, Outcome::Dead { error: "the task holds a NUL character, which no program can be given".into() });
+}

@@ -1,0 +1,235 @@
+//! The file named by `BIOTOPE_ENQUEUE`, in which a program leaves the jobs that shall follow.
+//!
+//! Owns one directory (0700) per worker under the system's temporary directory, and in it one file (0600) per run. Trusts
+//! nothing about the file but its bytes: it may have been replaced, removed, or made a pipe.
+//! Promise: a file is gone when its run is over, the directory when its worker is; what a killed process left behind is
+//! removed by the next one, which can tell by the lock that nobody holds.
+
+use std::ffi::{CString, OsStr};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdir, open, openat, unlinkat};
+use rustix::io::Errno;
+
+use crate::job::intake::{IntakeLimits, parse_job};
+use crate::job::new::NewJob;
+use crate::limits::{FOLLOW_UPS_MAX, FRAME_BYTES_MAX};
+use crate::refusal::Refusal;
+use crate::types::UnixMs;
+
+/// What the directories' names begin with.
+const PREFIX: &str = "biotope-enqueue-";
+/// Where in the directory the file of a run is: one run at a time, so one name.
+const FILE: &str = "jobs.ndjson";
+/// Names that are tried for a directory: each is taken with a chance of one in 2^64, or swept just before it was locked.
+const NAMES_TRIED: usize = 4;
+
+/// One worker's directory.
+#[derive(Debug)]
+pub(super) struct Tray {
+    path: PathBuf,
+    /// Held open with an exclusive lock, which tells that the directory is in use.
+    dir: OwnedFd,
+}
+
+impl Tray {
+    /// Makes a directory; the first one of a process removes what dead processes left.
+    pub(super) fn make() -> io::Result<Self> {
+        static SWEEP: Once = Once::new();
+        let parent = std::path::absolute(std::env::temp_dir())?;
+        SWEEP.call_once(|| sweep(&parent));
+        let mut last = Errno::EXIST;
+        for _ in 0..NAMES_TRIED {
+            let mut name = [0; 8];
+            getrandom::fill(&mut name).map_err(io::Error::other)?;
+            match Self::make_at(parent.join(format!("{PREFIX}{:016x}", u64::from_le_bytes(name)))) {
+                Ok(tray) => return Ok(tray),
+                Err(errno @ (Errno::EXIST | Errno::NOENT | Errno::AGAIN)) => last = errno,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Err(last.into())
+    }
+
+    fn make_at(path: PathBuf) -> Result<Self, Errno> {
+        mkdir(&path, Mode::RWXU)?;
+        let dir = open_dir(&path)?;
+        flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path, dir })
+    }
+
+    /// An empty file for the next run; the one before is gone.
+    pub(super) fn fresh(&self) -> io::Result<PathBuf> {
+        self.clear();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat(&self.dir, FILE, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(self.path.join(FILE))
+    }
+
+    /// The jobs in the file, all of them or none.
+    ///
+    /// # Errors
+    /// What is wrong, with the line.
+    pub(super) fn take(&self, payload_max: usize, now: UnixMs) -> Result<Vec<NewJob>, String> {
+        let text = self.read().map_err(|e| format!("cannot read the file named by BIOTOPE_ENQUEUE: {e}"))?;
+        if text.len() > FRAME_BYTES_MAX {
+            return Err(format!(
+                "BIOTOPE_ENQUEUE holds more than {FRAME_BYTES_MAX} bytes, the most that goes in at once"
+            ));
+        }
+        parse_lines(&text, payload_max, now)
+    }
+
+    /// At most one byte more than is allowed, so that the caller can tell.
+    fn read(&self) -> io::Result<Vec<u8>> {
+        // A pipe in the file's place must not hold us.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = openat(&self.dir, FILE, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("it is no regular file any more"));
+        }
+        let mut text = Vec::new();
+        std::fs::File::from(file).take(FRAME_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    /// Removes the file, and whatever else was left in the directory.
+    pub(super) fn clear(&self) {
+        empty(&self.dir);
+    }
+}
+
+impl Drop for Tray {
+    fn drop(&mut self) {
+        remove(&self.path, &self.dir);
+    }
+}
+
+fn parse_lines(text: &[u8], payload_max: usize, now: UnixMs) -> Result<Vec<NewJob>, String> {
+    let mut jobs = Vec::new();
+    for (line, text) in (1..).zip(text.split(|b| *b == b'\n')) {
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        if jobs.len() == FOLLOW_UPS_MAX {
+            return Err(format!("BIOTOPE_ENQUEUE line {line}: more than {FOLLOW_UPS_MAX} jobs"));
+        }
+        let job = parse_job(text, None, IntakeLimits { payload_max }, now);
+        jobs.push(job.map_err(|refusal| format!("BIOTOPE_ENQUEUE line {line}{}", place(&refusal)))?);
+    }
+    Ok(jobs)
+}
+
+/// A refusal behind a line's number: its own line, always the first, would only confuse.
+pub(super) fn place(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::InvalidJson { column, detail, .. } => format!(", column {column}: invalid JSON: {detail}"),
+        other => format!(": {other}"),
+    }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Removes the directories in `parent` that no living process holds.
+fn sweep(parent: &Path) {
+    let Ok(entries) = open_dir(parent).and_then(Dir::new) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_bytes();
+        if !name.starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let path = parent.join(OsStr::from_bytes(name));
+        if let Ok(dir) = open_dir(&path)
+            && fstat(&dir).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
+            && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            remove(&path, &dir);
+        }
+    }
+}
+
+/// Removes a directory that holds at most files.
+fn remove(path: &Path, dir: &OwnedFd) {
+    empty(dir);
+    if let Err(errno) = rustix::fs::rmdir(path) {
+        tracing::debug!(path = %path.display(), %errno, "a directory for follow-up jobs stays behind");
+    }
+}
+
+/// Removes the files in a directory, not what is in further directories.
+fn empty(dir: &OwnedFd) {
+    let names: Vec<CString> = match Dir::read_from(dir) {
+        Ok(entries) => entries.flatten().map(|entry| entry.file_name().to_owned()).collect(),
+        Err(_) => return,
+    };
+    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+        let _ = unlinkat(dir, name, AtFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, text: &[u8]) {
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn file_is_fresh_and_private_for_each_run_and_the_directory_goes_with_its_worker() {
+        use std::os::unix::fs::MetadataExt;
+        let tray = Tray::make().unwrap();
+        let path = tray.fresh().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(tray.take(100, 0).unwrap(), []);
+        write(&path, b"left over");
+        write(&path.with_extension("tmp"), b"left over");
+        assert_eq!(tray.fresh().unwrap(), path);
+        assert_eq!(tray.take(100, 0).unwrap(), []);
+        tray.clear();
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        drop(tray);
+        assert!(!path.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn file_that_is_none_any_more_is_an_error_and_hangs_nobody() {
+        let tray = Tray::make().unwrap();
+        let path = tray.fresh().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let error = |tray: &Tray| tray.take(100, 0).unwrap_err();
+        assert!(error(&tray).contains("No such file"), "{}", error(&tray));
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
+        assert!(error(&tray).contains("no regular file"), "{}", error(&tray));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+        assert!(tray.take(100, 0).is_err());
+    }
+
+    #[test]
+    fn flood_of_follow_ups_is_not_read_in() {
+        let tray = Tray::make().unwrap();
+        write(&tray.fresh().unwrap(), &vec![b'\n'; FRAME_BYTES_MAX + 1]);
+        assert!(tray.take(100, 0).unwrap_err().contains("more than 4194304 bytes"));
+    }
+
+    #[test]
+    fn sweep_removes_what_nobody_holds() {
+        let parent = tempfile::tempdir().unwrap();
+        let held = Tray::make_at(parent.path().join(format!("{PREFIX}held"))).unwrap();
+        let stale = parent.path().join(format!("{PREFIX}stale"));
+        std::fs::create_dir(&stale).unwrap();
+        write(&stale.join(FILE), b"{}");
+        std::fs::create_dir(parent.path().join("other")).unwrap();
+        sweep(parent.path());
+        assert!(held.path.exists() && !stale.exists() && parent.path().join("other").exists());
+    }
+}

@@ -1,0 +1,84 @@
+//! Starts a process from a [`Launch`]: its environment, its group, its pipes, and the signal that it gets when we die.
+//!
+//! Owns all that is `unsafe` in the workers: what a child does between fork and exec. Waits for nothing but a program that is busy being written.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::event::{Timespec, poll};
+use rustix::fd::BorrowedFd;
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::{Errno, FdFlags};
+use rustix::process::Signal;
+
+use super::launch::Launch;
+
+/// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
+const BUSY_STARTS: u32 = 8;
+
+/// Starts `launch` with `env` on top of its environment, all three pipes ours.
+pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)]) -> io::Result<Child> {
+    let mut command = Command::new(&launch.program);
+    command.arg0(&launch.name).args(&launch.args).current_dir(&launch.dir);
+    command.env_clear().envs(launch.env.iter().map(|(k, v)| (k, v))).envs(env.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    guard(&mut command);
+    spawn_busy(&mut command)
+}
+
+/// Starts a process, and tries again for a quarter of a second while its program is busy.
+fn spawn_busy(command: &mut Command) -> io::Result<Child> {
+    for tried in 0..BUSY_STARTS {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                let pause = Timespec { tv_sec: 0, tv_nsec: 1_000_000 << tried };
+                let _ = poll(&mut [], Some(&pause));
+            }
+            done => return done,
+        }
+    }
+    command.spawn()
+}
+
+/// Has the kernel kill the child when the thread that spawned it ends, and so also when this whole process is killed;
+/// and keeps from it what this process itself was given without need.
+fn guard(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let inherited = inherited();
+    let prepare = move || {
+        for fd in inherited {
+            #[expect(unsafe_code, reason = "descriptors that nobody in this process owns have no safe handle")]
+            // SAFETY: nothing is read or written through it. The number is open here, as it was when this process
+            // started, or belongs to something opened since, which closes on exec anyhow, or gives EBADF.
+            let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+        }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // A parent that died before the line above sends no signal any more.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
+    };
+    #[expect(unsafe_code, reason = "the standard library has no safe way to set the death signal of a child")]
+    // SAFETY: between fork and exec only async-signal-safe work is allowed. `prepare` makes system calls, through rustix
+    // and so without libc's locks; it neither allocates nor touches memory that another thread may hold locked.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+/// Descriptors above 2 that would pass on to children: what we open closes on exec, what we were started with may not.
+/// Taken once; changing the flags in the child alone leaves the process that embeds us as it is.
+fn inherited() -> &'static [RawFd] {
+    static INHERITED: OnceLock<Vec<RawFd>> = OnceLock::new();
+    INHERITED.get_or_init(|| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(entries) = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).and_then(Dir::new) else {
+            return Vec::new();
+        };
+        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
+        numbers.filter(|fd| *fd > 2).collect()
+    })
+}

@@ -1,0 +1,82 @@
+//! What the tests of the workers share: assignments, cutoffs, and a cage for misbehaving programs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::launch::{Launch, OutputLimits};
+use super::{Assignment, Cutoff, Outcome, Worker};
+use crate::clock::{Clock, RealClock};
+use crate::types::{Fence, Lease};
+
+/// Job `born`: id `job-N`, first attempt of two, long timeouts.
+pub(super) fn assignment(born: u64) -> Assignment {
+    Assignment {
+        lease: Lease { born, fence: Fence { epoch: 1, counter: born } },
+        id: format!("job-{born}"),
+        worker_type: "zoo".into(),
+        version: "v1".into(),
+        task: "feed".into(),
+        payload: format!("{{\"n\":{born}}}").into_bytes().into(),
+        attempt: 1,
+        max_attempts: 2,
+        tenant: None,
+        deadline_ms: 1_900_000_000_000,
+        timeout: Duration::from_secs(20),
+        kill_after: Duration::from_secs(5),
+    }
+}
+
+/// A cutoff that is not set.
+pub(super) fn cutoff() -> Arc<Cutoff> {
+    Cutoff::new().unwrap()
+}
+
+/// Runs one cycle; the answers in their order, by the jobs' numbers.
+pub(super) fn outcomes(worker: &mut dyn Worker, batch: Vec<Assignment>) -> Vec<(u64, Outcome)> {
+    let mut got = Vec::new();
+    worker.cycle(batch, &mut |lease, outcome| got.push((lease.born, outcome)));
+    got
+}
+
+/// The usual bounds.
+pub(super) fn limits() -> OutputLimits {
+    OutputLimits { result_max: 64 << 10, payload_max: 1 << 20 }
+}
+
+/// A shell script, run in `dir`.
+pub(super) fn sh(dir: &Path, script: &str) -> Launch {
+    Launch {
+        program: "/bin/sh".into(),
+        name: "sh".to_owned(),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        env: vec![("LANG".into(), "C.UTF-8".into()), ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+        dir: dir.to_owned(),
+    }
+}
+
+/// Waits for something that happens in another process; `what` is what did not, if it takes over ten seconds.
+pub(super) fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = RealClock.mono() + Duration::from_secs(10);
+    while !happened() {
+        assert!(RealClock.mono() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process runs: neither gone nor only waiting to be reaped.
+pub(super) fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// Sets the cutoff as soon as a program opens the pipe `dir/running` for writing.
+pub(super) fn cut_when_running(dir: &Path, cut: &Arc<Cutoff>) -> std::thread::JoinHandle<()> {
+    let (pipe, cut) = (dir.join("running"), Arc::clone(cut));
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    std::thread::spawn(move || {
+        drop(std::fs::File::open(pipe).unwrap());
+        cut.set();
+    })
+}

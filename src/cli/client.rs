@@ -1,0 +1,179 @@
+//! Speaking to a running biotope: one connection a request, on loopback.
+
+use std::path::Path;
+use std::time::Duration;
+
+use axum::http::{Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+
+use super::{CONFIG, DATA, Failure, TEMPORARY, UNAVAILABLE, USAGE};
+use crate::worker::native::Natives;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take, where nothing is waited for on purpose.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a biotope is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Url {
+    /// Host and port.
+    authority: String,
+}
+
+impl Url {
+    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+        let uri: Option<axum::http::Uri> = text.parse().ok();
+        let bad = || Failure::new(USAGE, format!("--url {text:?}: write it like http://127.0.0.1:7420"));
+        let uri = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.path().len() <= 1).ok_or_else(bad)?;
+        let authority = uri.authority().ok_or_else(bad)?;
+        let port = authority.port_u16().unwrap_or(80);
+        Ok(Self { authority: format!("{}:{port}", authority.host()) })
+    }
+
+    /// Where the config says. Only what it says of HTTP counts here: a biotope that runs has its workers already.
+    pub(super) fn of_config(path: &Path, natives: &Natives) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(CONFIG, format!("cannot read the config {}: {error}", path.display())))?;
+        let parsed = crate::config::parse(&path.display().to_string(), &text, &natives.names())
+            .map_err(|problems| Failure::new(CONFIG, problems.to_string()))?;
+        Ok(Self { authority: parsed.config.listen.to_string() })
+    }
+}
+
+/// A body that is sent.
+pub(super) type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A whole body.
+pub(super) fn whole(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+/// An answer that is still being read.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Incoming,
+}
+
+/// Makes requests.
+pub(super) struct Client {
+    runtime: tokio::runtime::Runtime,
+    url: Url,
+}
+
+impl Client {
+    pub(super) fn new(url: Url) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(71, format!("no runtime for the request: {error}")))?;
+        Ok(Self { runtime, url })
+    }
+
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Sends a request; returns when the answer's head is there.
+    pub(super) async fn send(&self, method: Method, path: &str, kind: &str, body: Body) -> Result<Answer, Failure> {
+        let authority = &self.url.authority;
+        let gone = |why: String| {
+            Failure::new(UNAVAILABLE, format!("no biotope answers at http://{authority}: {why}; is it running?"))
+        };
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(authority.as_str()));
+        let stream = match connecting.await {
+            Ok(stream) => stream.map_err(|error| gone(error.to_string()))?,
+            Err(_) => return Err(gone("no connection within 5 s".to_owned())),
+        };
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| gone(error.to_string()))?;
+        tokio::spawn(async move { drop(connection.await) });
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, authority)
+            .header(header::CONTENT_TYPE, kind)
+            .body(body)
+            .map_err(|error| Failure::new(USAGE, format!("that cannot be asked: {error}")))?;
+        let response = sender.send_request(request).await.map_err(|error| gone(error.to_string()))?;
+        Ok(Answer { status: response.status(), body: response.into_body() })
+    }
+
+    /// Sends a request and waits for the whole answer, which must be a success.
+    pub(super) fn ask(&self, method: Method, path: &str, body: Body) -> Result<(StatusCode, Bytes), Failure> {
+        self.ask_within(ANSWER_TIMEOUT, method, path, body)
+    }
+
+    pub(super) fn ask_within(
+        &self,
+        within: Duration,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        self.block_on(async {
+            let asking = async {
+                let answer = self.send(method, path, "application/json", body).await?;
+                let text = answer
+                    .body
+                    .collect()
+                    .await
+                    .map_err(|error| Failure::new(UNAVAILABLE, format!("the answer broke off: {error}")))?;
+                Ok((answer.status, text.to_bytes()))
+            };
+            let (status, text) = tokio::time::timeout(within, asking)
+                .await
+                .map_err(|_| Failure::new(TEMPORARY, format!("no answer within {} s", within.as_secs())))??;
+            if status.is_success() { Ok((status, text)) } else { Err(refused(status, &text)) }
+        })
+    }
+}
+
+/// A problem as a failure: its own words.
+pub(super) fn refused(status: StatusCode, text: &[u8]) -> Failure {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        detail: String,
+        code: String,
+    }
+    let problem: Option<Problem> = serde_json::from_slice(text).ok();
+    let code = match problem.as_ref().map(|problem| problem.code.as_str()) {
+        Some("invalid_config") => CONFIG,
+        Some("busy" | "disk_full" | "reload_timeout") => TEMPORARY,
+        Some("stopping" | "poisoned") => UNAVAILABLE,
+        _ => DATA,
+    };
+    let message = problem.map_or_else(|| format!("the answer was {status}"), |problem| problem.detail);
+    Failure::new(code, message)
+}
+
+/// A path's segment or a query's value, escaped.
+pub(super) fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_and_a_wrong_one_refused() {
+        assert_eq!(Url::parse("http://127.0.0.1:7421").unwrap().authority, "127.0.0.1:7421");
+        assert_eq!(Url::parse("http://[::1]:7421/").unwrap().authority, "[::1]:7421");
+        assert_eq!(Url::parse("http://localhost").unwrap().authority, "localhost:80");
+        for bad in ["", "127.0.0.1:7420", "https://127.0.0.1", "http://a/b", "ftp://x"] {
+            assert_eq!(Url::parse(bad).unwrap_err().code, USAGE, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_escaped() {
+        assert_eq!(escape("order:1+2 ä"), "order%3A1%2B2%20%C3%A4");
+    }
+}

@@ -1,0 +1,262 @@
+//! The command line: what people and scripts type.
+//!
+//! Owns arguments, exit codes (sysexits) and what is printed. Speaks to a running biotope by HTTP alone; `run` is the
+//! daemon's. Results go to stdout, everything else to stderr, one readable line an error.
+
+mod client;
+mod push;
+mod show;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::worker::native::Natives;
+use client::{Client, Url};
+
+/// One binary in which worker ecosystems live: a durable job log, worker pools, and rollover by signal.
+#[derive(Debug, Parser)]
+#[command(name = "biotope", version, max_term_width = 100)]
+struct Cli {
+    /// The config file [default: ./biotope.toml, then /etc/biotope/biotope.toml]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "url")]
+    config: Option<PathBuf>,
+    /// Where a biotope runs, instead of what the config says
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a biotope until a signal ends it
+    Run {
+        /// The config file
+        file: Option<PathBuf>,
+    },
+    /// Check a config file, and everything that it names
+    CheckConfig {
+        /// The config file
+        file: Option<PathBuf>,
+    },
+    /// Enqueue a job, or one a line
+    Push(PushArgs),
+    /// Show what lives here
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the config file taken over, as SIGHUP does
+    Reload {
+        /// Wait until all versions are up or rejected, and old ones gone
+        #[arg(long)]
+        wait: bool,
+    },
+    /// List, show or change jobs
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Cancel all waiting jobs of a type, and discard its dead ones
+    Purge {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PushArgs {
+    /// The worker type; with --file or -, of jobs that name none
+    #[arg(value_name = "TYPE")]
+    worker_type: Option<String>,
+    /// The payload; `-` reads jobs from stdin, one a line
+    #[arg(value_name = "JSON", conflicts_with = "file")]
+    payload: Option<String>,
+    /// Jobs, one a line (NDJSON)
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum JobsCommand {
+    /// List jobs, newest first
+    List {
+        /// Only of this worker type
+        #[arg(long = "type", value_name = "TYPE")]
+        worker_type: Option<String>,
+        /// Only in this state
+        #[arg(long)]
+        state: Option<String>,
+        /// Only of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        /// At most so many; 0: all
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// One JSON object a line, with payload and result
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one job
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Give dead jobs all their attempts again, or run delayed ones now
+    Retry {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Cancel jobs that wait
+    Cancel {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Discard dead jobs
+    Discard {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+/// Why a command did not do what it should; printed on stderr.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+pub(crate) const USAGE: u8 = 64;
+pub(crate) const DATA: u8 = 65;
+pub(crate) const UNAVAILABLE: u8 = 69;
+pub(crate) const IO: u8 = 74;
+pub(crate) const TEMPORARY: u8 = 75;
+pub(crate) const CONFIG: u8 = 78;
+pub(crate) const PARTIAL: u8 = 79;
+
+/// Runs the command that the process was started with. `natives` are workers of this program itself.
+pub fn main(natives: Natives) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are what was asked for; everything else is a mistake in the use.
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(cli, natives) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                drop(writeln!(std::io::stderr(), "biotope: {}", failure.message));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
+    let given = cli.config.as_deref();
+    match cli.command {
+        Command::Run { file } => crate::daemon::run(&config_path(file.as_deref().or(given))?, &natives),
+        Command::CheckConfig { file } => check_config(&config_path(file.as_deref().or(given))?, &natives),
+        command => {
+            let url = match &cli.url {
+                Some(url) => Url::parse(url)?,
+                None => Url::of_config(&config_path(given)?, &natives)?,
+            };
+            let client = Client::new(url)?;
+            match command {
+                Command::Push(args) => push::push(&client, &args),
+                Command::Status { json } => show::status(&client, json),
+                Command::Reload { wait } => show::reload(&client, wait),
+                Command::Jobs(command) => jobs(&client, &command),
+                Command::Purge { worker_type } => show::purge(&client, &worker_type),
+                Command::Run { .. } | Command::CheckConfig { .. } => Ok(()),
+            }
+        }
+    }
+}
+
+fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {
+    match command {
+        JobsCommand::List { worker_type, state, tenant, limit, json } => {
+            let filter = [("type", worker_type), ("state", state), ("tenant", tenant)];
+            let filter = filter.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
+            show::list(client, filter, *limit, *json)
+        }
+        JobsCommand::Show { id } => show::job(client, id),
+        JobsCommand::Retry { ids } => show::act(client, ids, "retry"),
+        JobsCommand::Cancel { ids } => show::act(client, ids, "cancel"),
+        JobsCommand::Discard { ids } => show::act(client, ids, "discard"),
+    }
+}
+
+/// The config file that is meant.
+fn config_path(given: Option<&std::path::Path>) -> Result<PathBuf, Failure> {
+    const PLACES: [&str; 2] = ["biotope.toml", "/etc/biotope/biotope.toml"];
+    if let Some(given) = given {
+        return Ok(given.to_path_buf());
+    }
+    let found = PLACES.into_iter().map(PathBuf::from).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Failure::new(
+            CONFIG,
+            "there is neither ./biotope.toml nor /etc/biotope/biotope.toml; name one with --config FILE",
+        )
+    })
+}
+
+fn check_config(path: &std::path::Path, natives: &Natives) -> Result<(), Failure> {
+    match crate::generation::load(path, natives) {
+        Ok(spec) => {
+            let count = spec.versions.len();
+            let noun = if count == 1 { "worker type" } else { "worker types" };
+            print(&format!("{}: ok, {count} {noun}", path.display()))
+        }
+        Err(error) => Err(Failure::new(CONFIG, error.to_string())),
+    }
+}
+
+/// Prints a line on stdout. A reader that went away has what it wanted.
+pub(crate) fn print(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::new(0, "")),
+        Err(error) => Err(Failure::new(IO, format!("cannot write to stdout: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for args in [["biotope", "--config", "x.toml", "status"], ["biotope", "status", "--config", "x.toml"]] {
+            assert_eq!(Cli::try_parse_from(args).unwrap().config.unwrap(), PathBuf::from("x.toml"));
+        }
+        assert!(Cli::try_parse_from(["biotope", "push", "t", "1", "--file", "f"]).is_err());
+        assert!(Cli::try_parse_from(["biotope"]).is_err());
+    }
+}

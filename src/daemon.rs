@@ -1,0 +1,184 @@
+//! `biotope run`: puts the rooms together, says what it did and where to look, and waits for the end.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::watch;
+
+use crate::cli::{CONFIG, Failure, IO, TEMPORARY};
+use crate::clock::RealClock;
+use crate::config::units;
+use crate::engine::{Engine, GenerationSpec, Handle, Opened};
+use crate::http::{App, serve};
+use crate::log::lock::{DirLock, LockError};
+use crate::reload::Reloader;
+use crate::signal::{self, Wish};
+use crate::worker::native::Natives;
+
+/// Threads that serve HTTP.
+const HTTP_THREADS: usize = 2;
+/// No address can be had because of its number, which is a matter of permission.
+const NO_PERMISSION: u8 = 77;
+const SYSTEM: u8 = 71;
+
+/// How a biotope ends.
+enum End {
+    Stopped,
+    Poisoned(String),
+}
+
+/// Runs a biotope until a signal ends it, or its disk fails.
+pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
+    let system =
+        |doing: &'static str| move |error: std::io::Error| Failure::new(SYSTEM, format!("cannot {doing}: {error}"));
+    // First of all, so that no signal comes too early.
+    let signals = signal::catch().map_err(system("catch signals"))?;
+    log_to_stderr();
+    let clock = RealClock::shared();
+    let began = clock.mono();
+    let spec = crate::generation::load(path, natives).map_err(|error| Failure::new(CONFIG, error.to_string()))?;
+    // Before the log is opened: a biotope that nobody can reach must not take jobs up.
+    let listener = listen(spec.config.listen, &spec.config.data_dir)?;
+    let address = listener.local_addr().map_err(system("find out the address"))?;
+    let said = Said::of(&spec, path);
+    let (handle, opened) =
+        Engine::open(spec, Arc::clone(&clock)).map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
+
+    let (to_main, ends) = mpsc::channel();
+    let poisoned = to_main.clone();
+    handle.on_poisoned(Box::new(move |why| drop(poisoned.send(End::Poisoned(why)))));
+    let reloader =
+        Reloader::start(path.to_path_buf(), natives.clone(), handle.clone()).map_err(system("start a thread"))?;
+    watch_signals(signals, &handle, &reloader, to_main).map_err(system("start a thread"))?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(system("start the HTTP threads"))?;
+    let (stop_serving, stopping) = watch::channel(false);
+    let app = App { handle, reloader, clock: Arc::clone(&clock) };
+    let listener = {
+        let _inside = runtime.enter();
+        tokio::net::TcpListener::from_std(listener).map_err(system("serve HTTP"))?
+    };
+    let serving = runtime.spawn(serve(listener, app, stopping));
+    said.tell(address, &opened, clock.mono().saturating_sub(began));
+
+    let end = ends.recv().unwrap_or_else(|_| End::Poisoned("the engine is gone".to_owned()));
+    match end {
+        End::Stopped => {
+            let _: Result<(), _> = stop_serving.send(true);
+            drop(runtime.block_on(serving));
+            runtime.shutdown_background();
+            tell("biotope stopped; every acknowledged job is in the log");
+            Ok(())
+        }
+        End::Poisoned(why) => {
+            // Nothing is waited for: whoever still asks is not answered any more.
+            runtime.shutdown_background();
+            Err(Failure::new(
+                IO,
+                format!(
+                    "{why}; nothing more is acknowledged, and what was is in the log. Mend the disk, then start again"
+                ),
+            ))
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BIOTOPE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false);
+    // A program that embeds this may have one already.
+    drop(subscriber.try_init());
+}
+
+fn listen(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, Failure> {
+    let failure = |error: &std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::new(
+            TEMPORARY,
+            format!("{address} is in use; stop what serves there, or choose another `http.listen`"),
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            Failure::new(NO_PERMISSION, format!("{address} may not be served: {error}; choose a port above 1023"))
+        }
+        _ => Failure::new(SYSTEM, format!("cannot serve {address}: {error}")),
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(|error| failure(&error))?;
+    listener.set_nonblocking(true).map_err(|error| failure(&error))?;
+    Ok(listener)
+}
+
+fn watch_signals(
+    signals: signal_hook::iterator::Signals,
+    handle: &Handle,
+    reloader: &Reloader,
+    to_main: mpsc::Sender<End>,
+) -> std::io::Result<()> {
+    let (handle, reloader) = (handle.clone(), reloader.clone());
+    signal::watch(signals, move |wish| match wish {
+        // What became of it is told by whoever reads the file.
+        Wish::Reload => reloader.reload(Box::new(|_| ())),
+        Wish::Stop => {
+            let stopped = to_main.clone();
+            tracing::info!("stopping: running jobs may finish; a second signal cuts them off");
+            handle.stop(Box::new(move |()| drop(stopped.send(End::Stopped))));
+        }
+    })
+}
+
+/// What is said of a config when it runs.
+struct Said {
+    config: String,
+    data_dir: String,
+    pools: Vec<String>,
+}
+
+impl Said {
+    fn of(spec: &GenerationSpec, path: &Path) -> Self {
+        let pool = |worker: &crate::config::WorkerConfig| {
+            format!("{} {} × {}", worker.worker_type, worker.version, worker.live.concurrency)
+        };
+        Self {
+            config: path.display().to_string(),
+            data_dir: spec.config.data_dir.display().to_string(),
+            pools: spec.config.workers.iter().map(pool).collect(),
+        }
+    }
+
+    fn tell(&self, address: SocketAddr, opened: &Opened, took: std::time::Duration) {
+        let Opened { created, live_jobs, segments, cut_bytes, unclean, .. } = opened;
+        let log = if *created {
+            format!("made a new log in {}", self.data_dir)
+        } else {
+            format!("opened the log in {}: {live_jobs} jobs in {segments} segments", self.data_dir)
+        };
+        tell(&format!("biotope {} runs {}, pid {}", env!("CARGO_PKG_VERSION"), self.config, std::process::id()));
+        tell(&format!("  {log}"));
+        if *unclean {
+            tell("  the last process did not stop in good order; what it was working on is begun again");
+        }
+        if *cut_bytes > 0 {
+            let bytes = units::show_size(*cut_bytes);
+            tell(&format!("  cut {bytes} of an unfinished write off the log's end: nothing in them was acknowledged"));
+        }
+        tell(&format!("  workers: {}", self.pools.join(", ")));
+        tell(&format!("  status page: http://{address}/ (ready after {} ms)", took.as_millis()));
+        tell("  kill -HUP to take a changed config over, Ctrl-C or kill to stop");
+    }
+}
+
+/// A line for people, on stderr: stdout is for results.
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}

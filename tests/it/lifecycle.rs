@@ -1,0 +1,278 @@
+//! Start, stop, crash, start again.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::wait::until;
+use crate::support::{Home, SOON, http, shown, tell};
+
+const ECHO: &str = r#"
+[workers.echo]
+version = "v1"
+exec = ["cat"]
+"#;
+
+#[test]
+fn a_job_runs_and_its_result_survives_a_restart() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    assert_eq!(biotope.get("/healthz").status, 200);
+    let answer = biotope.post("/v1/jobs", r#"{"type":"echo","payload":{"n":1}}"#);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let pushed = answer.json();
+    assert_eq!(pushed["type"], "echo");
+    let id = pushed["id"].as_str().unwrap().to_owned();
+    assert!(answer.header("location").unwrap().ends_with(&format!("/v1/jobs/{id}")), "{answer:?}");
+
+    let done = biotope.until_state(&id, "completed");
+    assert_eq!(done["result"], json!({"n": 1}));
+    assert_eq!(done["version"], "v1");
+    assert_eq!(done["attempts"], 0);
+    biotope.stop();
+
+    let again = home.start();
+    assert_eq!(again.job(&id)["result"], json!({"n": 1}));
+    let counts = again.of_type("echo");
+    assert_eq!((&counts["enqueued"], &counts["completed"]), (&json!(1), &json!(1)));
+    again.stop();
+}
+
+#[test]
+fn the_command_line_finds_the_running_biotope() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    let pushed = home.cli(&["push", "echo", r#"{"from":"the command line"}"#]);
+    assert_eq!(pushed.status.code(), Some(0), "{}", shown(&pushed));
+    let id = String::from_utf8(pushed.stdout).unwrap().trim().to_owned();
+    assert_eq!(biotope.until_state(&id, "completed")["result"], json!({"from": "the command line"}));
+
+    let status = home.cli(&["status", "--json"]);
+    assert_eq!(status.status.code(), Some(0), "{}", shown(&status));
+    let ecosystem: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(ecosystem["types"][0]["completed"], 1, "{ecosystem}");
+    let status = home.cli(&["status"]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("echo"), "{}", shown(&status));
+
+    let shown_job = home.cli(&["jobs", "show", &id]);
+    assert!(String::from_utf8_lossy(&shown_job.stdout).contains(&id), "{}", shown(&shown_job));
+    let url = format!("http://127.0.0.1:{}", home.port);
+    let by_url = std::process::Command::new(crate::support::BIOTOPE)
+        .args(["--url", &url, "jobs", "list"])
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&by_url.stdout).contains(&id), "{}", shown(&by_url));
+    biotope.stop();
+
+    let nobody = home.cli(&["status"]);
+    assert_eq!(nobody.status.code(), Some(69), "{}", shown(&nobody));
+}
+
+#[test]
+fn a_file_of_jobs_is_pushed_line_by_line() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    home.write("jobs.ndjson", "{\"payload\":1}\n{\"payload\":2}\n{\"id\":\"third\",\"payload\":3}\n");
+    let file = home.path("jobs.ndjson");
+    let pushed = home.cli(&["push", "echo", "--file", file.to_str().unwrap()]);
+    assert_eq!(pushed.status.code(), Some(0), "{}", shown(&pushed));
+    let ids: Vec<_> = String::from_utf8(pushed.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(ids.len(), 3);
+    assert_eq!(ids[2], "third");
+    biotope.until_count("echo", "completed", 3);
+
+    let mut command = home.command(&["push", "-"]);
+    command.stdin(std::fs::File::open(file).unwrap());
+    let refused = command.output().unwrap();
+    assert_eq!(refused.status.code(), Some(65), "no line names a type: {}", shown(&refused));
+    assert_eq!(biotope.of_type("echo")["enqueued"], 3);
+}
+
+#[test]
+fn kill_9_keeps_every_acknowledged_job() {
+    let home = Home::new(
+        r#"
+[workers.mark]
+version = "v1"
+exec = ["./mark.sh"]
+concurrency = 2
+"#,
+    );
+    home.script("mark.sh", "echo \"$BIOTOPE_JOB_ID\" >>runs.txt");
+    let mut acknowledged = BTreeSet::new();
+    let mut seen_completed = BTreeSet::new();
+    for round in 0..if crate::support::long() { 30 } else { 4 } {
+        let biotope = home.start();
+        let port = home.port;
+        // Killed while this thread pushes: whatever it was told 201 for must be there afterwards.
+        let producer = std::thread::spawn(move || {
+            let mut told = Vec::new();
+            for n in 0.. {
+                let lines: String =
+                    (0..20).map(|k| format!("{{\"type\":\"mark\",\"id\":\"r{round}-{n}-{k}\"}}\n")).collect();
+                match http::post(port, "/v1/jobs", "application/x-ndjson", lines.as_bytes()) {
+                    Ok(answer) if answer.status == 200 => {
+                        told.extend(
+                            answer
+                                .lines()
+                                .iter()
+                                .filter(|line| line["status"] == 201)
+                                .map(|line| line["id"].as_str().unwrap().to_owned()),
+                        );
+                    }
+                    _ => break,
+                }
+            }
+            told
+        });
+        let want = seen_completed.len() as u64 + 30;
+        biotope.until_count("mark", "completed", want);
+        seen_completed.extend(
+            biotope
+                .jobs("type=mark&state=completed&limit=10000")
+                .iter()
+                .map(|job| job["id"].as_str().unwrap().to_owned()),
+        );
+        biotope.kill();
+        acknowledged.extend(producer.join().unwrap());
+    }
+    tell(&format!("{} jobs acknowledged, {} seen completed before a kill", acknowledged.len(), seen_completed.len()));
+
+    let biotope = home.start();
+    until("all jobs completed", crate::support::LATER, || {
+        let seen = biotope.of_type("mark");
+        if seen["completed"] == seen["enqueued"] { Ok(()) } else { Err(seen.to_string()) }
+    });
+    let completed: BTreeSet<_> = biotope
+        .jobs("type=mark&state=completed&limit=10000")
+        .iter()
+        .map(|job| job["id"].as_str().unwrap().to_owned())
+        .collect();
+    let lost: Vec<_> = acknowledged.difference(&completed).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    biotope.stop();
+    // A job that was shown as completed never runs again; others may have run twice.
+    let runs = home.text("runs.txt");
+    let mut count = std::collections::BTreeMap::new();
+    for id in runs.lines() {
+        *count.entry(id).or_insert(0) += 1;
+    }
+    for id in &seen_completed {
+        assert_eq!(count.get(id.as_str()), Some(&1), "{id} was completed and ran again");
+    }
+}
+
+#[test]
+fn a_killed_engine_takes_its_children_along() {
+    let home = Home::new(
+        r#"
+[workers.slow]
+version = "v1"
+exec = ["./slow.sh"]
+"#,
+    );
+    home.script("slow.sh", "echo $$ >>pids.txt\nread -r line <gate || true");
+    home.pipe("gate");
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "slow"}));
+    let pid = until("the child's pid", SOON, || home.text("pids.txt").trim().parse::<i32>().map_err(|e| e.to_string()));
+    biotope.kill();
+    until("the child's end", SOON, || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) if !stat.contains(") Z ") => Err(stat),
+        _ => Ok(()),
+    });
+
+    // The job was under way when the process died: it runs again, and that cost it no attempt.
+    let biotope = home.start();
+    home.open_gate("gate");
+    let done = biotope.until_state(&id, "completed");
+    assert_eq!((&done["attempts"], &done["host_deaths"]), (&json!(0), &json!(1)), "{done}");
+    biotope.stop();
+}
+
+#[test]
+fn a_stop_waits_for_what_runs() {
+    let home = Home::new(
+        r#"
+[workers.slow]
+version = "v1"
+exec = ["./slow.sh"]
+"#,
+    );
+    home.script("slow.sh", "echo $$ >>pids.txt\nread -r line <gate || true\necho '\"finished\"'");
+    home.pipe("gate");
+    let mut biotope = home.start();
+    let id = biotope.push(&json!({"type": "slow"}));
+    until("the run", SOON, || if home.text("pids.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+    biotope.signal(Signal::TERM);
+    until("no new jobs while stopping", SOON, || {
+        match http::post(home.port, "/v1/jobs", "application/json", br#"{"type":"slow","delay":"1h"}"#) {
+            Ok(answer) if answer.status == 201 => Err(format!("{answer:?}")),
+            _ => Ok(()),
+        }
+    });
+    home.open_gate("gate");
+    assert_eq!(biotope.until_end().code(), Some(0));
+    let biotope = home.start();
+    assert_eq!(biotope.job(&id)["result"], "finished");
+    biotope.stop();
+}
+
+#[test]
+fn a_second_signal_cuts_off_what_runs_and_costs_no_attempt() {
+    let home = Home::new(
+        r#"
+[workers.slow]
+version = "v1"
+exec = ["./slow.sh"]
+kill_after = "1s"
+"#,
+    );
+    home.script("slow.sh", "echo $$ >>pids.txt\nread -r line <gate || true");
+    home.pipe("gate");
+    let mut biotope = home.start();
+    let id = biotope.push(&json!({"type": "slow"}));
+    until("the run", SOON, || if home.text("pids.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+    biotope.signal(Signal::INT);
+    until("stopping", SOON, || match http::get(home.port, "/readyz") {
+        Ok(answer) if answer.status == 200 => Err(format!("{answer:?}")),
+        _ => Ok(()),
+    });
+    biotope.signal(Signal::INT);
+    assert_eq!(biotope.until_end().code(), Some(0), "{}", home.text("stderr.txt"));
+
+    let biotope = home.start();
+    home.open_gate("gate");
+    let done = biotope.until_state(&id, "completed");
+    assert_eq!((&done["attempts"], &done["interrupts"]), (&json!(0), &json!(1)), "{done}");
+    biotope.stop();
+}
+
+#[test]
+fn the_data_directory_is_for_its_owner_alone() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    biotope.push(&json!({"type": "echo"}));
+    let mode = |name: &str| std::fs::metadata(home.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("data"), 0o700);
+    assert_eq!(mode("data/LOCK"), 0o600);
+    assert_eq!(home.text("data/LOCK").trim(), biotope.pid().as_raw_nonzero().to_string());
+    for entry in std::fs::read_dir(home.path("data/log")).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_start_says_what_it_did_and_where_to_look() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    let said = home.text("stderr.txt");
+    assert!(said.contains(&format!("127.0.0.1:{}", home.port)), "{said}");
+    assert!(said.contains("echo"), "the worker types are named: {said}");
+    assert!(said.lines().count() <= 12, "a few readable lines: {said}");
+    biotope.stop();
+}

@@ -1,0 +1,20 @@
+//! The real binary, from outside: started in a directory of its own, spoken to over HTTP and by signals, killed.
+//!
+//! Nothing here sleeps for a fixed time: an outside process is waited for by `until(what, deadline, condition)`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected has to fail loudly, and a panic is how"
+)]
+
+mod bad_input;
+mod durability;
+mod jobs;
+mod lifecycle;
+mod page;
+mod press;
+mod programs;
+mod rollover;
+mod shop;
+mod support;
+mod tidy;

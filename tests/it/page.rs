@@ -1,0 +1,156 @@
+//! The status page in a real browser, driven over WebDriver.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+
+use crate::support::wait::until;
+use crate::support::{Home, SOON, has_program, http, skipped};
+
+const ECHO: &str = "[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n";
+
+/// A browser with one tab. Dropped, it is closed, and whatever is left of it killed.
+struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    fn open() -> Self {
+        let port = Home::bare().port;
+        let profile = tempfile::tempdir().unwrap();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        // Owned from here on, so that a failure below ends the driver, too.
+        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        until("chromedriver", SOON, || match http::get(port, "/status") {
+            Ok(answer) if answer.json()["value"]["ready"] == true => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let profile = format!("--user-data-dir={}", browser._profile.path().display());
+        let answer = browser.call(
+            "/session",
+            &json!({"capabilities": {"alwaysMatch": {
+                "goog:loggingPrefs": {"browser": "ALL"},
+                "goog:chromeOptions": {"args": [
+                    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
+                    "--no-first-run", "--disable-background-networking", "--disable-component-update",
+                    "--disable-sync", "--window-size=1100,900", profile,
+                ]},
+            }}}),
+        );
+        browser.session = format!("/session/{}", answer["sessionId"].as_str().unwrap());
+        browser
+    }
+
+    fn call(&self, path: &str, body: &Value) -> Value {
+        let path = format!("{}{path}", self.session);
+        let answer = http::post(self.port, &path, "application/json", body.to_string().as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()["value"].clone()
+    }
+
+    fn go(&self, url: &str) {
+        self.call("/url", &json!({"url": url}));
+    }
+
+    fn run(&self, script: &str) -> Value {
+        self.call("/execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    /// The page as a person reads it.
+    fn text(&self) -> String {
+        self.run("return document.body.innerText").as_str().unwrap().to_owned()
+    }
+
+    /// What the console said above the level of a remark.
+    fn complaints(&self) -> Vec<Value> {
+        let log = self.call("/se/log", &json!({"type": "browser"}));
+        let entries = log.as_array().unwrap().clone();
+        entries.into_iter().filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING").collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !self.session.is_empty() {
+            drop(http::delete(self.port, &self.session));
+        }
+        let _ = rustix::process::kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
+        drop(self.driver.wait());
+    }
+}
+
+#[test]
+fn the_page_shows_what_lives_here_and_keeps_itself_current() {
+    let name = "the_page_shows_what_lives_here_and_keeps_itself_current";
+    if !has_program("chromedriver") || !has_program("chromium") {
+        return skipped("the_page_shows_what_lives_here_and_keeps_itself_current", "no chromium with its driver");
+    }
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    biotope.push(&json!({"type": "echo"}));
+    biotope.until_count("echo", "completed", 1);
+
+    let browser = Browser::open();
+    browser.go(&format!("http://127.0.0.1:{}/", home.port));
+    let text = browser.text();
+    assert!(text.contains("echo") && text.contains("v1"), "{name}: {text}");
+    assert!(browser.run("return document.title").as_str().is_some_and(|title| !title.is_empty()));
+    assert_eq!(browser.run("return document.documentElement.lang"), "en");
+
+    // Rendered on the server: all of it is in the page itself, before any script runs.
+    let page = biotope.get("/");
+    assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
+    assert!(page.header("content-security-policy").is_some(), "{page:?}");
+    assert!(String::from_utf8_lossy(&page.body).contains("echo"), "{page:?}");
+
+    // Kept current without a reload: a mark set in the page is still there when the numbers have moved.
+    browser.run("window.mark = 'same page'");
+    let lines: String =
+        (0..4711).map(|n| format!("{{\"type\":\"echo\",\"payload\":{n},\"delay\":\"1h\"}}\n")).collect();
+    biotope.push_lines(&lines);
+    until("the new jobs on the page", SOON, || {
+        let text = browser.text();
+        if text.replace([',', ' ', '\u{202f}', '\u{a0}', '\u{2009}'], "").contains("4711") { Ok(()) } else { Err(text) }
+    });
+    assert_eq!(browser.run("return window.mark"), "same page");
+
+    // Narrow as a telephone, nothing hangs over the edge.
+    let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    assert_eq!(wide, 0, "the page scrolls sideways");
+    assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
+    biotope.stop();
+}
+
+#[test]
+fn hostile_text_stays_text_on_the_page() {
+    if !has_program("chromedriver") || !has_program("chromium") {
+        return skipped("hostile_text_stays_text_on_the_page", "no chromium with its driver");
+    }
+    let script = "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script>";
+    let home = Home::new("[workers.fails]\nversion = \"v1\"\nexec = [\"./fails.sh\"]\nmax_attempts = 1\n");
+    home.script("fails.sh", "cat >&2; exit 1");
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "fails", "payload": script, "tenant": script, "task": script}));
+    biotope.until_state(&id, "dead");
+    let browser = Browser::open();
+    browser.go(&format!("http://127.0.0.1:{}/", home.port));
+    until("the dead job on the page", SOON, || {
+        let text = browser.text();
+        if text.contains("fails") { Ok(()) } else { Err(text) }
+    });
+    assert_eq!(browser.run("return window.hurt === undefined"), true);
+    assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
+    biotope.stop();
+}

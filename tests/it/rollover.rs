@@ -1,0 +1,273 @@
+//! Versions come and go under load; a bad one changes nothing.
+
+use std::collections::BTreeMap;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::wait::until;
+use crate::support::{Biotope, Home, LATER, SOON, shown};
+
+/// A worker table of one per-job script.
+fn table(version: &str, script: &str) -> String {
+    format!("[workers.w]\nversion = \"{version}\"\nexec = [\"./{script}\"]\nconcurrency = 2\n")
+}
+
+fn generation(biotope: &Biotope<'_>) -> u64 {
+    biotope.ecosystem()["generation"]["number"].as_u64().unwrap()
+}
+
+/// Waits until the process has looked at the config and refused it.
+fn until_refused(biotope: &Biotope<'_>, word: &str) {
+    until("the refusal of the config", SOON, || {
+        let seen = biotope.ecosystem()["generation"].clone();
+        let told = seen["last_error"].as_str().is_some_and(|error| error.contains(word));
+        if told { Ok(()) } else { Err(seen.to_string()) }
+    });
+}
+
+#[test]
+fn v1_finishes_what_it_holds_while_v2_takes_new_work() {
+    let home = Home::new(&table("v1", "one.sh"));
+    home.script("one.sh", "echo $$ >>begun.txt\nread -r line <gate || true\necho '\"by one\"'");
+    home.script("two.sh", "echo '\"by two\"'");
+    home.pipe("gate");
+    let biotope = home.start();
+    let held = biotope.push(&json!({"type": "w"}));
+    until("the run", SOON, || if home.text("begun.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+    home.configure(&table("v2", "two.sh"));
+    biotope.signal(Signal::HUP);
+    biotope.until_version("w", "v2", "current");
+    let new = biotope.push(&json!({"type": "w"}));
+    let new = biotope.until_state(&new, "completed");
+    assert_eq!((&new["version"], &new["result"]), (&json!("v2"), &json!("by two")));
+    assert_eq!(biotope.job(&held)["state"], "reserved", "v1 still works on its job");
+    biotope.until_version("w", "v1", "draining");
+    home.open_gate("gate");
+    let held = biotope.until_state(&held, "completed");
+    assert_eq!((&held["version"], &held["result"], &held["interrupts"]), (&json!("v1"), &json!("by one"), &json!(0)));
+    biotope.until_version("w", "v1", "retired");
+    biotope.stop();
+}
+
+#[test]
+fn many_rollovers_under_load_run_each_job_once() {
+    let home = Home::new(&table("v0", "w.sh"));
+    home.script("w.sh", "echo \"$BIOTOPE_JOB_ID $BIOTOPE_VERSION\" >>runs.txt");
+    let biotope = home.start();
+    let total: u64 = if crate::support::long() { 20_000 } else { 2_000 };
+    let rollovers = 8;
+    for round in 1..=rollovers {
+        let lines: String =
+            (0..total / rollovers).map(|n| format!("{{\"type\":\"w\",\"id\":\"{round}-{n}\"}}\n")).collect();
+        assert!(biotope.push_lines(&lines).iter().all(|line| line["status"] == 201));
+        home.configure(&table(&format!("v{round}"), "w.sh"));
+        biotope.signal(Signal::HUP);
+        // The next round begins as soon as this version is known, whatever has become of the older ones.
+        until("the version", SOON, || {
+            let seen = biotope.of_type("w");
+            if seen["versions"].to_string().contains(&format!("\"v{round}\"")) { Ok(()) } else { Err(seen.to_string()) }
+        });
+    }
+    biotope.until_count_in("w", "completed", total, LATER);
+    biotope.until_version("w", &format!("v{rollovers}"), "current");
+    let counts = biotope.of_type("w");
+    assert_eq!((&counts["completed"], &counts["failed"], &counts["dead"]), (&json!(total), &json!(0), &json!(0)));
+    biotope.stop();
+    let runs = home.text("runs.txt");
+    let mut by_job = BTreeMap::new();
+    for line in runs.lines() {
+        let (id, version) = line.split_once(' ').unwrap();
+        assert_eq!(by_job.insert(id, version), None, "{id} ran twice, though nothing crashed");
+    }
+    assert_eq!(by_job.len() as u64, total);
+}
+
+#[test]
+fn a_broken_file_changes_nothing() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "echo '\"fine\"'");
+    let biotope = home.start();
+    let before = generation(&biotope);
+    for (text, word) in [("[workers.w\n", "biotope.toml"), ("data_dri = \"x\"\n", "data_dri")] {
+        home.write("biotope.toml", text);
+        biotope.signal(Signal::HUP);
+        until_refused(&biotope, word);
+        assert_eq!(generation(&biotope), before);
+        let id = biotope.push(&json!({"type": "w"}));
+        assert_eq!(biotope.until_state(&id, "completed")["version"], "v1");
+    }
+    std::fs::remove_file(home.path("biotope.toml")).unwrap();
+    biotope.signal(Signal::HUP);
+    until("the missing file to be told", SOON, || {
+        let told = home.text("stderr.txt");
+        if told.matches("biotope.toml").count() >= 2 { Ok(()) } else { Err(told) }
+    });
+    assert_eq!(generation(&biotope), before);
+
+    // A good file goes in afterwards.
+    home.configure(&table("v2", "w.sh"));
+    biotope.signal(Signal::HUP);
+    biotope.until_version("w", "v2", "current");
+    assert_eq!(biotope.ecosystem()["generation"]["last_error"], json!(null));
+    biotope.stop();
+}
+
+#[test]
+fn a_v2_that_cannot_start_changes_nothing() {
+    let persistent = |version: &str, script: &str| {
+        format!("{}mode = \"persistent\"\nstart_timeout = \"2s\"\n", table(version, script))
+    };
+    let other = |version: &str| format!("[workers.other]\nversion = \"{version}\"\nexec = [\"cat\"]\n");
+    let home = Home::new(&(persistent("v1", "good.sh") + &other("v1")));
+    home.script(
+        "good.sh",
+        r#"while IFS= read -r line; do
+    id=${line#*\"id\":\"}; id=${id%%\"*}
+    case $line in
+    *'"method":"hello"'*) printf '{"id":"%s","jsonrpc":"2.0","result":{"protocol":1}}\n' "$id" ;;
+    *'"id":"'*) printf '{"id":"%s","jsonrpc":"2.0","result":{}}\n' "$id" ;;
+    esac
+done"#,
+    );
+    home.script("dies.sh", "echo 'the licence has run out' >&2\nexit 1");
+    home.script("mute.sh", "while read -r line; do :; done");
+    let biotope = home.start();
+    for (version, script, word) in
+        [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "absent.sh", "absent.sh")]
+    {
+        home.configure(&(persistent(version, script) + &other(version)));
+        let output = home.cli(&["reload", "--wait"]);
+        assert_eq!(output.status.code(), Some(79), "{script}: {}", shown(&output));
+        biotope.until_version("w", version, "rejected");
+        biotope.until_version("w", "v1", "current");
+        biotope.until_version("other", version, "current");
+        let versions = biotope.of_type("w")["versions"].clone();
+        assert!(versions.to_string().contains(word), "the reason is shown: {versions}");
+        let id = biotope.push(&json!({"type": "w"}));
+        assert_eq!(biotope.until_state(&id, "completed")["version"], "v1");
+    }
+    biotope.stop();
+}
+
+#[test]
+fn reload_tells_the_verdict_by_its_exit_code() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", ":");
+    let biotope = home.start();
+    let unchanged = home.cli(&["reload", "--wait"]);
+    assert_eq!(unchanged.status.code(), Some(0), "{}", shown(&unchanged));
+    home.configure(&table("v2", "w.sh"));
+    let done = home.cli(&["reload", "--wait"]);
+    assert_eq!(done.status.code(), Some(0), "{}", shown(&done));
+    biotope.until_version("w", "v2", "current");
+    home.write("biotope.toml", &home.text("biotope.toml").replace("version = \"v2\"", "version = 2"));
+    let refused = home.cli(&["reload", "--wait"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", shown(&refused));
+    biotope.stop();
+}
+
+#[test]
+fn types_are_added_and_removed() {
+    let two = "[workers.second]\nversion = \"v1\"\nexec = [\"cat\"]\n";
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", ":");
+    let biotope = home.start();
+    assert_eq!(biotope.post("/v1/jobs", r#"{"type":"second"}"#).status, 404);
+    home.configure(&(table("v1", "w.sh") + two));
+    biotope.signal(Signal::HUP);
+    biotope.until_version("second", "v1", "current");
+    let id = biotope.push(&json!({"type": "second", "payload": 2}));
+    biotope.until_state(&id, "completed");
+    let waiting = biotope.push(&json!({"type": "second", "delay": "1h"}));
+
+    // Removed: it drains, its backlog is parked, and what follows is parked, too.
+    home.configure(&table("v1", "w.sh"));
+    biotope.signal(Signal::HUP);
+    until("the removal", SOON, || {
+        let seen = biotope.of_type("second");
+        if seen["configured"] == false { Ok(()) } else { Err(seen.to_string()) }
+    });
+    let retried = biotope.post(&format!("/v1/jobs/{waiting}/retry"), "");
+    assert_eq!(retried.status, 200, "{retried:?}");
+    biotope.until_state(&waiting, "parked");
+
+    // Added again: it runs.
+    home.configure(&(table("v1", "w.sh") + two));
+    biotope.signal(Signal::HUP);
+    biotope.until_state(&waiting, "completed");
+    biotope.stop();
+}
+
+#[test]
+fn live_settings_apply_without_a_new_version() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "exit 1");
+    let biotope = home.start();
+    let pool = || biotope.of_type("w")["versions"].clone();
+    assert_eq!(pool()[0]["pool_size"], 2);
+    home.configure(&(table("v1", "w.sh").replace("concurrency = 2", "concurrency = 5") + "max_attempts = 1\n"));
+    biotope.signal(Signal::HUP);
+    until("the larger pool", SOON, || if pool()[0]["pool_size"] == 5 { Ok(()) } else { Err(pool().to_string()) });
+    assert_eq!(pool().as_array().unwrap().len(), 1, "no other version: {}", pool());
+    let id = biotope.push(&json!({"type": "w"}));
+    assert_eq!(biotope.until_state(&id, "dead")["max_attempts"], 1);
+    home.configure(&table("v1", "w.sh").replace("concurrency = 2", "concurrency = 1"));
+    biotope.signal(Signal::HUP);
+    until("the smaller pool", SOON, || if pool()[0]["pool_size"] == 1 { Ok(()) } else { Err(pool().to_string()) });
+    biotope.stop();
+}
+
+#[test]
+fn the_same_label_with_another_program_rolls_over_too() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "echo '\"old\"'");
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "w"}));
+    assert_eq!(biotope.until_state(&id, "completed")["result"], "old");
+    home.script("w.sh", "echo '\"new\"'");
+    let output = home.cli(&["reload", "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    let id = biotope.push(&json!({"type": "w"}));
+    let job = biotope.until_state(&id, "completed");
+    assert_eq!(job["result"], "new");
+    let label = job["version"].as_str().unwrap();
+    assert!(label.starts_with("v1") && label != "v1", "a revision of its own: {label}");
+    biotope.stop();
+}
+
+#[test]
+fn a_storm_of_signals_becomes_few_reloads() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", ":");
+    let biotope = home.start();
+    for _ in 0..1000 {
+        biotope.signal(Signal::HUP);
+    }
+    home.configure(&table("v2", "w.sh"));
+    biotope.signal(Signal::HUP);
+    biotope.until_version("w", "v2", "current");
+    assert!(generation(&biotope) <= 3, "{}", biotope.ecosystem()["generation"]);
+    let id = biotope.push(&json!({"type": "w"}));
+    assert_eq!(biotope.until_state(&id, "completed")["version"], "v2");
+    biotope.stop();
+}
+
+#[test]
+fn a_start_with_a_changed_file_is_a_reload() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", ":");
+    let biotope = home.start();
+    let delayed = biotope.push(&json!({"type": "w", "delay": "1h"}));
+    biotope.stop();
+    home.configure(&table("v2", "w.sh"));
+    let biotope = home.start();
+    biotope.until_version("w", "v2", "current");
+    assert_eq!(biotope.post(&format!("/v1/jobs/{delayed}/retry"), "").status, 200);
+    assert_eq!(
+        biotope.until_state(&delayed, "completed")["version"],
+        "v2",
+        "the version is bound when a job is reserved"
+    );
+    biotope.stop();
+}

@@ -3,6 +3,7 @@
 //! Owns what happens to a batch of jobs between reserve and outcome. Never touches the job table or the log: what
 //! became of a job leaves as an [`Outcome`] through the cycle's sink, job by job, as soon as it is known.
 
+mod answer;
 mod child;
 pub mod definition;
 pub mod exec;
@@ -11,6 +12,7 @@ pub mod launch;
 pub mod native;
 mod output;
 pub mod persistent;
+mod rpc;
 mod spawn;
 #[cfg(test)]
 mod zoo;

@@ -70,13 +70,13 @@ pub(super) fn runs(pid: &str) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
-/// Sets the cutoff as soon as a program opens the pipe `dir/running` for writing.
+/// Sets the cutoff as soon as a program has written to the pipe `dir/running`.
 pub(super) fn cut_when_running(dir: &Path, cut: &Arc<Cutoff>) -> std::thread::JoinHandle<()> {
     let (pipe, cut) = (dir.join("running"), Arc::clone(cut));
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     std::thread::spawn(move || {
-        drop(std::fs::File::open(pipe).unwrap());
+        std::fs::read(pipe).unwrap();
         cut.set();
     })
 }

@@ -1,0 +1,227 @@
+use super::*;
+use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, until};
+
+const SHORT: Duration = Duration::from_millis(100);
+
+/// What well-behaved programs share: `say LINE`, `id` of a line, and a loop that calls `job ID LINE` for each job.
+const TAME: &str = r#"
+say() { printf '%s\n' "$1"; }
+result() { say '{"id":"'"$1"'","jsonrpc":"2.0","result":'"$2"'}'; }
+failure() { say '{"id":"'"$1"'","jsonrpc":"2.0","error":'"$2"'}'; }
+job() { result "$1" '{"value":1}'; }
+hello() { result hello '{"protocol":1}'; }
+wipe() { result "$1" null; }
+loop() {
+    while IFS= read -r line; do
+        id=${line#'{"id":"'}; id=${id%%'"'*}
+        case $line in
+            *'"method":"hello"'*) hello ;;
+            *'"method":"wipe"'*) wipe "$id" ;;
+            *) job "$id" "$line" ;;
+        esac
+    done
+}
+"#;
+
+struct Cage {
+    dir: tempfile::TempDir,
+    cut: Arc<Cutoff>,
+    worker: Box<dyn Worker>,
+}
+
+/// A worker on a program that begins with the tame parts, replaces some, and loops; not yet started.
+fn cage(wild: &str) -> Cage {
+    let (dir, cut) = (tempfile::tempdir().unwrap(), cutoff());
+    let launch = sh(dir.path(), &format!("{TAME}\n{wild}\nloop"));
+    let factory = PersistentFactory::new(launch, limits(), &"zoo".parse().unwrap(), &"v1".parse().unwrap());
+    let worker = factory.make(&cut);
+    Cage { dir, cut, worker }
+}
+
+fn started(wild: &str) -> Cage {
+    let mut cage = cage(wild);
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    cage
+}
+
+impl Cage {
+    fn cycle(&mut self, jobs: impl IntoIterator<Item = u64>) -> Vec<(u64, Outcome)> {
+        let short = |n| Assignment { timeout: SHORT, kill_after: SHORT, ..assignment(n) };
+        outcomes(&mut *self.worker, jobs.into_iter().map(short).collect())
+    }
+
+    /// The errors of a cycle that breaks the process: without the jobs answered before.
+    fn broken_cycle(&mut self, jobs: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
+        let got = self.cycle(jobs);
+        assert!(!self.worker.is_ready(), "{got:?}");
+        let fails = got.into_iter().filter_map(|(n, outcome)| match outcome {
+            Outcome::Fail { error, killed: false } => Some((n, error)),
+            _ => None,
+        });
+        fails.collect()
+    }
+}
+
+fn done(json: &str) -> Outcome {
+    Outcome::Done { result: Some(json.as_bytes().to_vec()), enqueue: Vec::new() }
+}
+
+#[test]
+fn batch_is_answered_in_any_order_by_one_process_over_cycles() {
+    let mut cage = started(
+        r#"
+        job() { held="$held $1"; n=$((n+1)); [ $n -lt 3 ] || { for i in $held; do back="$i $back"; done
+                for i in $back; do result $i "{\"value\":$$}"; done; n=0; held=; back=; }; }"#,
+    );
+    let first = cage.cycle([1, 2, 3]);
+    assert_eq!(first.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3, 2, 1]);
+    assert!(cage.worker.is_ready());
+    let second = cage.cycle([4, 5, 6]);
+    assert_eq!(second.first().unwrap().1, first.first().unwrap().1);
+}
+
+#[test]
+fn questions_are_lines_with_their_members_in_a_fixed_order() {
+    let mut cage = started(
+        r#"hello() { first=$line; result hello '{"protocol":1}'; }
+        job() { printf '%s\n' "$first" "$2" >lines; result "$1" '{}'; }
+        wipe() { printf '%s\n' "$line" >>lines; result "$1" '{}'; }"#,
+    );
+    assert_eq!(cage.cycle([3]), [(3, Outcome::Done { result: None, enqueue: vec![] })]);
+    let lines = std::fs::read_to_string(cage.dir.path().join("lines")).unwrap();
+    let want = concat!(
+        r#"{"id":"hello","jsonrpc":"2.0","method":"hello","params":{"protocol":1,"type":"zoo","version":"v1"}}"#,
+        "\n",
+        r#"{"id":"3-1-3","jsonrpc":"2.0","method":"job","params":{"job_id":"job-3","task":"feed","payload":{"n":3},"#,
+        r#""attempt":1,"max_attempts":2,"tenant":null,"fence":1099511627779,"deadline_ms":1900000000000}}"#,
+        "\n",
+        r#"{"id":"wipe-1","jsonrpc":"2.0","method":"wipe","params":{}}"#,
+        "\n",
+    );
+    assert_eq!(lines, want);
+}
+
+#[test]
+fn start_that_fails_says_why() {
+    let start = |wild: &str| cage(wild).worker.start(Duration::from_millis(200)).unwrap_err().to_string();
+    let after = "before it said hello (`start_timeout` 200ms)";
+    assert_eq!(start("echo no luck >&2; exit 3"), format!("sh exited with code 3 {after}: no luck"));
+    assert_eq!(start("exec sleep 30"), format!("sh did not answer in time {after}"));
+    assert_eq!(start("hello() { result hello '{\"protocol\":2}'; }"), format!("sh speaks protocol 2, not 1 {after}"));
+    assert!(start("echo booting").contains("wrote a line that is no JSON-RPC 2.0"));
+    assert_eq!(start("exec >&-; sleep 30"), format!("sh closed its stdout {after}"));
+}
+
+#[test]
+fn start_follows_a_failed_start_and_a_broken_cycle() {
+    let mut cage =
+        cage("[ -e lucky ] || { >lucky; exit 1; }; job() { [ -e second ] || { >second; exit 1; }; result $1 '{}'; }");
+    assert!(cage.worker.start(Duration::from_secs(10)).is_err() && !cage.worker.is_ready());
+    let not_started = Outcome::NotStarted { error: "sh: the worker is not started".into() };
+    assert_eq!(cage.cycle([1]), [(1, not_started)]);
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    assert_eq!(cage.broken_cycle([1]), [(1, "sh exited with code 1".to_owned())]);
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    assert!(matches!(cage.cycle([1]).as_slice(), [(1, Outcome::Done { .. })]));
+}
+
+#[test]
+fn crash_in_the_middle_fails_the_unanswered_jobs_only() {
+    let mut cage = started("job() { n=$((n+1)); [ $n = 1 ] || { echo oh >&2; exit 7; }; result $1 '{\"value\":1}'; }");
+    let fail = Outcome::Fail { error: "sh exited with code 7: oh".into(), killed: false };
+    assert_eq!(cage.cycle([1, 2, 3]), [(1, done("1")), (2, fail.clone()), (3, fail)]);
+    let mut killed = started("job() { kill -9 $$; }");
+    let fail = Outcome::Fail { error: "sh was killed by signal 9".into(), killed: true };
+    assert_eq!(killed.cycle([1]), [(1, fail)]);
+}
+
+#[test]
+fn broken_protocol_replaces_the_process_and_fails_what_is_open() {
+    let reason = |job: &str| {
+        let errors = started(job).broken_cycle([1, 2]);
+        assert!(errors.last().is_some_and(|(n, _)| *n == 2), "{job}: {errors:?}");
+        errors.last().unwrap().1.clone()
+    };
+    assert!(reason("job() { say garbage; }").contains("no JSON-RPC 2.0"));
+    assert_eq!(reason("job() { result $1 '{}'; result $1 '{}'; }"), "sh answered \"1-1-1\" twice");
+    assert_eq!(reason("job() { result 9-9-9 '{}'; }"), "sh answered the unknown id \"9-9-9\"");
+    assert_eq!(reason("job() { exec >&-; sleep 30; }"), "sh closed its stdout");
+}
+
+#[test]
+fn endless_line_is_ended_within_bounded_memory() {
+    let errors = started("job() { yes x | tr -d '\\n'; }").broken_cycle([1]);
+    assert_eq!(errors, [(1, format!("sh wrote a line of more than {LINE_BYTES_MAX} bytes"))]);
+}
+
+#[test]
+fn hung_job_times_out_and_a_program_that_ignores_term_is_killed() {
+    let mut cage = started("trap '' TERM; job() { while :; do sleep 30; done; }");
+    assert_eq!(cage.broken_cycle([1, 2]), [1, 2].map(|n| (n, "sh did not answer in time".to_owned())));
+}
+
+#[test]
+fn each_answer_begins_the_timeout_anew() {
+    let mut cage = started("job() { sleep 0.06; result $1 '{}'; }");
+    assert!(cage.cycle([1, 2, 3]).iter().all(|(_, outcome)| matches!(outcome, Outcome::Done { .. })));
+}
+
+#[test]
+fn wipe_that_fails_replaces_the_process_but_harms_no_job() {
+    for wild in ["wipe() { :; }", "wipe() { failure $1 '{\"code\":1,\"message\":\"no\"}'; }"] {
+        let mut cage = started(wild);
+        assert_eq!(cage.cycle([1]), [(1, done("1"))]);
+        assert!(!cage.worker.is_ready());
+    }
+}
+
+#[test]
+fn process_that_left_between_cycles_costs_no_attempt() {
+    let mut cage = started("wipe() { result $1 '{}'; exit 0; }");
+    assert_eq!(cage.cycle([1]), [(1, done("1"))]);
+    until("the end of the process", || !cage.worker.is_ready());
+    let gone = Outcome::NotStarted { error: "sh ended between two cycles".into() };
+    assert_eq!(cage.cycle([2]), [(2, gone)]);
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    assert_eq!(cage.cycle([2]), [(2, done("1"))]);
+}
+
+#[test]
+fn cutoff_gives_back_what_is_open_and_takes_the_last_answers() {
+    let mut cage = started(
+        "job() { ids=\"$ids $1\"; [ \"${ids% *}\" = '' ] && return; trap 'result ${ids##* } \"{}\"; exit 0' TERM
+                 echo >running; while :; do sleep 0.01; done; }",
+    );
+    let cutter = cut_when_running(cage.dir.path(), &cage.cut);
+    let got = outcomes(&mut *cage.worker, vec![assignment(1), assignment(2)]);
+    cutter.join().unwrap();
+    assert_eq!(got, [(2, Outcome::Done { result: None, enqueue: vec![] }), (1, Outcome::Interrupted)]);
+    assert_eq!(cage.cycle([3]), [(3, Outcome::Interrupted)]);
+}
+
+#[test]
+fn stop_closes_stdin_and_insists() {
+    let mut tame = started("job() { result $1 \"{\\\"value\\\":$$}\"; }; bye() { loop; echo bye >left; exit 0; }; bye");
+    tame.cycle([1]);
+    tame.worker.stop();
+    assert_eq!(std::fs::read_to_string(tame.dir.path().join("left")).unwrap(), "bye\n");
+    let mut wild =
+        started("trap '' TERM; job() { result $1 \"{\\\"value\\\":$$}\"; }; loop; while :; do sleep 30; done");
+    let pid = match wild.cycle([1]).into_iter().next().unwrap().1 {
+        Outcome::Done { result: Some(pid), .. } => String::from_utf8(pid).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(runs(&pid));
+    wild.worker.stop();
+    assert!(!runs(&pid) && !wild.worker.is_ready());
+    wild.worker.stop();
+}
+
+#[test]
+fn large_batch_does_not_deadlock_on_full_pipes() {
+    let mut cage = started("job() { result $1 '{\"value\":\"'$(printf %01000d 7)'\"}'; }");
+    let big = |n| Assignment { payload: vec![b'1'; 2000].into(), ..assignment(n) };
+    let got = outcomes(&mut *cage.worker, (1..=200).map(big).collect());
+    assert_eq!(got.len(), 200);
+    assert!(got.iter().all(|(_, outcome)| matches!(outcome, Outcome::Done { .. })));
+}

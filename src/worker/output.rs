@@ -5,6 +5,7 @@
 
 use serde::de::IgnoredAny;
 
+use crate::job::intake::compact_json;
 use crate::limits::ERROR_BYTES_MAX;
 
 /// The last bytes of a stream.
@@ -92,20 +93,7 @@ pub(super) fn within(json: Vec<u8>, result_max: usize) -> Result<Vec<u8>, String
 /// One JSON value without white space between its parts, every part as it was written; `None` if it is not one value.
 pub(super) fn compact(text: &str) -> Option<Vec<u8>> {
     serde_json::from_str::<IgnoredAny>(text).ok()?;
-    let mut json = Vec::with_capacity(text.len());
-    let (mut quoted, mut escaped) = (false, false);
-    for byte in text.bytes() {
-        if quoted {
-            quoted = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else if byte.is_ascii_whitespace() {
-            continue;
-        } else {
-            quoted = byte == b'"';
-        }
-        json.push(byte);
-    }
-    Some(json)
+    Some(compact_json(text))
 }
 
 #[cfg(test)]

@@ -184,3 +184,35 @@ fn nul_in_a_text_is_dead_at_once() {
     let got = run_job(":", Assignment { task: "a\0b".into(), ..assignment(1) });
     assert_eq!(got, Outcome::Dead { error: "the task holds a NUL character, which no program can be given".into() });
 }
+
+#[test]
+fn follow_ups_come_with_the_result_all_or_none() {
+    let types = |script: &str| match run(script) {
+        Outcome::Done { enqueue, .. } => enqueue.iter().map(|job| job.worker_type.to_string()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let good = r#"echo '{"type":"pay","payload":{"n" : 1}}' >>"$BIOTOPE_ENQUEUE""#;
+    assert_eq!(
+        types(&format!("{good}; echo >>$BIOTOPE_ENQUEUE; printf '{{\"type\":\"ship\"}}' >>$BIOTOPE_ENQUEUE")),
+        ["pay", "ship"]
+    );
+    // A program may put a whole file in its place, too.
+    assert_eq!(
+        types(&format!(
+            "{good}; echo '{{\"type\":\"mail\"}}' >$BIOTOPE_ENQUEUE.tmp; mv $BIOTOPE_ENQUEUE.tmp $BIOTOPE_ENQUEUE"
+        )),
+        ["mail"]
+    );
+    assert_eq!(run(&format!("{good}; exit 3")), fail("sh exited with code 3"));
+}
+
+#[test]
+fn bad_follow_up_fails_the_attempt_and_is_named_by_its_line() {
+    let bad = |line: &str| error(run(&format!("printf '%s\\n' '{{\"type\":\"pay\"}}' '' '{line}' >$BIOTOPE_ENQUEUE")));
+    let no_json = bad(r#"{"type":"pay",}"#);
+    assert!(no_json.starts_with("sh succeeded, but BIOTOPE_ENQUEUE line 3, column 15: invalid JSON: "), "{no_json}");
+    let no_type = bad("{}");
+    assert!(no_type.starts_with("sh succeeded, but BIOTOPE_ENQUEUE line 3: ") && no_type.contains("type"), "{no_type}");
+    let many = error(run("yes '{\"type\":\"pay\"}' | head -n 1001 >$BIOTOPE_ENQUEUE"));
+    assert_eq!(many, "sh succeeded, but BIOTOPE_ENQUEUE line 1001: more than 1000 jobs");
+}

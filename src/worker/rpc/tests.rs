@@ -86,6 +86,22 @@ fn answer_that_makes_no_sense_fails_its_job_only() {
 }
 
 #[test]
+fn follow_ups_come_with_the_answer_all_or_none() {
+    let Outcome::Done { result, enqueue } =
+        outcome(r#""result":{"value":1,"enqueue":[{"type":"pay","payload":[ 1 ]},{"type":"ship"}]}"#)
+    else {
+        panic!()
+    };
+    assert_eq!(result.as_deref(), Some(&b"1"[..]));
+    let got: Vec<_> = enqueue.iter().map(|job| (job.worker_type.as_str(), job.payload.as_slice())).collect();
+    assert_eq!(got, [("pay", &b"[1]"[..]), ("ship", b"null")]);
+    let Outcome::Fail { error, .. } = outcome(r#""result":{"enqueue":[{"type":"pay"},{"typ":"ship"}]}"#) else {
+        panic!()
+    };
+    assert!(error.starts_with("bad answer: job 2 of `enqueue`: ") && error.contains("typ"), "{error}");
+}
+
+#[test]
 fn too_many_follow_ups_fail_the_job() {
     let many = format!(r#""result":{{"enqueue":[1{}]}}"#, ",1".repeat(1000));
     assert_eq!(outcome(&many), fail("bad answer: `enqueue` holds 1001 jobs, the most is 1000"));

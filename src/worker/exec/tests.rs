@@ -72,6 +72,28 @@ fn only_the_three_pipes_are_open_in_the_child() {
 }
 
 #[test]
+fn descriptors_that_this_process_was_started_with_do_not_pass_on() {
+    // The test above once more, in a process that was given one: `exec` alone leaves it open.
+    let test = "worker::exec::tests::only_the_three_pipes_are_open_in_the_child";
+    let mut again = std::process::Command::new("/bin/sh");
+    again.args(["-c", "exec 9</dev/null; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap()).arg(test);
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn follow_up_file_is_gone_after_its_run_and_its_directory_after_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = worker(sh(dir.path(), "printf %s $BIOTOPE_ENQUEUE"), &cutoff());
+    let file = result(outcomes(&mut *worker, vec![assignment(1)]).remove(0).1);
+    let file = PathBuf::from(file.trim_matches('"'));
+    assert!(!file.exists() && file.parent().unwrap().exists(), "{file:?}");
+    worker.stop();
+    assert!(!file.parent().unwrap().exists() && !worker.is_ready());
+}
+
+#[test]
 fn every_exit_code_has_its_meaning() {
     for code in [0, 1, 2, 64, 65, 70, 75, 78, 126, 127, 137, 255] {
         let got = run(&format!("echo why >&2; exit {code}"));

@@ -134,10 +134,13 @@ fn assert_refusal(output: &std::process::Output, code: i32, words: &[&str]) {
 fn a_data_directory_or_port_in_use_is_75() {
     let home = Home::new(ECHO);
     let biotope = home.start();
-    refused(&home, 75, &["in use", &biotope.pid().as_raw_nonzero().to_string()]);
     let other = Home::new(ECHO);
-    other.write("biotope.toml", &home.text("biotope.toml"));
+    let own = other.text("biotope.toml");
+    other.write("biotope.toml", &own.replace("\"data\"", &format!("{:?}", home.path("data"))));
+    refused(&other, 75, &["in use", &biotope.pid().as_raw_nonzero().to_string()]);
+    other.write("biotope.toml", &own.replace(&other.port.to_string(), &home.port.to_string()));
     refused(&other, 75, &[&home.port.to_string()]);
+    assert!(!other.path("data").exists(), "nothing half-done is left behind");
     assert_eq!(biotope.get("/readyz").status, 200, "the first one is not disturbed");
     biotope.stop();
 }

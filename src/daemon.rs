@@ -105,10 +105,16 @@ fn log_to_stderr() {
 
 fn listen(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, Failure> {
     let failure = |error: &std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Failure::new(
-            TEMPORARY,
-            format!("{address} is in use; stop what serves there, or choose another `http.listen`"),
-        ),
+        std::io::ErrorKind::AddrInUse => {
+            // The same config a second time, most often: then the directory is the better word.
+            if data_dir.is_dir()
+                && let Err(held @ LockError::Held { .. }) = DirLock::take(data_dir)
+            {
+                return Failure::new(TEMPORARY, held.to_string());
+            }
+            let message = format!("{address} is in use; stop what serves there, or choose another `http.listen`");
+            Failure::new(TEMPORARY, message)
+        }
         std::io::ErrorKind::PermissionDenied => {
             Failure::new(NO_PERMISSION, format!("{address} may not be served: {error}; choose a port above 1023"))
         }

@@ -44,7 +44,7 @@ pub fn show_size(bytes: u64) -> String {
 }
 
 fn show(value: u64, units: &[(&str, u64)]) -> String {
-    let fitting = units.iter().rev().find(|(_, scale)| value >= *scale && value % scale == 0);
+    let fitting = units.iter().rev().find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale));
     let (unit, scale) = fitting.or_else(|| units.first()).copied().unwrap_or(("", 1));
     format!("{}{unit}", value / scale)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::command::Command;
 use super::handle::Shared;
@@ -195,11 +195,8 @@ impl Core {
             return Some(command);
         }
         let sleep = self.sleep();
-        match self.inbox.recv_timeout(sleep) {
-            Ok(command) => Some(command),
-            // The engine holds a sender itself: the queue is never disconnected.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // The engine holds a sender itself: the queue is never disconnected, and an error means that time is up.
+        self.inbox.recv_timeout(sleep).ok()
     }
 
     /// How long nothing is due.

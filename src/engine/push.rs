@@ -77,24 +77,22 @@ impl Core {
             return Ok(Admitted::New { type_no, digest: 0 });
         }
         let digest = self.digest(job);
-        let by_id =
-            job.id.as_ref().and_then(|id| self.table.ids().by_id(type_no, id.as_str()).map(|h| ("the id", id, h)));
+        let by_id = job.id.as_ref().and_then(|id| Some(("the id", id, self.table.ids().by_id(type_no, id.as_str())?)));
         let by_key = job.idempotency_key.as_ref();
-        let by_key = by_key
-            .and_then(|key| self.table.ids().by_key(type_no, key.as_str()).map(|h| ("the idempotency key", key, h)));
-        for (what, value, holder) in by_id.into_iter().chain(by_key) {
-            let first_id = self.id_of(holder);
-            if holder.digest != digest {
-                return Err(Refusal::KeyConflict { what, value: value.as_str().to_owned(), first_id });
-            }
-            let state = match holder.ended {
-                Some((end, _)) => end_word(end),
-                None => self.state_of(holder.born),
-            };
-            let worker_type = job.worker_type.clone();
-            return Ok(Admitted::Known(Pushed { id: first_id, worker_type, state, duplicate: true }));
+        let by_key =
+            by_key.and_then(|key| Some(("the idempotency key", key, self.table.ids().by_key(type_no, key.as_str())?)));
+        // The digest covers both: who holds either with an equal body holds both.
+        let Some((what, value, holder)) = by_id.or(by_key) else { return Ok(Admitted::New { type_no, digest }) };
+        let first_id = self.id_of(holder);
+        if holder.digest != digest {
+            return Err(Refusal::KeyConflict { what, value: value.as_str().to_owned(), first_id });
         }
-        Ok(Admitted::New { type_no, digest })
+        let state = match holder.ended {
+            Some((end, _)) => end_word(end),
+            None => self.state_of(holder.born),
+        };
+        let worker_type = job.worker_type.clone();
+        Ok(Admitted::Known(Pushed { id: first_id, worker_type, state, duplicate: true }))
     }
 
     fn id_of(&self, holder: &Holder) -> String {

@@ -88,6 +88,8 @@ pub(super) struct Rollover {
     pub(super) last_error: Option<(String, UnixMs)>,
     /// What the last accepted config changes, type by type.
     changes: Vec<ReloadTypeView>,
+    /// Whether what they began is still going on; a reload that comes meanwhile adds to it.
+    open: bool,
     waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
     pools_made: u64,
 }
@@ -128,7 +130,9 @@ impl Core {
 
     /// Records a config as the newest generation, and begins what it changes.
     pub(super) fn accept(&mut self, generation: GenerationSpec) -> Result<(), Poisoned> {
-        self.rollover.changes.clear();
+        if !std::mem::replace(&mut self.rollover.open, true) {
+            self.rollover.changes.clear();
+        }
         let live_changes = self.config != generation.config;
         self.config = generation.config;
         self.shared.set_limits(&self.config);
@@ -254,7 +258,12 @@ impl Core {
         to: Option<String>,
         reason: Option<String>,
     ) {
-        self.rollover.changes.push(ReloadTypeView { worker_type, change, from, to, reason });
+        // What one reload began and the next one changed again is told once, from where it began.
+        let changes = &mut self.rollover.changes;
+        let earlier =
+            changes.iter().position(|earlier| earlier.worker_type == worker_type).map(|at| changes.remove(at));
+        let from = earlier.and_then(|earlier| earlier.from).or(from);
+        changes.push(ReloadTypeView { worker_type, change, from, to, reason });
     }
 
     /// Starts a version's pool, with one worker at first.
@@ -382,8 +391,6 @@ impl Core {
 
     fn tell_rejected(&mut self, type_no: u32, label: &Label, why: String) {
         let Some(name) = self.table.worker_type(type_no).map(|of_type| of_type.name.clone()) else { return };
-        let changes = &mut self.rollover.changes;
-        changes.retain(|change| change.worker_type != name);
         self.changed(name, "rejected", None, Some(label.to_string()), Some(why));
     }
 
@@ -444,9 +451,10 @@ impl Core {
             Role::Draining => true,
             Role::Current => false,
         });
-        if busy || self.rollover.waiting.is_empty() {
+        if busy {
             return;
         }
+        self.rollover.open = false;
         let verdict = ReloadVerdict {
             generation: self.table.generation().number,
             verdict: self.rollover.verdict(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::event::{
-    After, End, Ended, Enqueued, Event, Failed, Failure, Home, Names, Release, Released, Restated, Totals,
+    After, End, Ended, Enqueued, Event, Failed, Failure, Home, Names, Release, Released, Restated, Totals, decode_home,
 };
 use super::ids::{IdIndex, IdMaker};
 use super::queue::Queue;
@@ -347,9 +347,8 @@ impl Table {
     }
 
     fn restated(&mut self, home: Home, event: &Restated, enqueued: &[u8]) -> Result<(), Illegal> {
-        let meta = match Event::decode(super::event::Kind::Enqueued as u8, 1, enqueued) {
-            Ok(Event::Enqueued(meta, _)) => meta,
-            _ => return Err(Illegal::NoJob(event.born)),
+        let Ok((meta, _)) = decode_home(super::event::Kind::Enqueued as u8, enqueued) else {
+            return Err(Illegal::NoJob(event.born));
         };
         self.type_mut(meta.type_no)?;
         if let Some(old) = self.jobs.remove(&event.born) {

@@ -70,7 +70,7 @@ pub trait DiskFile: Send + Sync {
     ///
     /// # Errors
     /// See `write_at`.
-    fn len(&self) -> io::Result<u64>;
+    fn bytes(&self) -> io::Result<u64>;
 }
 
 /// A directory of the real file system.
@@ -167,7 +167,7 @@ impl DiskFile for RealFile {
         }
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 }

@@ -105,7 +105,8 @@ impl Segment {
 }
 
 /// Where the first frame of a segment begins.
-pub(super) const HEADER_END: u32 = SEGMENT_HEADER_BYTES as u32;
+pub(super) const HEADER_END: u32 = 64;
+const _: () = assert!(HEADER_END as usize == SEGMENT_HEADER_BYTES);
 
 struct Shared {
     log_id: LogId,

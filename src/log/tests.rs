@@ -11,12 +11,15 @@ const OPTIONS: LogOptions = LogOptions { segment_bytes: 256 << 10 };
 
 struct Place(tempfile::TempDir);
 
+/// Seqs and bodies.
+type Replayed = Vec<(Seq, Vec<u8>)>;
+
 impl Place {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn open(&self) -> Result<(Opened, Vec<(Seq, Vec<u8>)>), OpenError> {
+    fn open(&self) -> Result<(Opened, Replayed), OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(self.0.path()).unwrap());
         let mut seen = Vec::new();
         let opened = recovery::open(disk, OPTIONS, [9; 16], &mut |_, record| {

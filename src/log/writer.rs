@@ -351,7 +351,7 @@ impl Log {
             }
             let name = segment_name(segment.number);
             let keep =
-                self.recycled.is_empty() && segment.file.len().is_ok_and(|len| len == self.options.segment_bytes);
+                self.recycled.is_empty() && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
             let freed = if keep {
                 let name_kept = format!("{name}.tmp");
                 self.disk.rename(&name, &name_kept).map(|()| self.recycled.push(name_kept))

@@ -51,7 +51,7 @@ pub(super) enum Ended {
 
 impl Ended {
     /// Whether a signal that others send ended the process, not one that it brought upon itself.
-    pub(super) fn from_outside(self) -> bool {
+    pub(super) fn was_from_outside(self) -> bool {
         let others = [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM];
         matches!(self, Self::Signalled(number) if others.iter().any(|signal| signal.as_raw() == number))
     }

@@ -189,7 +189,7 @@ impl ExecWorker {
             Ended::Exited(EX_TEMPFAIL) => Outcome::Defer { error: error(), after: None },
             Ended::Exited(EX_DATAERR | EX_CONFIG) => Outcome::Dead { error: error() },
             Ended::Exited(_) | Ended::Signalled(_) | Ended::Unknown => {
-                Outcome::Fail { error: error(), killed: ended.from_outside() }
+                Outcome::Fail { error: error(), killed: ended.was_from_outside() }
             }
         }
     }

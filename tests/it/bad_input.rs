@@ -134,10 +134,13 @@ fn assert_refusal(output: &std::process::Output, code: i32, words: &[&str]) {
 fn a_data_directory_or_port_in_use_is_75() {
     let home = Home::new(ECHO);
     let biotope = home.start();
-    refused(&home, 75, &["in use", &biotope.pid().as_raw_nonzero().to_string()]);
     let other = Home::new(ECHO);
-    other.write("biotope.toml", &home.text("biotope.toml"));
+    let own = other.text("biotope.toml");
+    other.write("biotope.toml", &own.replace("\"data\"", &format!("{:?}", home.path("data"))));
+    refused(&other, 75, &["in use", &biotope.pid().as_raw_nonzero().to_string()]);
+    other.write("biotope.toml", &own.replace(&other.port.to_string(), &home.port.to_string()));
     refused(&other, 75, &[&home.port.to_string()]);
+    assert!(!other.path("data").exists(), "nothing half-done is left behind");
     assert_eq!(biotope.get("/readyz").status, 200, "the first one is not disturbed");
     biotope.stop();
 }
@@ -152,9 +155,9 @@ fn a_foreign_log_is_65_and_stays_as_it_is() {
     assert_eq!(home.text(file), "no log of ours\n".repeat(1000), "nothing was changed");
 }
 
-/// A home whose log has lived and ended; the path of its newest segment.
+/// A home whose log has lived and ended; the path of the segment that was written last.
 fn lived(jobs: u32) -> (Home, std::path::PathBuf) {
-    let home = Home::new(ECHO);
+    let home = Home::new(&ECHO.replace("[log]", "[log]\nsegment = \"8MiB\""));
     let biotope = home.start();
     for n in 0..jobs {
         biotope.push(&json!({"type": "echo", "payload": n}));
@@ -164,7 +167,8 @@ fn lived(jobs: u32) -> (Home, std::path::PathBuf) {
     let mut segments: Vec<_> = std::fs::read_dir(home.path("data/log"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        // A segment that was made ahead has a header of 64 bytes, and no frame behind it.
+        .filter(|path| std::fs::read(path).unwrap().get(64).is_some_and(|&byte| byte != 0))
         .collect();
     segments.sort();
     let last = segments.pop().unwrap();

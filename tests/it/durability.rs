@@ -1,5 +1,6 @@
 //! Acknowledged means synced: watched from outside, system call by system call.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde_json::json;
@@ -7,7 +8,15 @@ use serde_json::json;
 use crate::support::wait::until;
 use crate::support::{BIOTOPE, Home, SOON, http, skipped, tell};
 
-const ECHO: &str = "[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n";
+/// Small segments: each of their mebibytes is synced by the thread that makes them, and strace counts by thread.
+const ECHO: &str = r#"
+[log]
+segment = "8MiB"
+
+[workers.echo]
+version = "v1"
+exec = ["cat"]
+"#;
 
 /// A command that runs biotope under strace, which stands aside (`-D`), so that signals and exit codes are biotope's own.
 fn traced(home: &Home, options: &[&str]) -> Command {
@@ -27,32 +36,53 @@ fn can_trace(name: &str) -> bool {
     able
 }
 
-/// What one line of a trace tells about job number n, or about syncs.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Seen {
-    Written(usize),
-    SyncBegun(u32),
-    SyncDone(u32),
-    Acknowledged,
+/// The descriptor that a line's call is about: `1234 fdatasync(8) = 0`.
+fn descriptor(line: &str) -> Option<&str> {
+    let rest = line.split_once('(')?.1;
+    rest.split([',', ')', ' ']).next()
 }
 
-fn read_line(line: &str) -> Option<Seen> {
-    let pid = line.split_whitespace().next()?.parse().ok()?;
-    if line.contains("HTTP/1.1 201") {
-        return Some(Seen::Acknowledged);
+/// Reads a trace of `strace -f`: how many 201s went out, each after the sync of its record. Jobs are pushed one after
+/// the other, with `marker-000`, `marker-001` and so on in their payloads, so that the n-th 201 is job n's.
+fn acknowledged_after_sync(trace: &str) -> usize {
+    let mut written: Option<(&str, usize)> = None; // the log's descriptor, and jobs written so far
+    let mut syncing = BTreeMap::new(); // thread to the jobs written when its sync began
+    let mut synced = 0; // jobs whose record is on disk
+    let mut acknowledged = 0;
+    for line in trace.lines() {
+        let thread = line.split(' ').next().unwrap();
+        if line.contains("HTTP/1.1 201") {
+            acknowledged += 1;
+            assert!(synced >= acknowledged, "201 number {acknowledged} came when {synced} records were synced: {line}");
+        } else if let Some(at) = line.find("marker-") {
+            let number: usize = line[at + 7..at + 10].parse().unwrap();
+            written = Some((descriptor(line).unwrap(), number + 1));
+        } else if line.contains("sync resumed>") {
+            if let Some(jobs) = syncing.remove(thread).filter(|_| line.ends_with("= 0")) {
+                synced = synced.max(jobs);
+            }
+        } else if line.contains("sync(")
+            && let Some((log, jobs)) = written
+            && descriptor(line) == Some(log)
+        {
+            if line.ends_with("= 0") {
+                synced = synced.max(jobs);
+            } else {
+                syncing.insert(thread, jobs);
+            }
+        }
     }
-    if let Some(at) = line.find("marker-") {
-        let digits = line.get(at + 7..at + 10)?;
-        // The request itself carries the marker, too, but is read, not written.
-        return line.contains("write").then(|| digits.parse().ok().map(Seen::Written)).flatten();
+    acknowledged
+}
+
+#[test]
+fn a_trace_without_a_sync_is_found_out() {
+    let good = "7 pwrite64(8, \"marker-000\") = 9\n7 fdatasync(8 <unfinished ...>\n9 fdatasync(5) = 0\n\
+                7 <... fdatasync resumed>) = 0\n9 writev(15, \"HTTP/1.1 201\") = 5";
+    assert_eq!(acknowledged_after_sync(good), 1);
+    for bad in [good.replace("resumed>) = 0", "resumed>) = -1 EIO"), good.replace("7 fdatasync(8 ", "7 fdatasync(6 ")] {
+        assert!(std::panic::catch_unwind(|| acknowledged_after_sync(&bad)).is_err(), "{bad}");
     }
-    if line.contains("resumed>") && line.contains("sync") {
-        return line.ends_with("= 0").then_some(Seen::SyncDone(pid));
-    }
-    if line.contains("sync(") {
-        return Some(Seen::SyncBegun(pid));
-    }
-    None
 }
 
 #[test]
@@ -74,36 +104,7 @@ fn no_201_before_its_record_is_synced() {
         if trace.trim_end().ends_with("+++") { Ok(trace) } else { Err(format!("{} bytes", trace.len())) }
     });
 
-    let mut written = None; // the job whose record was written last, not yet seen synced
-    let mut begun: Option<(u32, usize)> = None; // a sync that began after that write
-    let mut synced = 0; // jobs whose record was synced
-    let mut acknowledged = 0;
-    for line in trace.lines() {
-        match read_line(line) {
-            Some(Seen::Written(n)) if n >= synced => written = Some(n),
-            Some(Seen::SyncBegun(pid)) => {
-                // A call that was not interrupted stands on one line, with its result.
-                if line.ends_with("= 0") {
-                    synced = written.map_or(synced, |n| n + 1);
-                } else if let Some(n) = written {
-                    begun = Some((pid, n));
-                }
-            }
-            Some(Seen::SyncDone(pid)) => {
-                if let Some((_, n)) = begun.take_if(|(by, _)| *by == pid) {
-                    synced = n + 1;
-                }
-            }
-            Some(Seen::Acknowledged) => {
-                acknowledged += 1;
-                assert!(
-                    synced >= acknowledged,
-                    "201 number {acknowledged} came when {synced} records were synced: {line}"
-                );
-            }
-            _ => {}
-        }
-    }
+    let acknowledged = acknowledged_after_sync(&trace);
     tell(&format!("{acknowledged} acknowledgements, each after its sync"));
     assert_eq!(acknowledged, jobs);
 }

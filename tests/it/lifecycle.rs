@@ -1,6 +1,6 @@
 //! Start, stop, crash, start again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
@@ -103,7 +103,7 @@ concurrency = 2
     );
     home.script("mark.sh", "echo \"$BIOTOPE_JOB_ID\" >>runs.txt");
     let mut acknowledged = BTreeSet::new();
-    let mut seen_completed = BTreeSet::new();
+    let mut seen_completed = BTreeMap::new(); // and how often each had run by then
     for round in 0..if crate::support::long() { 30 } else { 4 } {
         let biotope = home.start();
         let port = home.port;
@@ -130,12 +130,12 @@ concurrency = 2
         });
         let want = seen_completed.len() as u64 + 30;
         biotope.until_count("mark", "completed", want);
-        seen_completed.extend(
-            biotope
-                .jobs("type=mark&state=completed&limit=10000")
-                .iter()
-                .map(|job| job["id"].as_str().unwrap().to_owned()),
-        );
+        let completed = biotope.jobs("type=mark&state=completed&limit=10000");
+        let runs = runs_by_id(&home);
+        for job in completed {
+            let id = job["id"].as_str().unwrap().to_owned();
+            seen_completed.entry(id.clone()).or_insert(runs[&id]);
+        }
         biotope.kill();
         acknowledged.extend(producer.join().unwrap());
     }
@@ -155,14 +155,19 @@ concurrency = 2
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     biotope.stop();
     // A job that was shown as completed never runs again; others may have run twice.
-    let runs = home.text("runs.txt");
-    let mut count = std::collections::BTreeMap::new();
-    for id in runs.lines() {
-        *count.entry(id).or_insert(0) += 1;
+    let runs = runs_by_id(&home);
+    for (id, then) in &seen_completed {
+        assert_eq!(runs[id], *then, "{id} was completed and ran again");
     }
-    for id in &seen_completed {
-        assert_eq!(count.get(id.as_str()), Some(&1), "{id} was completed and ran again");
+}
+
+/// How often each job of `mark` has run.
+fn runs_by_id(home: &Home) -> BTreeMap<String, u32> {
+    let mut runs = BTreeMap::new();
+    for id in home.text("runs.txt").lines() {
+        *runs.entry(id.to_owned()).or_insert(0) += 1;
     }
+    runs
 }
 
 #[test]
@@ -187,9 +192,10 @@ exec = ["./slow.sh"]
 
     // The job was under way when the process died: it runs again, and that cost it no attempt.
     let biotope = home.start();
+    let again = biotope.until_state(&id, "reserved");
+    assert_eq!((&again["attempts"], &again["host_deaths"]), (&json!(0), &json!(1)), "{again}");
     home.open_gate("gate");
-    let done = biotope.until_state(&id, "completed");
-    assert_eq!((&done["attempts"], &done["host_deaths"]), (&json!(0), &json!(1)), "{done}");
+    assert_eq!(biotope.until_state(&id, "completed")["attempts"], 0);
     biotope.stop();
 }
 
@@ -245,9 +251,10 @@ kill_after = "1s"
     assert_eq!(biotope.until_end().code(), Some(0), "{}", home.text("stderr.txt"));
 
     let biotope = home.start();
+    let again = biotope.until_state(&id, "reserved");
+    assert_eq!((&again["attempts"], &again["interrupts"]), (&json!(0), &json!(1)), "{again}");
     home.open_gate("gate");
-    let done = biotope.until_state(&id, "completed");
-    assert_eq!((&done["attempts"], &done["interrupts"]), (&json!(0), &json!(1)), "{done}");
+    assert_eq!(biotope.until_state(&id, "completed")["attempts"], 0);
     biotope.stop();
 }
 

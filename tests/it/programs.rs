@@ -108,7 +108,7 @@ fn exit_codes_decide() {
     let job = one_run("[ \"$BIOTOPE_ATTEMPT\" = 2 ] || exit 3", "completed");
     assert_eq!(job["attempts"], 1, "one failed attempt: {job}");
     let job = one_run("[ -e paused ] || { touch paused; exit 75; }", "completed");
-    assert_eq!((&job["attempts"], &job["deferrals"]), (&json!(0), &json!(1)), "a pause costs no attempt: {job}");
+    assert_eq!(job["attempts"], 0, "a pause costs no attempt: {job}");
     let job = one_run("kill -9 $$", "dead");
     assert_eq!(job["attempts"], 2, "a killed child costs an attempt: {job}");
 }
@@ -229,7 +229,7 @@ fn a_persistent_worker_may_fail_retry_or_give_up() {
     }
     assert_eq!(biotope.until_state("fail", "completed")["attempts"], 1);
     let paused = biotope.until_state("retry", "completed");
-    assert_eq!((&paused["attempts"], &paused["deferrals"], &paused["result"]), (&json!(0), &json!(1), &json!("later")));
+    assert_eq!((&paused["attempts"], &paused["result"]), (&json!(0), &json!("later")), "a pause costs no attempt");
     assert!(biotope.until_state("dead", "dead")["error"].as_str().unwrap().contains("hopeless"));
     biotope.until_state("plain", "completed");
     biotope.stop();

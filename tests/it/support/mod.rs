@@ -166,9 +166,12 @@ impl Home {
         command
     }
 
-    /// Runs a command of the binary to its end.
+    /// Runs a command of the binary to its end; one that does not end within a minute exits with 124.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        let command = self.command(args);
+        let mut bounded = Command::new("timeout");
+        bounded.args(["--kill-after=5", "60"]).arg(command.get_program()).args(command.get_args());
+        bounded.stdin(Stdio::null()).current_dir(self.dir.path()).output().unwrap()
     }
 
     /// Starts a biotope and waits until it is ready.

@@ -132,9 +132,10 @@ done"#,
     );
     home.script("dies.sh", "echo 'the licence has run out' >&2\nexit 1");
     home.script("mute.sh", "while read -r line; do :; done");
+    home.script("stranger.sh", "#!/no/such/interpreter");
     let biotope = home.start();
     for (version, script, word) in
-        [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "absent.sh", "absent.sh")]
+        [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "stranger.sh", "stranger.sh")]
     {
         home.configure(&(persistent(version, script) + &other(version)));
         let output = home.cli(&["reload", "--wait"]);
@@ -164,6 +165,15 @@ fn reload_tells_the_verdict_by_its_exit_code() {
     home.write("biotope.toml", &home.text("biotope.toml").replace("version = \"v2\"", "version = 2"));
     let refused = home.cli(&["reload", "--wait"]);
     assert_eq!(refused.status.code(), Some(78), "{}", shown(&refused));
+    home.configure(&table("v3", "absent.sh"));
+    let refused = home.cli(&["reload", "--wait"]);
+    assert_eq!(
+        refused.status.code(),
+        Some(78),
+        "a program that is not there is a mistake in the file: {}",
+        shown(&refused)
+    );
+    biotope.until_version("w", "v2", "current");
     biotope.stop();
 }
 

@@ -131,9 +131,10 @@ impl Home {
         std::fs::rename(&new, self.path(name)).unwrap();
     }
 
-    /// Writes a program of POSIX sh.
+    /// Writes a program, of POSIX sh unless its first line says otherwise.
     pub(crate) fn script(&self, name: &str, text: &str) {
-        self.write(name, &format!("#!/bin/sh\n{text}\n"));
+        let first = if text.starts_with("#!") { "" } else { "#!/bin/sh\n" };
+        self.write(name, &format!("{first}{text}\n"));
         std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 

@@ -1,4 +1,43 @@
 //! Biotope: a home for worker ecosystems, in one process.
+//!
+//! # The house
+//!
+//! ```text
+//!   cli ── daemon ── signal          people, scripts, signals
+//!            │
+//!     http ──┤── page                producers; the status page
+//!            │
+//!          reload ── generation      a config file, resolved to versions
+//!            │            │
+//!          engine ◄──── config       the single writer: every decision is made here
+//!          │    │
+//!        job    pool ── worker       the table, pure      │  threads, and what runs on them
+//!          │    │
+//!          log ─┘                    the only thing on disk that must not be lost
+//! ```
+//!
+//! Imports go down only. `job`, `config` and `types` are pure: no disk, no clock, no thread. Only [`clock`] reads a
+//! clock, only [`log`] writes below the data directory, only [`worker`] starts processes.
+//!
+//! # The way of a job
+//!
+//! 1. `http` or an embedder's own code has [`job::intake`] parse it, and gives it to a [`engine::Handle`].
+//! 2. The engine's thread admits it (type, size, id, key), appends an `Enqueued` record to the [`log`]'s frame, and
+//!    applies the same event to the [`job::table`]. One commit writes and syncs the frame; then the caller is answered.
+//! 3. The engine picks it by priority and age, records `Reserved`, and hands a [`pool::Task`] (a lease and a place in
+//!    the log, no payload) to the pool of the type's current version.
+//! 4. A pool's thread reads the payload from the log and runs a cycle of its [`worker::Worker`].
+//! 5. The outcome goes back to the engine, which checks the lease's fence and records what follows: the end together
+//!    with its follow-up jobs, another attempt, death, or a return to the queue.
+//!
+//! # What always holds
+//!
+//! - Nothing is answered as done before its record is on stable storage (`log.sync = "always"`).
+//! - The table is what the log's records say: live traffic and replay go through one [`job::table::Table::apply`].
+//! - The log from its head alone gives the state; what lives is restated before the head moves on.
+//! - A lease counts once: an outcome under an older fence changes nothing.
+//! - After a failed write or sync nothing more is acknowledged.
+//! - A version loses its work only to one that is up.
 #![warn(missing_docs)]
 
 #[cfg(feature = "daemon")]

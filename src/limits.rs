@@ -68,8 +68,6 @@ pub const CONCURRENCY_MAX: u32 = 1024;
 pub const BATCH_MAX: u32 = 1000;
 /// Most worker types in a config.
 pub const TYPES_MAX: usize = 1000;
-/// Jobs of one call that enqueues many.
-pub const PUSH_MANY_MAX: usize = 10_000;
 /// Jobs that one call of a listing returns at most.
 pub const LIST_MAX: usize = 10_000;
 /// Jobs that one call of a listing returns by default.

@@ -5,6 +5,8 @@
 
 mod job;
 mod look;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -237,18 +239,18 @@ impl Table {
 
     fn failed(&mut self, event: &Failed, error: &[u8]) -> Result<(), Illegal> {
         let change = if event.after == After::Dead { Change::Die } else { Change::Retry };
-        if let Some(job) = self.jobs.get(&event.born)
-            && let Some(of_type) = self.types.get_mut((job.type_no as usize).wrapping_sub(1))
-        {
-            of_type.totals.failed += 1;
-        }
+        let type_no = self.jobs.get(&event.born).map(|job| job.type_no);
         self.change(event.born, change, |job| {
             job.fail(event.at, event.version_no, error);
             match event.after {
                 After::Retry { ready_ms } => job.ready_ms = ready_ms,
                 After::Dead => job.since_ms = event.at,
             }
-        })
+        })?;
+        if let Some(type_no) = type_no {
+            self.type_mut(type_no)?.totals.failed += 1;
+        }
+        Ok(())
     }
 
     fn released(&mut self, event: &Released) -> Result<(), Illegal> {

@@ -1,0 +1,225 @@
+//! The table against its own records: whatever happened, a replay gives the same state, from the start or from a head.
+
+use std::fmt::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::job::event::{Enqueued, Failed, Names, Redriven, Released, Reserved, Restated, TypeNamed};
+use crate::types::{Fence, Priority};
+
+const LOG_ID: LogId = [5; 16];
+const TYPES: [&str; 2] = ["a", "b"];
+
+/// A log in memory: records as they would stand on disk.
+#[derive(Default)]
+struct Written(Vec<(Seq, u8, u8, Vec<u8>)>);
+
+/// A table whose every event goes through bytes.
+struct Life {
+    table: Table,
+    log: Written,
+    next: Seq,
+    now: UnixMs,
+}
+
+fn place(seq: Seq) -> Position {
+    Position { segment: 1, offset: u32::try_from(seq).unwrap() * 8, body: 100 }
+}
+
+fn apply(table: &mut Table, record: &(Seq, u8, u8, Vec<u8>)) -> Result<(), Illegal> {
+    let (seq, kind, version, body) = record;
+    let event = Event::decode(*kind, *version, body).unwrap();
+    table.apply(*seq, place(*seq), &event)
+}
+
+impl Life {
+    fn new() -> Self {
+        let mut life = Self { table: Table::new(LOG_ID), log: Written::default(), next: 1, now: 1_000_000 };
+        for (no, name) in (1..).zip(TYPES) {
+            life.put(&Event::TypeNamed(TypeNamed { no, name })).unwrap();
+        }
+        life
+    }
+
+    fn put(&mut self, event: &Event<'_>) -> Result<Seq, Illegal> {
+        let kind = event.kind().record_kind();
+        let mut body = Vec::new();
+        event.encode(&mut body);
+        assert!(body.len() <= event.bytes_max(), "the bound on an event's bytes holds");
+        let record = (self.next, kind.kind, kind.version, body);
+        apply(&mut self.table, &record)?;
+        self.log.0.push(record);
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+
+    fn enqueue(&mut self, type_no: u32, priority: u8, delay: u64, expires: u64, named: bool) {
+        let (id, key) = (format!("id-{}", self.next), format!("key-{}", self.next));
+        let meta = Enqueued {
+            type_no,
+            task: "task",
+            priority: Priority::new(priority).unwrap(),
+            tenant: Some("tenant"),
+            created_ms: self.now,
+            ready_ms: if delay == 0 { 0 } else { self.now + delay },
+            expires_ms: if expires == 0 { 0 } else { self.now + expires },
+            max_attempts: 3,
+            names: named.then_some(Names { id: Some(&id), key: Some(&key), digest: self.next }),
+            parent: None,
+        };
+        self.put(&Event::Enqueued(meta, b"{}")).unwrap();
+    }
+
+    /// Tries a change of one job; what is illegal must leave everything as it was.
+    fn try_change(&mut self, born: Seq, what: u8, amount: u64) {
+        let at = self.now;
+        let Some(job) = self.table.job(born) else { return };
+        let names = job.names().map(|names| (names.id.map(str::to_owned), names.key.map(str::to_owned), names.digest));
+        let names =
+            names.as_ref().map(|(id, key, digest)| Names { id: id.as_deref(), key: key.as_deref(), digest: *digest });
+        let ended = |end| {
+            let ended = Ended {
+                born,
+                end,
+                at,
+                type_no: job.type_no,
+                version_no: 1,
+                attempts: job.attempts,
+                given_back: job.given_back,
+                created_ms: job.created_ms,
+                home: job.home,
+                names: names.clone(),
+            };
+            Event::Ended(ended, b"result")
+        };
+        let fence = Fence { epoch: 1, counter: amount };
+        let event = match what % 10 {
+            0 | 1 => Event::Reserved(Reserved { born, fence, version_no: 1, at }),
+            2 => ended(End::Completed),
+            3 => {
+                let after = After::Retry { ready_ms: at + amount };
+                Event::Failed(Failed { born, at, version_no: 1, after }, b"error")
+            }
+            4 => Event::Failed(Failed { born, at, version_no: 1, after: After::Dead }, b"last error"),
+            5 => Event::Released(Released { born, at, release: Release::Interrupt }, b""),
+            6 => Event::Released(Released { born, at, release: Release::Deferral { ready_ms: at + amount } }, b""),
+            7 => Event::Redriven(Redriven { born, at }),
+            8 => ended(End::Cancelled),
+            _ => ended(End::Discarded),
+        };
+        let before = snapshot(&self.table);
+        if self.put(&event).is_err() {
+            assert_eq!(before, snapshot(&self.table));
+        }
+    }
+
+    fn live(&self) -> Vec<Seq> {
+        let states = [State::Ready, State::Delayed, State::Reserved, State::Dead];
+        (1..).zip(TYPES).flat_map(|(no, _)| self.table.jobs_in(no, &states)).collect()
+    }
+
+    /// Restates everything, as the cleaner does, and returns where a replay may begin.
+    fn restate_all(&mut self) -> usize {
+        let head = self.log.0.len();
+        for (no, name) in (1..).zip(TYPES) {
+            self.put(&Event::TypeNamed(TypeNamed { no, name })).unwrap();
+        }
+        for (no, _) in (1..).zip(TYPES) {
+            let totals = self.table.worker_type(no).unwrap().totals;
+            self.put(&Event::Totals(totals)).unwrap();
+        }
+        for born in self.live() {
+            let restated: Restated = self.table.restate(born).unwrap();
+            let body = self.enqueued_body(born);
+            self.put(&Event::Restated(restated, &body)).unwrap();
+        }
+        head
+    }
+
+    fn enqueued_body(&self, born: Seq) -> Vec<u8> {
+        self.log.0.iter().find(|(seq, ..)| *seq == born).unwrap().3.clone()
+    }
+}
+
+/// Everything that a table says of what lives, in words; without where payloads lie.
+fn snapshot(table: &Table) -> String {
+    let mut shown = String::new();
+    for (no, of_type) in table.types() {
+        let (queue, delayed) = (of_type.queue.len(), of_type.delayed);
+        let (reserved, dead) = (of_type.reserved, of_type.dead);
+        writeln!(shown, "{} {queue} {delayed} {reserved} {dead} {:?}", of_type.name, of_type.totals).unwrap();
+        for born in table.jobs_in(no, &[State::Ready, State::Delayed, State::Reserved, State::Dead]) {
+            let job = table.job(born).unwrap();
+            let (restated, names) = (table.restate(born), job.names());
+            writeln!(shown, "{restated:?} {names:?} {:?} {}", job.priority, job.max_attempts).unwrap();
+            if let Some(id) = names.and_then(|names| names.id) {
+                assert_eq!(table.ids().by_id(no, id).map(|holder| holder.born), Some(born), "a live job's id is held");
+            }
+        }
+    }
+    writeln!(shown, "{:?} {:?} {}", table.next_moment(), table.oldest_dead(), table.live_jobs()).unwrap();
+    shown
+}
+
+fn replay(records: &[(Seq, u8, u8, Vec<u8>)], now: UnixMs) -> Table {
+    let mut table = Table::new(LOG_ID);
+    for record in records {
+        apply(&mut table, record).unwrap();
+    }
+    table.ripen(now);
+    table
+}
+
+proptest! {
+    #[test]
+    fn a_replay_gives_the_same_state_from_the_start_and_from_a_head(
+        steps in prop::collection::vec((0_u8..14, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..120),
+        restate_at in any::<prop::sample::Index>(),
+    ) {
+        let mut life = Life::new();
+        let mut head = 0;
+        let restate_at = restate_at.index(steps.len());
+        for (number, (what, priority, amount, which)) in steps.into_iter().enumerate() {
+            life.now += 700;
+            life.table.ripen(life.now);
+            match what {
+                0..=2 => {
+                    let delay = if what == 1 { amount } else { 0 };
+                    let expires = if priority > 7 { amount + 1 } else { 0 };
+                    life.enqueue(1 + u32::from(what % 2), priority, delay, expires, priority % 2 == 0);
+                }
+                _ => {
+                    let live = life.live();
+                    if !live.is_empty() {
+                        life.try_change(live[which.index(live.len())], what, amount);
+                    }
+                }
+            }
+            if number == restate_at {
+                head = life.restate_all();
+            }
+        }
+        life.table.ripen(life.now);
+        let lived = snapshot(&life.table);
+        prop_assert_eq!(&lived, &snapshot(&replay(&life.log.0, life.now)));
+        prop_assert_eq!(&lived, &snapshot(&replay(&life.log.0[head..], life.now)));
+    }
+}
+
+#[test]
+fn the_end_of_a_process_gives_its_jobs_back_three_times_at_most() {
+    let mut life = Life::new();
+    life.enqueue(1, 5, 0, 0, false);
+    let born = life.live()[0];
+    for epoch in 1..=3 {
+        let fence = Fence { epoch, counter: 1 };
+        life.put(&Event::Reserved(Reserved { born, fence, version_no: 1, at: life.now })).unwrap();
+        let opened = crate::job::event::Opened { epoch: epoch + 1, at: life.now };
+        life.put(&Event::Opened(opened)).unwrap();
+        let state = life.table.job(born).unwrap().state;
+        assert_eq!(state, if epoch < 3 { State::Ready } else { State::Dead });
+    }
+    assert_eq!(life.table.died_at_opening(), [born]);
+    assert_eq!(life.table.job(born).unwrap().attempts, 0);
+}

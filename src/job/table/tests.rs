@@ -197,7 +197,9 @@ proptest! {
                 }
             }
             if number == restate_at {
+                let before = snapshot(&life.table);
                 head = life.restate_all();
+                prop_assert_eq!(before, snapshot(&life.table), "to restate changes nothing");
             }
         }
         life.table.ripen(life.now);

@@ -134,6 +134,7 @@ done"#,
     home.script("mute.sh", "while read -r line; do :; done");
     home.script("stranger.sh", "#!/no/such/interpreter");
     let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
     for (version, script, word) in
         [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "stranger.sh", "stranger.sh")]
     {

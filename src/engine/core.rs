@@ -10,7 +10,8 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::command::Command;
 use super::handle::Shared;
-use super::rollover::{PoolRun, Rollover, TypeRun};
+use super::rollover::Rollover;
+use super::versions::{PoolRun, TypeRun};
 use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
 use crate::job::event::{End, Ended, Event, Stopped};
@@ -397,6 +398,7 @@ impl Core {
             type_no: job.type_no,
             version_no: job.version_no,
             attempts: job.attempts,
+            given_back: job.given_back,
             created_ms: job.created_ms,
             home: job.home,
             names,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::core::{Core, Staged};
-use super::rollover::PoolRun;
+use super::versions::PoolRun;
 use crate::job::event::{Event, Release, Reserved};
 use crate::job::transition::State;
 use crate::log::Poisoned;
@@ -59,7 +59,7 @@ impl Core {
         self.record(&event)?;
         let Some(job) = self.table.job(born) else { return Ok(()) };
         // A job that was interrupted before, or soon after an unclean stop, could else run twice without a trace.
-        let careful = job.interrupts > 0 || job.host_deaths > 0 || self.mono < self.careful_until;
+        let careful = job.given_back.interrupts > 0 || job.given_back.host_deaths > 0 || self.mono < self.careful_until;
         let task = Task {
             lease: Lease { born, fence },
             home: job.home,

@@ -95,9 +95,9 @@ fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
     view.priority = job.priority.get();
     view.attempts = job.attempts;
     view.max_attempts = job.max_attempts;
-    view.interrupts = job.interrupts;
-    view.deferrals = job.deferrals;
-    view.host_deaths = job.host_deaths;
+    view.interrupts = job.given_back.interrupts;
+    view.deferrals = job.given_back.deferrals;
+    view.host_deaths = job.given_back.host_deaths;
     view.ready_at = (job.state == State::Delayed).then(|| moment(job.ready_ms));
     view.expires_at = (job.expires_ms != 0).then(|| moment(job.expires_ms));
     view.version = label(shared, job.version_no);
@@ -134,6 +134,9 @@ fn ended_view(shared: &Shared, event: &Ended<'_>, result: &[u8]) -> JobView {
     }
     fill_from_home(shared, &mut view, event.born, event.home);
     view.attempts = event.attempts;
+    view.interrupts = event.given_back.interrupts;
+    view.deferrals = event.given_back.deferrals;
+    view.host_deaths = event.given_back.host_deaths;
     view.ended_at = Some(moment(event.at));
     view.version = label(shared, event.version_no);
     view.result = json(result);

@@ -16,6 +16,7 @@ mod rollover;
 mod shown;
 #[cfg(test)]
 mod tests;
+mod versions;
 pub mod view;
 
 pub use handle::{Handle, JobAction};

@@ -176,11 +176,11 @@ impl Core {
         about: Option<&About>,
     ) -> Result<(), Poisoned> {
         let Some(job) = self.table.job(born) else { return Ok(()) };
-        if job.deferrals >= DEFERRALS_MAX {
+        if job.given_back.deferrals >= DEFERRALS_MAX {
             let error = format!("given back {DEFERRALS_MAX} times for a pause, the most; at last: {error}");
             return self.fail(born, &error, false, true, about);
         }
-        let pause = after.unwrap_or_else(|| self.backoff(job.type_no, u32::from(job.deferrals) + 1));
+        let pause = after.unwrap_or_else(|| self.backoff(job.type_no, u32::from(job.given_back.deferrals) + 1));
         self.release(born, Release::Deferral { ready_ms: self.now + millis(pause) }, error)
     }
 

@@ -4,82 +4,17 @@
 //! work go to it; the other one then gives back what it has not begun, finishes what it has, and leaves. A version that
 //! cannot start changes nothing. Types go each their own way; a newer config replaces what an older one had begun.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
-
-use super::command::{Command, To};
+use super::command::To;
 use super::core::Core;
+use super::versions::Role;
 use super::view::{ReloadTypeView, ReloadVerdict};
 use super::{GenerationSpec, VersionSpec};
-use crate::config::{Config, WorkerConfig};
-use crate::job::event::{Event, Generation, Release, Routed, TypeNamed, VersionAccepted, VersionRejected};
-use crate::job::transition::State;
+use crate::config::Config;
+use crate::job::event::{Event, Generation, TypeNamed, VersionAccepted};
 use crate::limits::LABEL_BYTES_MAX;
 use crate::log::Poisoned;
-use crate::pool::{Pool, PoolId, PoolSpec, Report};
 use crate::refusal::Refusal;
-use crate::types::{Label, UnixMs, WorkerType};
-use crate::worker::WorkerFactory;
-
-/// Versions that ended and are still shown, for each type.
-const PAST_SHOWN: usize = 3;
-
-/// What a pool is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// It shall take new work once it is up.
-    Starting,
-    /// It takes new work.
-    Current,
-    /// It finishes what it holds.
-    Draining,
-}
-
-/// A pool, and what the engine knows of it.
-pub(super) struct PoolRun {
-    pub(super) pool: Pool,
-    pub(super) type_no: u32,
-    pub(super) version_no: u32,
-    pub(super) label: Label,
-    pub(super) role: Role,
-    /// Workers that are up.
-    pub(super) up: u32,
-    /// Jobs handed to it and not answered yet.
-    pub(super) handed: u64,
-    /// Jobs that it may be handed.
-    pub(super) window: u64,
-    pub(super) handed_at: Duration,
-    /// Jobs of one cycle.
-    pub(super) batch: u32,
-    /// Why a worker of it could not be started when that was last tried.
-    pub(super) not_up: Option<String>,
-    /// When its jobs are cut off.
-    pub(super) drain_deadline: Option<Duration>,
-    /// Why it was never used, if it was not.
-    rejected: Option<String>,
-    spec: VersionSpec,
-}
-
-/// A version that ended.
-pub(super) struct Past {
-    pub(super) label: Label,
-    pub(super) state: &'static str,
-    pub(super) reason: Option<String>,
-}
-
-/// A worker type in this process.
-#[derive(Default)]
-pub(super) struct TypeRun {
-    /// Its settings, if the config has it.
-    pub(super) worker: Option<WorkerConfig>,
-    /// The pool that takes new work.
-    pub(super) current: Option<PoolId>,
-    /// The pool that shall take it once it is up.
-    pub(super) incoming: Option<PoolId>,
-    /// Versions that ended, the newest last.
-    pub(super) past: VecDeque<Past>,
-}
+use crate::types::{UnixMs, WorkerType};
 
 /// What goes on about configs.
 #[derive(Default)]
@@ -91,7 +26,7 @@ pub(super) struct Rollover {
     /// Whether what they began is still going on; a reload that comes meanwhile adds to it.
     open: bool,
     waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
-    pools_made: u64,
+    pub(super) pools_made: u64,
 }
 
 /// What a config asks of one type.
@@ -250,7 +185,7 @@ impl Core {
         if same { Step::Same } else { Step::Live }
     }
 
-    fn changed(
+    pub(super) fn changed(
         &mut self,
         worker_type: WorkerType,
         change: &'static str,
@@ -266,186 +201,8 @@ impl Core {
         changes.push(ReloadTypeView { worker_type, change, from, to, reason });
     }
 
-    /// Starts a version's pool, with one worker at first.
-    fn start(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
-        let Some(version) = self.table.version(version_no) else { return Ok(()) };
-        let label = version.label.clone();
-        self.rollover.pools_made += 1;
-        let id = PoolId(self.rollover.pools_made);
-        let to_engine = self.to_self.clone();
-        let report: crate::pool::Reporter =
-            Arc::new(move |report: Report| drop(to_engine.send(Command::Pool(id, report))));
-        let parts = PoolSpec {
-            worker_type: spec.worker.worker_type.as_str().into(),
-            label: label.as_str().into(),
-            factory: Arc::clone(&spec.factory) as Arc<dyn WorkerFactory>,
-            live: spec.worker.live.clone(),
-        };
-        let pool = Pool::new(parts, self.log.reader(), self.ids, Arc::clone(&self.clock), report);
-        let started = pool.and_then(|mut pool| pool.resize(1).map(|()| pool));
-        let pool = match started {
-            Ok(pool) => pool,
-            Err(error) => {
-                let reason = format!("no thread or descriptor for its pool: {error}");
-                return self.reject_version(type_no, version_no, label, reason);
-            }
-        };
-        let batch = spec.worker.live.batch;
-        let run = PoolRun {
-            pool,
-            type_no,
-            version_no,
-            label,
-            role: Role::Starting,
-            up: 0,
-            handed: 0,
-            window: 0,
-            handed_at: self.mono,
-            batch,
-            not_up: None,
-            drain_deadline: None,
-            rejected: None,
-            spec,
-        };
-        self.pools.insert(id, run);
-        self.types.entry(type_no).or_default().incoming = Some(id);
-        Ok(())
-    }
-
-    /// A worker is up: if its pool was waiting for that, the version takes over.
-    pub(super) fn pool_up(&mut self, pool: PoolId) -> Result<(), Poisoned> {
-        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        run.up += 1;
-        run.not_up = None;
-        if run.role != Role::Starting {
-            return Ok(());
-        }
-        run.role = Role::Current;
-        let (type_no, version_no) = (run.type_no, run.version_no);
-        if let Err(error) = run.pool.resize(run.spec.worker.live.concurrency) {
-            run.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
-        }
-        let of_type = self.types.entry(type_no).or_default();
-        of_type.incoming = None;
-        let old = of_type.current.replace(pool);
-        let drain_timeout = of_type.worker.as_ref().map_or(Duration::ZERO, |worker| worker.live.drain_timeout);
-        self.route(type_no, version_no)?;
-        if let Some(old) = old {
-            self.drain(old, Some(self.mono + drain_timeout))?;
-        }
-        self.settle();
-        Ok(())
-    }
-
-    fn route(&mut self, type_no: u32, version_no: u32) -> Result<(), Poisoned> {
-        if self.table.worker_type(type_no).is_some_and(|of_type| of_type.route != version_no) {
-            self.record(&Event::Routed(Routed { type_no, version_no, at: self.now }))?;
-        }
-        Ok(())
-    }
-
-    /// A worker could not be started.
-    pub(super) fn pool_not_up(&mut self, pool: PoolId, why: String, was_up: bool) -> Result<(), Poisoned> {
-        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        if was_up {
-            run.up = run.up.saturating_sub(1);
-        }
-        let first = run.not_up.replace(why.clone()).is_none();
-        let (role, type_no, version_no, label) = (run.role, run.type_no, run.version_no, run.label.clone());
-        let predecessor = self.types.get(&type_no).and_then(|of_type| of_type.current);
-        match role {
-            Role::Starting if predecessor.is_some() => {
-                run.rejected = Some(why.clone());
-                self.drain(pool, Some(self.mono))?;
-                self.reject_version(type_no, version_no, label, why)?;
-            }
-            Role::Starting => {
-                // Nothing else could serve the type: it is tried again and again, and shown.
-                if first {
-                    tracing::warn!(version = %label, why, "a worker could not be started; it will be tried again");
-                    self.tell_rejected(type_no, &label, why);
-                }
-            }
-            Role::Current if run.up == 0 => {
-                tracing::warn!(version = %label, why, "no worker can be started; its jobs wait");
-                let tasks = run.pool.take_back();
-                self.take_back(pool, tasks, Release::NotStarted)?;
-            }
-            Role::Current | Role::Draining => {}
-        }
-        self.settle();
-        Ok(())
-    }
-
-    fn reject_version(&mut self, type_no: u32, version_no: u32, label: Label, why: String) -> Result<(), Poisoned> {
-        tracing::warn!(version = %label, why, "rejected: it could not start; what ran before goes on");
-        self.record(&Event::VersionRejected(VersionRejected { no: version_no, at: self.now }, why.as_bytes()))?;
-        self.tell_rejected(type_no, &label, why);
-        // The settings that stand are those of the version that goes on.
-        let of_type = self.types.entry(type_no).or_default();
-        if let Some(run) = of_type.current.and_then(|pool| self.pools.get(&pool)) {
-            of_type.worker = Some(run.spec.worker.clone());
-        }
-        Ok(())
-    }
-
-    fn tell_rejected(&mut self, type_no: u32, label: &Label, why: String) {
-        let Some(name) = self.table.worker_type(type_no).map(|of_type| of_type.name.clone()) else { return };
-        self.changed(name, "rejected", None, Some(label.to_string()), Some(why));
-    }
-
-    /// Ends a pool: it gives back what it has not begun, and finishes the rest until `deadline`.
-    pub(super) fn drain(&mut self, pool: PoolId, deadline: Option<Duration>) -> Result<(), Poisoned> {
-        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        run.role = Role::Draining;
-        run.drain_deadline = deadline;
-        let tasks = run.pool.drain();
-        if let Some(of_type) = self.types.get_mut(&run.type_no) {
-            of_type.current = of_type.current.filter(|current| *current != pool);
-            of_type.incoming = of_type.incoming.filter(|incoming| *incoming != pool);
-        }
-        self.take_back(pool, tasks, Release::Interrupt)
-    }
-
-    pub(super) fn cut_off_late_drains(&mut self) {
-        let mono = self.mono;
-        for run in self.pools.values_mut() {
-            if run.drain_deadline.is_some_and(|at| at <= mono) {
-                run.drain_deadline = None;
-                run.pool.cut_off();
-            }
-        }
-    }
-
-    /// The last thread of a pool has ended.
-    pub(super) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
-        let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
-        run.pool.join();
-        if run.role == Role::Draining {
-            let of_type = self.types.entry(run.type_no).or_default();
-            let state = if run.rejected.is_some() { "rejected" } else { "retired" };
-            of_type.past.push_back(Past { label: run.label, state, reason: run.rejected });
-            if of_type.past.len() > PAST_SHOWN {
-                of_type.past.pop_front();
-            }
-            self.settle();
-            return Ok(());
-        }
-        // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
-        tracing::error!(version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
-        let of_type = self.types.entry(run.type_no).or_default();
-        of_type.current = of_type.current.filter(|current| *current != pool);
-        of_type.incoming = None;
-        for born in self.table.jobs_in(run.type_no, &[State::Reserved]) {
-            if self.table.job(born).is_some_and(|job| job.version_no == run.version_no) {
-                self.give_back(born)?;
-            }
-        }
-        self.start(run.type_no, run.version_no, run.spec)
-    }
-
     /// Answers those who wait for a reload, once nothing of it is left to happen.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let busy = self.pools.values().any(|run| match run.role {
             Role::Starting => run.not_up.is_none(),
             Role::Draining => true,
@@ -476,20 +233,6 @@ impl Rollover {
             "partial"
         } else {
             "ok"
-        }
-    }
-}
-
-impl PoolRun {
-    fn set_live(&mut self, live: crate::config::LiveConfig) {
-        self.batch = live.batch;
-        self.spec.worker.live = live.clone();
-        let size = live.concurrency;
-        self.pool.set_live(live);
-        if self.role == Role::Current
-            && let Err(error) = self.pool.resize(size)
-        {
-            self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
         }
     }
 }

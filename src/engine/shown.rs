@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::handle::KnownNames;
-use super::rollover::{PoolRun, Role, TypeRun};
+use super::versions::{PoolRun, Role, TypeRun};
 use super::view::{EcosystemView, GenerationView, LogView, TypeView, VersionView};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;

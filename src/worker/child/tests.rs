@@ -1,3 +1,5 @@
+//! Children that behave badly: floods, deaf ones, grandchildren that stay.
+
 use super::*;
 use crate::worker::zoo::sh;
 

@@ -1,3 +1,5 @@
+//! A process for each job: exit codes, output, follow-up jobs, environment, cutoff.
+
 use std::path::PathBuf;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A process that stays: hello, batches, wipes, and everything that breaks the protocol.
+
 use super::*;
 use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, until};
 

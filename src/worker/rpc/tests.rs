@@ -1,3 +1,5 @@
+//! The protocol without a process: lines in, answers out.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -3,19 +3,24 @@
 //! Pure: no clock, no disk, no randomness. Owns the state of every live job, types, versions and routes as recorded,
 //! and the counters. Never decides: decisions are the engine's, and reach the table as events.
 
+mod job;
+mod look;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::event::{
-    After, End, Ended, Enqueued, Event, Failed, Failure, Home, Names, Release, Released, Restated, Totals, decode_home,
+use crate::job::event::{
+    After, End, Ended, Enqueued, Event, Failed, GivenBack, Home, Release, Released, Restated, Totals, decode_home,
 };
-use super::ids::{IdIndex, IdMaker};
-use super::queue::Queue;
-use super::transition::{Change, Next, State, next};
-use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT, HOST_DEATHS_MAX};
-use crate::log::frame::RECORD_HEADER_BYTES;
+use crate::job::ids::{IdIndex, IdMaker};
+use crate::job::queue::Queue;
+use crate::job::transition::{Change, Next, State, next};
+use crate::limits::HOST_DEATHS_MAX;
 use crate::log::{LogId, Position};
-use crate::types::{Fence, Label, Priority, Seq, UnixMs, WorkerType};
+use crate::types::{Label, Seq, UnixMs, WorkerType};
+
+use job::new_job;
+pub use job::{Job, tail_of};
 
 /// Born seqs are ours and ascend: spreading their bits is all that a map needs.
 #[derive(Debug, Default, Clone, Copy)]
@@ -39,94 +44,6 @@ impl Hasher for SeqHasher {
 
 /// A map by seq.
 pub type SeqMap<V> = HashMap<Seq, V, BuildHasherDefault<SeqHasher>>;
-
-/// A live job: everything but its payload.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// Its type.
-    pub type_no: u32,
-    /// Its place in the order.
-    pub priority: Priority,
-    /// Its state.
-    pub state: State,
-    /// Failed attempts.
-    pub attempts: u16,
-    /// Attempts that it may have.
-    pub max_attempts: u16,
-    /// Times it was given back at no cost.
-    pub interrupts: u32,
-    /// Times it was given back for a pause.
-    pub deferrals: u16,
-    /// Times the process ended while it ran.
-    pub host_deaths: u8,
-    /// When it was accepted.
-    pub created_ms: UnixMs,
-    /// When it may run; 0: at once.
-    pub ready_ms: UnixMs,
-    /// From when on it is not begun any more; 0: never.
-    pub expires_ms: UnixMs,
-    /// When it died, for a dead one.
-    pub since_ms: UnixMs,
-    /// Its run, if it is reserved; its last one, if not.
-    pub fence: Fence,
-    /// The version that runs it, or ran it last; 0: none.
-    pub version_no: u32,
-    /// Where its payload lies.
-    pub home: Home,
-    /// What few jobs have.
-    extras: Option<Box<Extras>>,
-}
-
-/// What few jobs have.
-#[derive(Debug, Clone, Default)]
-struct Extras {
-    names: Option<OwnedNames>,
-    failures: Vec<Failure>,
-}
-
-#[derive(Debug, Clone)]
-struct OwnedNames {
-    id: Option<Box<str>>,
-    key: Option<Box<str>>,
-    digest: u64,
-}
-
-impl Job {
-    /// What its caller chose.
-    pub fn names(&self) -> Option<Names<'_>> {
-        let names = self.extras.as_ref()?.names.as_ref()?;
-        Some(Names { id: names.id.as_deref(), key: names.key.as_deref(), digest: names.digest })
-    }
-
-    /// Its failed attempts that are still known.
-    pub fn failures(&self) -> &[Failure] {
-        self.extras.as_ref().map_or(&[], |extras| &extras.failures)
-    }
-
-    fn bytes(&self) -> u64 {
-        u64::from(self.home.body) + RECORD_HEADER_BYTES as u64
-    }
-
-    fn fail(&mut self, at: UnixMs, version_no: u32, error: &[u8]) {
-        self.attempts = self.attempts.saturating_add(1);
-        self.version_no = version_no;
-        let failures = &mut self.extras.get_or_insert_default().failures;
-        if failures.len() == ATTEMPTS_KEPT {
-            failures.remove(0);
-        }
-        let error = tail_of(&String::from_utf8_lossy(error), ERROR_BYTES_KEPT).to_owned();
-        failures.push(Failure { attempt: self.attempts, at, version_no, error });
-    }
-}
-
-/// The last bytes of a text, at most so many, from a character's start on.
-pub fn tail_of(text: &str, bytes: usize) -> &str {
-    let mut from = text.len().saturating_sub(bytes);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text.get(from..).unwrap_or_default()
-}
 
 /// A worker type that was ever known here.
 #[derive(Debug)]
@@ -256,7 +173,7 @@ impl Table {
             Event::Redriven(event) => self.change(event.born, Change::Redrive, |job| {
                 job.ready_ms = 0;
                 if job.state == State::Dead {
-                    (job.attempts, job.deferrals, job.host_deaths) = (0, 0, 0);
+                    (job.attempts, job.given_back) = (0, GivenBack::default());
                 }
             }),
             Event::Restated(event, enqueued) => self.restated(Home::new(seq, position), event, enqueued),
@@ -337,17 +254,17 @@ impl Table {
     fn released(&mut self, event: &Released) -> Result<(), Illegal> {
         let change = if matches!(event.release, Release::Deferral { .. }) { Change::Defer } else { Change::GiveBack };
         self.change(event.born, change, |job| match event.release {
-            Release::Interrupt => job.interrupts = job.interrupts.saturating_add(1),
+            Release::Interrupt => job.given_back.interrupts = job.given_back.interrupts.saturating_add(1),
             Release::NotStarted => {}
             Release::Deferral { ready_ms } => {
-                job.deferrals = job.deferrals.saturating_add(1);
+                job.given_back.deferrals = job.given_back.deferrals.saturating_add(1);
                 job.ready_ms = ready_ms;
             }
         })
     }
 
     fn restated(&mut self, home: Home, event: &Restated, enqueued: &[u8]) -> Result<(), Illegal> {
-        let Ok((meta, _)) = decode_home(super::event::Kind::Enqueued as u8, enqueued) else {
+        let Ok((meta, _)) = decode_home(crate::job::event::Kind::Enqueued as u8, enqueued) else {
             return Err(Illegal::NoJob(event.born));
         };
         self.type_mut(meta.type_no)?;
@@ -359,16 +276,12 @@ impl Table {
         }
         let mut job = new_job(&meta, home, event.state);
         job.attempts = event.attempts;
-        job.interrupts = event.interrupts;
-        job.deferrals = event.deferrals;
-        job.host_deaths = event.host_deaths;
+        job.given_back = event.given_back;
         job.ready_ms = event.ready_ms;
         job.since_ms = event.since_ms;
         job.fence = event.fence;
         job.version_no = event.version_no;
-        if !event.failures.is_empty() {
-            job.extras.get_or_insert_default().failures = event.failures.clone();
-        }
+        job.set_failures(&event.failures);
         self.live_bytes += job.bytes();
         self.enter(event.born, &job);
         self.jobs.insert(event.born, job);
@@ -382,9 +295,9 @@ impl Table {
         reserved.sort_unstable();
         self.died_at_opening.clear();
         for born in reserved {
-            let last = self.jobs.get(&born).is_some_and(|job| job.host_deaths + 1 >= HOST_DEATHS_MAX);
+            let last = self.jobs.get(&born).is_some_and(|job| job.given_back.host_deaths + 1 >= HOST_DEATHS_MAX);
             self.change(born, if last { Change::LastHostDeath } else { Change::HostDeath }, |job| {
-                job.host_deaths += 1;
+                job.given_back.host_deaths += 1;
                 if last {
                     job.since_ms = at;
                 }
@@ -509,146 +422,5 @@ impl Table {
     /// The log begins at `first_seq` now.
     pub fn forget_below(&mut self, first_seq: Seq) {
         self.ids.forget_below(first_seq);
-    }
-}
-
-fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
-    let names = meta.names.as_ref().map(|names| OwnedNames {
-        id: names.id.map(Box::from),
-        key: names.key.map(Box::from),
-        digest: names.digest,
-    });
-    Job {
-        type_no: meta.type_no,
-        priority: meta.priority,
-        state,
-        attempts: 0,
-        max_attempts: meta.max_attempts,
-        interrupts: 0,
-        deferrals: 0,
-        host_deaths: 0,
-        created_ms: meta.created_ms,
-        ready_ms: meta.ready_ms,
-        expires_ms: meta.expires_ms,
-        since_ms: 0,
-        fence: Fence::default(),
-        version_no: 0,
-        home,
-        extras: names.map(|names| Box::new(Extras { names: Some(names), failures: Vec::new() })),
-    }
-}
-
-/// Looking at the table.
-impl Table {
-    /// A live job.
-    pub fn job(&self, born: Seq) -> Option<&Job> {
-        self.jobs.get(&born)
-    }
-
-    /// How many jobs are alive.
-    pub fn live_jobs(&self) -> u64 {
-        self.jobs.len() as u64
-    }
-
-    /// Bytes of the records that hold the live jobs' payloads.
-    pub fn live_bytes(&self) -> u64 {
-        self.live_bytes
-    }
-
-    /// The number of a type.
-    pub fn type_no(&self, name: &str) -> Option<u32> {
-        self.type_numbers.get(name).copied()
-    }
-
-    /// A type by its number.
-    pub fn worker_type(&self, no: u32) -> Option<&TypeState> {
-        self.types.get((no as usize).wrapping_sub(1))
-    }
-
-    /// All types with their numbers.
-    pub fn types(&self) -> impl Iterator<Item = (u32, &TypeState)> {
-        (1..).zip(&self.types)
-    }
-
-    /// The next ready job of a type to be served; it stays ready until an event says otherwise.
-    pub fn pick(&mut self, type_no: u32) -> Option<Seq> {
-        self.type_mut(type_no).ok()?.queue.pick()
-    }
-
-    /// A version by its number.
-    pub fn version(&self, no: u32) -> Option<&VersionRecord> {
-        self.versions.get(&no)
-    }
-
-    /// All versions, by number.
-    pub fn versions(&self) -> impl Iterator<Item = (u32, &VersionRecord)> {
-        self.versions.iter().map(|(no, version)| (*no, version))
-    }
-
-    /// The newest accepted config.
-    pub fn generation(&self) -> &GenerationRecord {
-        &self.generation
-    }
-
-    /// The index of chosen ids and keys.
-    pub fn ids(&self) -> &IdIndex {
-        &self.ids
-    }
-
-    /// The next moment at which something follows from the clock: a job ripens or expires.
-    pub fn next_moment(&self) -> Option<UnixMs> {
-        let first = |set: &BTreeSet<(UnixMs, Seq)>| set.first().map(|(at, _)| *at);
-        [first(&self.delayed), first(&self.expiring)].into_iter().flatten().min()
-    }
-
-    /// A job whose time had passed at `now`.
-    pub fn expired(&self, now: UnixMs) -> Option<Seq> {
-        self.expiring.first().filter(|(at, _)| *at <= now).map(|(_, born)| *born)
-    }
-
-    /// The dead job that died first, and when.
-    pub fn oldest_dead(&self) -> Option<(UnixMs, Seq)> {
-        self.dead.first().copied()
-    }
-
-    /// How many jobs are dead.
-    pub fn dead_jobs(&self) -> usize {
-        self.dead.len()
-    }
-
-    /// Born seqs of all jobs of a type in one of these states, ascending.
-    pub fn jobs_in(&self, type_no: u32, states: &[State]) -> Vec<Seq> {
-        let of_type = self.jobs.iter().filter(|(_, job)| job.type_no == type_no && states.contains(&job.state));
-        let mut born: Vec<Seq> = of_type.map(|(born, _)| *born).collect();
-        born.sort_unstable();
-        born
-    }
-
-    /// Whether the last process that had the log stopped in good order; true for a new log.
-    pub fn stopped_cleanly(&self) -> bool {
-        self.clean_stop
-    }
-
-    /// Jobs that died in the last opening, because the process had ended under them too often.
-    pub fn died_at_opening(&self) -> &[Seq] {
-        &self.died_at_opening
-    }
-
-    /// A live job's whole state, as an event.
-    pub fn restate(&self, born: Seq) -> Option<Restated> {
-        let job = self.jobs.get(&born)?;
-        Some(Restated {
-            born,
-            state: job.state,
-            attempts: job.attempts,
-            interrupts: job.interrupts,
-            deferrals: job.deferrals,
-            host_deaths: job.host_deaths,
-            ready_ms: job.ready_ms,
-            fence: job.fence,
-            version_no: job.version_no,
-            since_ms: job.since_ms,
-            failures: job.failures().to_vec(),
-        })
     }
 }

@@ -1,0 +1,131 @@
+//! Every state of a job, through the handle.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn a_job_is_done_and_its_result_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spec::new(dir.path()).with("echo", "v1", echo()).open();
+    let pushed = push(&handle, "echo", r#"{"n":1}"#);
+    assert_eq!(pushed.state, "ready");
+    let view = until(&handle, &pushed.id, "completed");
+    assert_eq!(view.result.as_ref().unwrap().get(), r#"{"n":1}"#);
+    assert_eq!((view.version.as_deref(), view.attempts), (Some("v1"), 0));
+    handle.stop_and_wait();
+    assert_eq!(handle.push(job("echo", "1")), Err(Refusal::Stopping));
+
+    let handle = Spec::new(dir.path()).with("echo", "v1", echo()).open();
+    assert_eq!(handle.job(&pushed.id).unwrap().result.unwrap().get(), r#"{"n":1}"#);
+    assert_eq!(of_type(&handle, "echo").completed, 1);
+    assert_eq!(ecosystem(&handle).generation.number, 1, "the same config makes no new generation");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_failing_job_is_tried_again_then_dead_then_redriven_or_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let mut settings = live();
+    settings.on_dead = Some("mourner".parse().unwrap());
+    settings.concurrency = 1;
+    let (mourner, summaries, mourned) = asked();
+    let handle = Spec::new(dir.path()).with_live("t", "v1", factory, settings).with("mourner", "v1", mourner).open();
+    let pushed = push(&handle, "t", "7");
+    for attempt in 1..=3 {
+        assert_eq!(given.recv().unwrap().attempt, attempt);
+        answer.send(fail(&format!("no {attempt}"))).unwrap();
+    }
+    let dead = until(&handle, &pushed.id, "dead");
+    assert_eq!(dead.failures.iter().map(|f| f.error.as_str()).collect::<Vec<_>>(), ["no 1", "no 2", "no 3"]);
+    let summary: serde_json::Value = serde_json::from_slice(&summaries.recv().unwrap().payload).unwrap();
+    assert_eq!((summary["id"].as_str(), summary["error"].as_str()), (Some(pushed.id.as_str()), Some("no 3")));
+    mourned.send(done()).unwrap();
+
+    assert!(matches!(act(&handle, &pushed.id, JobAction::Cancel), Err(Refusal::WrongState { state: "dead", .. })));
+    assert_eq!(act(&handle, &pushed.id, JobAction::Retry).unwrap().state, "ready");
+    assert_eq!(given.recv().unwrap().attempt, 1);
+    answer.send(Outcome::Dead { error: "never".to_owned() }).unwrap();
+    until(&handle, &pushed.id, "dead");
+    assert_eq!(act(&handle, &pushed.id, JobAction::Discard).unwrap().state, "discarded");
+    assert_eq!(handle.job(&pushed.id).unwrap().state, "discarded");
+    assert!(matches!(act(&handle, &pushed.id, JobAction::Retry), Err(Refusal::WrongState { .. })));
+    let view = of_type(&handle, "t");
+    assert_eq!((view.failed, view.discarded, view.dead), (4, 1, 0));
+    mourned.send(done()).unwrap();
+    handle.stop_and_wait();
+}
+
+#[test]
+fn ids_and_keys_that_callers_choose_are_held_across_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |payload: &str, id: &str, key: &str| {
+        let mut job = job("echo", payload);
+        job.id = Some(id.parse().unwrap());
+        job.idempotency_key = Some(key.parse().unwrap());
+        job
+    };
+    for life in 0..3 {
+        let handle = Spec::new(dir.path()).with("echo", "v1", echo()).with("other", "v1", echo()).open();
+        let pushed = handle.push(named("1", "order-1", "k1")).unwrap();
+        assert_eq!((pushed.id.as_str(), pushed.duplicate), ("order-1", life > 0));
+        until(&handle, "order-1", "completed");
+        let again = handle.push(named("1", "order-1", "k1")).unwrap();
+        assert_eq!((again.duplicate, again.state), (true, "completed"));
+        let conflict = handle.push(named("2", "order-1", "k2")).unwrap_err();
+        assert_eq!(conflict.code(), "key_conflict");
+        let mut elsewhere = named("2", "order-1", "k1");
+        elsewhere.worker_type = "other".parse().unwrap();
+        assert_eq!(handle.push(elsewhere).unwrap().duplicate, life > 0, "ids are chosen within a type");
+        handle.stop_and_wait();
+    }
+}
+
+#[test]
+fn delays_and_expiry_follow_the_wall_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = Spec::new(dir.path()).with("echo", "v1", echo()).make();
+    let (handle, clock) = open_at(spec, 1_000_000).unwrap();
+    let mut later = job("echo", "1");
+    later.start = Start::After(Duration::from_secs(3600));
+    let later = handle.push(later).unwrap();
+    let mut too_late = job("echo", "2");
+    too_late.start = Start::At(9_000_000);
+    too_late.expires_at = Some(5_000_000);
+    let too_late = handle.push(too_late).unwrap();
+    assert_eq!((later.state, too_late.state), ("delayed", "delayed"));
+    clock.0.store(1_000_000 + 3_599_999, Ordering::SeqCst);
+    assert_eq!(handle.job(&later.id).unwrap().state, "delayed");
+    clock.0.store(1_000_000 + 3_600_000, Ordering::SeqCst);
+    until(&handle, &later.id, "completed");
+    clock.0.store(5_000_000, Ordering::SeqCst);
+    until(&handle, &too_late.id, "expired");
+    assert_eq!(of_type(&handle, "echo").expired, 1);
+    handle.stop_and_wait();
+}
+
+#[test]
+fn follow_up_jobs_come_with_the_completion_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with("first", "v1", factory).with("second", "v1", echo()).open();
+    let pushed = push(&handle, "first", "1");
+    given.recv().unwrap();
+    let enqueue = vec![job("second", "2"), job("nowhere", "3")];
+    answer.send(Outcome::Done { result: None, enqueue }).unwrap();
+    assert_eq!(given.recv().unwrap().attempt, 2, "a refused follow-up fails the attempt");
+    assert_eq!(of_type(&handle, "second").enqueued, 0);
+    let mut twice = job("second", "4");
+    twice.idempotency_key = Some("once".parse().unwrap());
+    answer.send(Outcome::Done { result: None, enqueue: vec![job("second", "2"), twice.clone(), twice] }).unwrap();
+    let first = until(&handle, &pushed.id, "completed");
+    assert!(first.failures[0].error.contains("nowhere"), "{first:?}");
+    assert_eq!(of_type(&handle, "second").enqueued, 2);
+    let filter = JobFilter { worker_type: Some("second".parse().unwrap()), limit: 10, ..JobFilter::default() };
+    for job in handle.jobs(&filter).unwrap().jobs {
+        assert_eq!(job.parent.as_deref(), Some(pushed.id.as_str()));
+    }
+    handle.stop_and_wait();
+}

@@ -1,0 +1,76 @@
+//! Versions come and go, types too, and a process stops.
+
+use super::*;
+
+#[test]
+fn a_new_version_takes_over_and_the_old_one_finishes_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (v1, given, answer) = asked();
+    let mut settings = live();
+    settings.concurrency = 1;
+    let handle = Spec::new(dir.path()).with_live("t", "v1", v1, settings.clone()).open();
+    let held = push(&handle, "t", "1");
+    let waiting = push(&handle, "t", "2");
+    assert_eq!(given.recv().unwrap().id, held.id);
+
+    let (to, verdict) = crossbeam_channel::bounded(1);
+    let v2 = Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()).make();
+    handle.reload(v2, Box::new(move |answer| to.send(answer).unwrap()));
+    assert_eq!(until(&handle, &waiting.id, "completed").version.as_deref(), Some("v2"));
+    assert!(verdict.is_empty(), "v1 still holds a job");
+    assert_eq!(handle.job(&held.id).unwrap().state, "reserved");
+    answer.send(done()).unwrap();
+    let verdict = verdict.recv().unwrap().unwrap();
+    assert_eq!((verdict.verdict, verdict.generation), ("ok", 2));
+    assert_eq!(until(&handle, &held.id, "completed").version.as_deref(), Some("v1"));
+
+    let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
+    assert_eq!(verdict.verdict, "unchanged");
+    let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v3", Broken, settings));
+    assert_eq!(verdict.verdict, "partial");
+    assert_eq!(verdict.types[0].reason.as_deref(), Some("broken on purpose"));
+    let after = push(&handle, "t", "3");
+    assert_eq!(until(&handle, &after.id, "completed").version.as_deref(), Some("v2"));
+    handle.stop_and_wait();
+}
+
+#[test]
+fn types_come_and_go_and_a_backlog_is_parked_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spec::new(dir.path()).with("a", "v1", echo()).open();
+    assert_eq!(handle.push(job("b", "1")).unwrap_err().code(), "unknown_type");
+    assert_eq!(reload(&handle, Spec::new(dir.path()).with("a", "v1", echo()).with("b", "v1", echo())).verdict, "ok");
+    until(&handle, &push(&handle, "b", "1").id, "completed");
+    assert_eq!(reload(&handle, Spec::new(dir.path()).with("a", "v1", echo())).types[0].change, "removed");
+    let parked = push(&handle, "b", "2");
+    assert_eq!((parked.state, of_type(&handle, "b").parked), ("parked", 1));
+    reload(&handle, Spec::new(dir.path()).with("a", "v1", echo()).with("b", "v1", echo()));
+    until(&handle, &parked.id, "completed");
+    reload(&handle, Spec::new(dir.path()).with("a", "v1", echo()));
+    push(&handle, "b", "3");
+    assert_eq!(wait(|then| handle.purge("b", then)), Ok(1));
+    assert_eq!(of_type(&handle, "b").cancelled, 1);
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_stop_gives_back_what_runs_too_long_and_a_restart_takes_it_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let mut spec = Spec::new(dir.path()).with("t", "v1", factory).make();
+    spec.config.stop_timeout = Duration::ZERO;
+    let (handle, _) = open_at(spec, 1_000_000).unwrap();
+    let pushed = push(&handle, "t", "1");
+    let waiting: Vec<Pushed> = (0..5).map(|n| push(&handle, "t", &n.to_string())).collect();
+    given.recv().unwrap();
+    // Its worker answers "interrupted" once nobody can answer it any more, as a child that was cut off would.
+    drop(answer);
+    handle.stop_and_wait();
+    let handle = Spec::new(dir.path()).with("t", "v1", echo()).open();
+    let view = until(&handle, &pushed.id, "completed");
+    assert_eq!((view.attempts, view.host_deaths), (0, 0));
+    for waiting in waiting {
+        until(&handle, &waiting.id, "completed");
+    }
+    handle.stop_and_wait();
+}

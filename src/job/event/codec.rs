@@ -1,0 +1,178 @@
+//! Bodies as bytes, and back: every event, borrowed from the record it was read from or made of.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Ended, Enqueued, Failed, Generation, Kind, Names, Opened, Redriven, Released, Reserved, Restated, Routed, Stopped,
+    Totals, TypeNamed, VERSION, VersionAccepted, VersionRejected,
+};
+
+/// Any event, borrowed from the record it was read from or made of.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each is the value of its kind")]
+pub enum Event<'a> {
+    Enqueued(Enqueued<'a>, &'a [u8]),
+    Reserved(Reserved),
+    Ended(Ended<'a>, &'a [u8]),
+    Failed(Failed, &'a [u8]),
+    Released(Released, &'a [u8]),
+    Redriven(Redriven),
+    Restated(Restated, &'a [u8]),
+    Opened(Opened),
+    Stopped(Stopped),
+    TypeNamed(TypeNamed<'a>),
+    VersionAccepted(VersionAccepted<'a>),
+    VersionRejected(VersionRejected, &'a [u8]),
+    Generation(Generation),
+    Routed(Routed),
+    Totals(Totals),
+}
+
+/// A record that this program does not understand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// The kind is not known, or its shape.
+    #[error("kind {kind} version {version} is not known to this program; a newer biotope wrote it")]
+    Unknown {
+        /// The kind.
+        kind: u8,
+        /// The shape.
+        version: u8,
+    },
+    /// The body is not of its kind's shape.
+    #[error("the body of a record of kind {kind} does not have its shape")]
+    Shape {
+        /// The kind.
+        kind: u8,
+    },
+}
+
+impl<'a> Event<'a> {
+    /// Reads a record's body.
+    ///
+    /// # Errors
+    /// See [`BadRecord`].
+    pub fn decode(kind: u8, version: u8, body: &'a [u8]) -> Result<Self, BadRecord> {
+        if version != VERSION {
+            return Err(BadRecord::Unknown { kind, version });
+        }
+        fn take<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<(T, &'a [u8]), BadRecord> {
+            postcard::take_from_bytes(body).map_err(|_| BadRecord::Shape { kind })
+        }
+        /// A body without a tail.
+        fn whole<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<T, BadRecord> {
+            let (value, tail) = take(body, kind)?;
+            if tail.is_empty() { Ok(value) } else { Err(BadRecord::Shape { kind }) }
+        }
+        const ENQUEUED: u8 = Kind::Enqueued as u8;
+        Ok(match kind {
+            ENQUEUED => take(body, kind).map(|(meta, tail)| Self::Enqueued(meta, tail))?,
+            k if k == Kind::Reserved as u8 => Self::Reserved(whole(body, kind)?),
+            k if k == Kind::Ended as u8 => take(body, kind).map(|(meta, tail)| Self::Ended(meta, tail))?,
+            k if k == Kind::Failed as u8 => take(body, kind).map(|(meta, tail)| Self::Failed(meta, tail))?,
+            k if k == Kind::Released as u8 => take(body, kind).map(|(meta, tail)| Self::Released(meta, tail))?,
+            k if k == Kind::Redriven as u8 => Self::Redriven(whole(body, kind)?),
+            k if k == Kind::Restated as u8 => take(body, kind).map(|(meta, tail)| Self::Restated(meta, tail))?,
+            k if k == Kind::Opened as u8 => Self::Opened(whole(body, kind)?),
+            k if k == Kind::Stopped as u8 => Self::Stopped(whole(body, kind)?),
+            k if k == Kind::TypeNamed as u8 => Self::TypeNamed(whole(body, kind)?),
+            k if k == Kind::VersionAccepted as u8 => Self::VersionAccepted(whole(body, kind)?),
+            k if k == Kind::VersionRejected as u8 => {
+                take(body, kind).map(|(meta, tail)| Self::VersionRejected(meta, tail))?
+            }
+            k if k == Kind::Generation as u8 => Self::Generation(whole(body, kind)?),
+            k if k == Kind::Routed as u8 => Self::Routed(whole(body, kind)?),
+            k if k == Kind::Totals as u8 => Self::Totals(whole(body, kind)?),
+            _ => return Err(BadRecord::Unknown { kind, version }),
+        })
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Enqueued(..) => Kind::Enqueued,
+            Self::Reserved(_) => Kind::Reserved,
+            Self::Ended(..) => Kind::Ended,
+            Self::Failed(..) => Kind::Failed,
+            Self::Released(..) => Kind::Released,
+            Self::Redriven(_) => Kind::Redriven,
+            Self::Restated(..) => Kind::Restated,
+            Self::Opened(_) => Kind::Opened,
+            Self::Stopped(_) => Kind::Stopped,
+            Self::TypeNamed(_) => Kind::TypeNamed,
+            Self::VersionAccepted(_) => Kind::VersionAccepted,
+            Self::VersionRejected(..) => Kind::VersionRejected,
+            Self::Generation(_) => Kind::Generation,
+            Self::Routed(_) => Kind::Routed,
+            Self::Totals(_) => Kind::Totals,
+        }
+    }
+
+    /// Appends the body to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Enqueued(meta, tail) => put(out, meta, tail),
+            Self::Reserved(meta) => put(out, meta, &[]),
+            Self::Ended(meta, tail) => put(out, meta, tail),
+            Self::Failed(meta, tail) => put(out, meta, tail),
+            Self::Released(meta, tail) => put(out, meta, tail),
+            Self::Redriven(meta) => put(out, meta, &[]),
+            Self::Restated(meta, tail) => put(out, meta, tail),
+            Self::Opened(meta) => put(out, meta, &[]),
+            Self::Stopped(meta) => put(out, meta, &[]),
+            Self::TypeNamed(meta) => put(out, meta, &[]),
+            Self::VersionAccepted(meta) => put(out, meta, &[]),
+            Self::VersionRejected(meta, tail) => put(out, meta, tail),
+            Self::Generation(meta) => put(out, meta, &[]),
+            Self::Routed(meta) => put(out, meta, &[]),
+            Self::Totals(meta) => put(out, meta, &[]),
+        }
+    }
+
+    /// An upper bound on the bytes that [`Event::encode`] appends.
+    pub fn bytes_max(&self) -> usize {
+        /// Numbers and lengths of the largest shape.
+        const FIXED: usize = 160;
+        let names = |names: &Option<Names<'_>>| {
+            names.as_ref().map_or(0, |n| n.id.map_or(0, str::len) + n.key.map_or(0, str::len) + 16)
+        };
+        FIXED
+            + match self {
+                Self::Enqueued(meta, tail) => {
+                    meta.task.len()
+                        + meta.tenant.map_or(0, str::len)
+                        + meta.parent.map_or(0, str::len)
+                        + names(&meta.names)
+                        + tail.len()
+                }
+                Self::Ended(meta, tail) => names(&meta.names) + tail.len(),
+                Self::Failed(_, tail) | Self::Released(_, tail) | Self::VersionRejected(_, tail) => tail.len(),
+                Self::Restated(meta, tail) => {
+                    meta.failures.iter().map(|failure| failure.error.len() + 32).sum::<usize>() + tail.len()
+                }
+                Self::TypeNamed(meta) => meta.name.len(),
+                Self::VersionAccepted(meta) => meta.label.len(),
+                Self::Generation(meta) => meta.targets.len() * 5,
+                _ => 0,
+            }
+    }
+}
+
+fn put<T: Serialize>(out: &mut Vec<u8>, meta: &T, tail: &[u8]) {
+    let taken = std::mem::take(out);
+    // Writing a plain value into memory has no way to fail.
+    *out = postcard::to_extend(meta, taken).expect("a plain value can be written into memory");
+    out.extend_from_slice(tail);
+}
+
+/// The `Enqueued` part of a home record's body, and the payload.
+///
+/// # Errors
+/// See [`BadRecord`].
+pub fn decode_home(kind: u8, body: &[u8]) -> Result<(Enqueued<'_>, &[u8]), BadRecord> {
+    match Event::decode(kind, VERSION, body)? {
+        Event::Enqueued(meta, payload) => Ok((meta, payload)),
+        Event::Restated(_, enqueued) => decode_home(Kind::Enqueued as u8, enqueued),
+        _ => Err(BadRecord::Shape { kind }),
+    }
+}

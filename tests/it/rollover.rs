@@ -134,6 +134,7 @@ done"#,
     home.script("mute.sh", "while read -r line; do :; done");
     home.script("stranger.sh", "#!/no/such/interpreter");
     let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
     for (version, script, word) in
         [("v2", "dies.sh", "licence"), ("v3", "mute.sh", ""), ("v4", "stranger.sh", "stranger.sh")]
     {
@@ -215,7 +216,7 @@ fn live_settings_apply_without_a_new_version() {
     home.script("w.sh", "exit 1");
     let biotope = home.start();
     let pool = || biotope.of_type("w")["versions"].clone();
-    assert_eq!(pool()[0]["pool_size"], 2);
+    until("the first pool", SOON, || if pool()[0]["pool_size"] == 2 { Ok(()) } else { Err(pool().to_string()) });
     home.configure(&(table("v1", "w.sh").replace("concurrency = 2", "concurrency = 5") + "max_attempts = 1\n"));
     biotope.signal(Signal::HUP);
     until("the larger pool", SOON, || if pool()[0]["pool_size"] == 5 { Ok(()) } else { Err(pool().to_string()) });

@@ -1,7 +1,7 @@
 //! The single writer: commands → events → log → replies and dispatch.
 //!
 //! Owns the table, the log's tail, and every decision: what is accepted, what follows an outcome, who gets which job,
-//! which versions live. One thread; [`handle`] is the way in, [`open`] its beginning, `core` its loop.
+//! which versions live. One thread; [`handle`] is the way in, `open` its beginning, `core` its loop.
 
 mod clean;
 mod command;

@@ -14,6 +14,7 @@ use crate::types::{Seq, UnixMs};
 
 impl Core {
     pub(super) fn push(&mut self, jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers>) -> Result<(), Poisoned> {
+        self.log.check()?;
         let refused = self.refuses_pushes();
         let mut answers = Vec::with_capacity(jobs.len());
         for job in &jobs {

@@ -129,6 +129,7 @@ impl Core {
         let Some(of_type) = self.types.get_mut(&type_no) else { return self.route(type_no, 0) };
         let Some(worker) = of_type.worker.take() else { return Ok(()) };
         let (current, incoming) = (of_type.current.take(), of_type.incoming.take());
+        of_type.next = None;
         let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
         let deadline = Some(self.mono + worker.live.drain_timeout);
         for pool in current.into_iter().chain(incoming) {
@@ -143,7 +144,9 @@ impl Core {
         let step = self.step(type_no, version_no, &spec);
         let live = spec.worker.live.clone();
         let name = spec.worker.worker_type.clone();
-        self.types.entry(type_no).or_default().worker = Some(spec.worker.clone());
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.worker = Some(spec.worker.clone());
+        of_type.next = None;
         match step {
             Step::Same => return Ok(()),
             Step::Live => {
@@ -158,9 +161,17 @@ impl Core {
             Step::Version => {}
         }
         let of_type = self.types.entry(type_no).or_default();
-        let (current, superseded) = (of_type.current, of_type.incoming.take());
-        if let Some(superseded) = superseded {
-            self.drain(superseded, Some(self.mono))?;
+        let (current, incoming) = (of_type.current, of_type.incoming);
+        if let Some((pool, run)) = incoming.and_then(|pool| Some((pool, self.pools.get(&pool)?))) {
+            if current.is_none() && run.not_up.is_none() {
+                // Nothing serves the type yet: what starts may yet be the one that goes on, should this one not start.
+                let from = Some(run.label.to_string());
+                let to = self.table.version(version_no).map(|version| version.label.to_string());
+                of_type.next = Some((version_no, spec));
+                self.changed(name, "rolled_over", from, to, None);
+                return Ok(());
+            }
+            self.drain(pool, Some(self.mono))?;
         }
         let running = current.and_then(|pool| self.pools.get_mut(&pool));
         if let Some(run) = running.filter(|run| run.version_no == version_no) {

@@ -70,6 +70,8 @@ pub(super) struct TypeRun {
     pub(super) current: Option<PoolId>,
     /// The pool that shall take it once it is up.
     pub(super) incoming: Option<PoolId>,
+    /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.
+    pub(super) next: Option<(u32, VersionSpec)>,
     /// Versions that ended, the newest last.
     pub(super) past: VecDeque<Past>,
 }
@@ -142,8 +144,17 @@ impl Core {
         if let Some(old) = old {
             self.drain(old, Some(self.mono + drain_timeout))?;
         }
+        self.start_next(type_no)?;
         self.settle();
         Ok(())
+    }
+
+    /// Starts the version that was wanted while another one was still starting.
+    fn start_next(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        match self.types.get_mut(&type_no).and_then(|of_type| of_type.next.take()) {
+            Some((version_no, spec)) => self.start(type_no, version_no, spec),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn route(&mut self, type_no: u32, version_no: u32) -> Result<(), Poisoned> {
@@ -167,6 +178,11 @@ impl Core {
                 run.rejected = Some(why.clone());
                 self.drain(pool, Some(self.mono))?;
                 self.reject_version(type_no, version_no, label, why)?;
+            }
+            Role::Starting if self.types.get(&type_no).is_some_and(|of_type| of_type.next.is_some()) => {
+                run.rejected = Some(why);
+                self.drain(pool, Some(self.mono))?;
+                self.start_next(type_no)?;
             }
             Role::Starting => {
                 // Nothing else could serve the type: it is tried again and again, and shown.

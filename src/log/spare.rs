@@ -34,6 +34,8 @@ pub(super) struct SpareMaker {
     ready: Receiver<Arc<dyn DiskFile>>,
     /// Why no segment can be made; stored by the maker's thread, loaded by the writer.
     trouble: Arc<ArcSwapOption<String>>,
+    /// Why the thread gave up; likewise.
+    broken: Arc<ArcSwapOption<String>>,
     /// Set when the thread shall leave what it makes: stored by the writer, loaded between two steps; it guards nothing.
     leave: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -46,12 +48,14 @@ impl SpareMaker {
         let (done, ready) = crossbeam_channel::bounded(2);
         let trouble = Arc::new(ArcSwapOption::empty());
         let said = Arc::clone(&trouble);
+        let broken = Arc::new(ArcSwapOption::empty());
+        let gave_up = Arc::clone(&broken);
         let leave = Arc::new(AtomicBool::new(false));
         let leaving = Arc::clone(&leave);
         let thread = std::thread::Builder::new()
             .name("segment-maker".to_owned())
-            .spawn(move || run(disk.as_ref(), &inbox, &done, &said, &leaving))?;
-        Ok(Self { orders: Some(orders), ready, trouble, leave, thread: Some(thread) })
+            .spawn(move || run(disk.as_ref(), &inbox, &done, &said, &gave_up, &leaving))?;
+        Ok(Self { orders: Some(orders), ready, trouble, broken, leave, thread: Some(thread) })
     }
 
     /// Orders the next segment.
@@ -70,6 +74,11 @@ impl SpareMaker {
     /// Whether a segment is ready.
     pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Why no segment can ever be made again.
+    pub(super) fn broken(&self) -> Option<Arc<String>> {
+        self.broken.load_full()
     }
 
     /// Why no segment can be made just now.
@@ -93,6 +102,7 @@ fn run(
     inbox: &Receiver<Order>,
     done: &Sender<Arc<dyn DiskFile>>,
     said: &ArcSwapOption<String>,
+    broken: &ArcSwapOption<String>,
     leave: &AtomicBool,
 ) {
     let mut waiting = std::collections::VecDeque::new();
@@ -112,6 +122,15 @@ fn run(
                     return;
                 }
             }
+            Err(error) if !is_want_of_space(&error) => {
+                // A disk that fails here fails anywhere: the next commit is told.
+                drop(disk.remove(&temporary(&order.header)));
+                if !leave.load(Ordering::Relaxed) {
+                    let said = format!("making a segment in {}: {error}", disk.place().display());
+                    broken.store(Some(Arc::new(said)));
+                }
+                return;
+            }
             Err(error) => {
                 // A half-made or once failed file is never used again: the next try begins with a fresh one.
                 order.recycle = None;
@@ -128,6 +147,11 @@ fn run(
             }
         }
     }
+}
+
+/// Whether an error will pass by itself, once there is space again.
+fn is_want_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 fn temporary(header: &SegmentHeader) -> String {

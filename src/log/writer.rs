@@ -366,7 +366,17 @@ impl Log {
         }
     }
 
-    fn check(&self) -> Result<(), Poisoned> {
+    /// Whether everything can still be written.
+    ///
+    /// # Errors
+    /// A write or sync failed before, of the log itself or of the segment that is made ahead.
+    pub fn check(&mut self) -> Result<(), Poisoned> {
+        if self.poisoned.is_none()
+            && let Some(broken) = self.maker.broken()
+        {
+            let place = self.disk.place().display().to_string();
+            self.poisoned = Some(Poisoned { what: "write or sync", place, error: broken.to_string() });
+        }
         self.poisoned.clone().map_or(Ok(()), Err)
     }
 

@@ -1,7 +1,7 @@
 //! A program as a worker, one process that stays and answers JSON-RPC lines.
 //!
 //! Owns when the process is begun and ended, and what its end means for the jobs that it holds. What may be said is
-//! [`super::rpc`]'s. Never starts a process within a cycle: a job is not to wait for that, nor to be charged for it.
+//! `rpc`'s. Never starts a process within a cycle: a job is not to wait for that, nor to be charged for it.
 //!
 //! | what happens | the jobs that are not answered yet |
 //! |---|---|

@@ -34,6 +34,57 @@ fn a_new_version_takes_over_and_the_old_one_finishes_what_it_holds() {
     handle.stop_and_wait();
 }
 
+/// A worker whose start waits for a word.
+struct Slow(Receiver<()>, Run);
+
+impl WorkerFactory for Slow {
+    fn make(&self, _: &Arc<Cutoff>) -> Box<dyn Worker> {
+        Box::new(SlowWorker(self.0.clone(), Doing(Arc::clone(&self.1))))
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        Ok(())
+    }
+}
+
+struct SlowWorker(Receiver<()>, Doing);
+
+impl Worker for SlowWorker {
+    fn start(&mut self, _: Duration) -> Result<(), StartError> {
+        self.0.recv().map_err(|_| StartError("never".to_owned()))
+    }
+
+    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+        self.1.cycle(batch, sink);
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn stop(&mut self) {}
+}
+
+#[test]
+fn a_version_that_still_starts_is_not_given_up_for_one_that_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (start, started) = crossbeam_channel::bounded(0);
+    let mut settings = live();
+    settings.concurrency = 1;
+    let handle = Spec::new(dir.path()).with_live("t", "v1", Slow(started, echo().0), settings.clone()).open();
+    let (to, verdict) = crossbeam_channel::bounded(1);
+    let v2 = Spec::new(dir.path()).with_live("t", "v2", Broken, settings.clone()).make();
+    handle.reload(v2, Box::new(move |answer| to.send(answer).unwrap()));
+    // An answer of the engine: the reload has been taken up, v1 has not started yet.
+    assert_eq!(of_type(&handle, "t").versions.len(), 1);
+    start.send(()).unwrap();
+    let verdict = verdict.recv().unwrap().unwrap();
+    assert_eq!((verdict.verdict, verdict.types[0].reason.as_deref()), ("partial", Some("broken on purpose")));
+    let pushed = push(&handle, "t", "1");
+    assert_eq!(until(&handle, &pushed.id, "completed").version.as_deref(), Some("v1"));
+    handle.stop_and_wait();
+}
+
 #[test]
 fn types_come_and_go_and_a_backlog_is_parked_meanwhile() {
     let dir = tempfile::tempdir().unwrap();

@@ -174,8 +174,14 @@ impl Child {
     /// Adds to what is written to the child's stdin, in the steps to come. Dropped if the child has closed it.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.stdin.is_some() {
+            self.outgoing.drain(..std::mem::take(&mut self.sent));
             self.outgoing.extend_from_slice(bytes);
         }
+    }
+
+    /// Bytes that wait to be written to the child's stdin.
+    pub(super) fn unsent(&self) -> usize {
+        self.outgoing.len() - self.sent
     }
 
     /// Closes the child's stdin once all is sent.
@@ -224,7 +230,10 @@ impl Child {
         if self.ended.is_some() {
             return Wake::Exited;
         }
-        self.flush();
+        // The caller may have more to send now, which whoever is at the other end may wait for.
+        if self.flush() {
+            return Wake::Progress;
+        }
         let left = deadline.map(|deadline| deadline.saturating_sub(RealClock.mono()));
         let ready = match self.wait(left, cutoff) {
             Ok(ready) => ready,
@@ -281,13 +290,17 @@ impl Child {
         }
         Ok(ready)
     }
-    /// Writes what the pipe takes.
-    fn flush(&mut self) {
+    /// Writes what the pipe takes; true if that was anything.
+    fn flush(&mut self) -> bool {
+        let mut wrote = false;
         while let (Some(stdin), Some(unsent)) = (&self.stdin, self.outgoing.get(self.sent..).filter(|b| !b.is_empty()))
         {
             match rustix::io::write(stdin, unsent) {
-                Ok(written) => self.sent += written,
-                Err(Errno::AGAIN) => return,
+                Ok(written) => {
+                    self.sent += written;
+                    wrote = true;
+                }
+                Err(Errno::AGAIN) => return wrote,
                 Err(Errno::INTR) => {}
                 // The child does not want it: its exit code or its answers tell what that means.
                 Err(_) => self.stdin = None,
@@ -298,40 +311,21 @@ impl Child {
         if self.closing {
             self.stdin = None;
         }
+        wrote
     }
 
     /// Reads from stdout once; false when nothing is there.
     fn read_stdout(&mut self) -> bool {
-        let Some(pipe) = &self.stdout else { return false };
-        let mut buffer = [0; READ_BYTES];
-        match rustix::io::read(pipe, &mut buffer) {
-            Ok(0) => self.stdout = None,
-            Ok(count) => {
-                let room = self.room.saturating_sub(self.incoming.len());
-                self.incoming.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
-                self.overflowed |= count > room;
-                return true;
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => self.stdout = None,
-        }
-        false
+        read(&mut self.stdout, |bytes| {
+            let room = self.room.saturating_sub(self.incoming.len());
+            self.incoming.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+            self.overflowed |= bytes.len() > room;
+        })
     }
 
     /// Reads from stderr once; false when nothing is there.
     fn read_stderr(&mut self) -> bool {
-        let Some(pipe) = &self.stderr else { return false };
-        let mut buffer = [0; READ_BYTES];
-        match rustix::io::read(pipe, &mut buffer) {
-            Ok(0) => self.stderr = None,
-            Ok(count) => {
-                self.tail.push(buffer.get(..count).unwrap_or_default());
-                return true;
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => self.stderr = None,
-        }
-        false
+        read(&mut self.stderr, |bytes| self.tail.push(bytes))
     }
 
     /// Ends the child: TERM to its group, KILL after `kill_after`. Reads on meanwhile, as far as there is room.
@@ -374,17 +368,25 @@ impl Child {
         self.signal(Signal::KILL);
         self.ended = Some(self.process.wait().map_or(Ended::Unknown, Ended::from));
         for _ in 0..DRAIN_READS {
-            if !self.read_stdout() {
-                break;
-            }
-        }
-        for _ in 0..DRAIN_READS {
-            if !self.read_stderr() {
+            // Both, whatever the first one gave.
+            if !(self.read_stdout() | self.read_stderr()) {
                 break;
             }
         }
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
     }
+}
+
+/// Reads from a pipe once, and gives it up at its end; false when nothing is there.
+fn read(pipe: &mut Option<impl AsFd>, take: impl FnOnce(&[u8])) -> bool {
+    let Some(open) = pipe else { return false };
+    let mut buffer = [0; READ_BYTES];
+    match rustix::io::read(open, &mut buffer) {
+        Err(Errno::AGAIN | Errno::INTR) => return false,
+        Ok(0) | Err(_) => *pipe = None,
+        Ok(count) => take(buffer.get(..count).unwrap_or_default()),
+    }
+    pipe.is_some()
 }
 
 impl Drop for Child {

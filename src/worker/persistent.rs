@@ -25,6 +25,11 @@ use crate::types::{Label, Lease, WorkerType};
 /// Between TERM and KILL for a process that never had a job, whose `kill_after` would tell.
 const KILL_AFTER_IDLE: Duration = Duration::from_secs(5);
 
+/// How long a process that has closed its stdout may take to exit before that itself is the error.
+const CLOSED_GRACE: Duration = Duration::from_millis(50);
+/// Questions that wait for the process to read them, in bytes: no more are made while there are so many.
+const ASKED_AHEAD_BYTES: usize = 64 << 10;
+
 /// Makes workers that keep a process of their own.
 #[derive(Debug, Clone)]
 pub struct PersistentFactory {
@@ -85,29 +90,39 @@ enum Stop {
 }
 
 impl Running {
-    /// The next thing that the program says, by `deadline`.
-    fn next(&mut self, deadline: Duration, cutoff: &Cutoff) -> Result<Event, Stop> {
+    /// The next thing that the program says, by `deadline`; `None` if it only took or gave some bytes.
+    fn next(&mut self, deadline: Duration, cutoff: &Cutoff) -> Result<Option<Event>, Stop> {
         let broken = |why: String| Stop::Broken { why, killed: false };
-        loop {
-            match self.session.poll(RealClock.wall_ms()) {
-                Ok(Some(event)) => return Ok(event),
-                Ok(None) => {}
-                Err(violation) => return Err(broken(violation.to_string())),
+        match self.session.poll(RealClock.wall_ms()) {
+            Ok(Some(event)) => return Ok(Some(event)),
+            Ok(None) => {}
+            Err(violation) => return Err(broken(violation.to_string())),
+        }
+        if let Some(ended) = self.child.ended() {
+            return Err(Stop::Broken { why: ended.to_string(), killed: ended.was_from_outside() });
+        }
+        let wake = self.child.step(Some(deadline), Some(cutoff));
+        self.session.handle_bytes(&self.child.take_stdout());
+        match wake {
+            // It may be about to exit: how it does says more than that it says nothing more.
+            Wake::Progress if self.child.stdout_closed() && !self.wait_for_end(deadline, cutoff) => {
+                Err(broken("closed its stdout".into()))
             }
-            if let Some(ended) = self.child.ended() {
-                return Err(Stop::Broken { why: ended.to_string(), killed: ended.was_from_outside() });
-            }
-            let wake = self.child.step(Some(deadline), Some(cutoff));
-            self.session.handle_bytes(&self.child.take_stdout());
-            match wake {
-                // It may be about to exit: how it does says more than that it says nothing more.
-                Wake::Progress if self.child.stdout_closed() && !self.wait_for_end(deadline, cutoff) => {
-                    return Err(broken("closed its stdout".into()));
-                }
-                Wake::Progress | Wake::Exited => {}
-                Wake::Cutoff => return Err(Stop::Cutoff),
-                Wake::Deadline => return Err(broken("did not answer in time".into())),
-                Wake::Failed(errno) => return Err(broken(format!("cannot be waited for ({errno})"))),
+            Wake::Progress | Wake::Exited => Ok(None),
+            Wake::Cutoff => Err(Stop::Cutoff),
+            Wake::Deadline => Err(broken("did not answer in time".into())),
+            Wake::Failed(errno) => Err(broken(format!("cannot be waited for ({errno})"))),
+        }
+    }
+
+    /// Asks for jobs, as many as shall be on their way at once.
+    fn ask(&mut self, waiting: &mut std::slice::Iter<'_, Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+        while self.child.unsent() < ASKED_AHEAD_BYTES
+            && let Some(job) = waiting.next()
+        {
+            match self.session.job(job) {
+                Ok(line) => self.child.send(&line),
+                Err(outcome) => sink(job.lease, outcome),
             }
         }
     }
@@ -125,9 +140,6 @@ impl Running {
     }
 }
 
-/// How long a process that has closed its stdout may take to exit before that itself is the error.
-const CLOSED_GRACE: Duration = Duration::from_millis(50);
-
 impl Worker for PersistentWorker {
     fn start(&mut self, timeout: Duration) -> Result<(), StartError> {
         if self.is_ready() {
@@ -143,7 +155,7 @@ impl Worker for PersistentWorker {
         let deadline = RealClock.mono().saturating_add(timeout);
         let why = loop {
             match running.next(deadline, &self.cutoff) {
-                Ok(Event::Hello) => {
+                Ok(Some(Event::Hello)) => {
                     self.running = Some(running);
                     return Ok(());
                 }
@@ -192,29 +204,33 @@ impl PersistentWorker {
     fn talk(&mut self, mut running: Running, batch: &[Assignment], sink: &mut dyn FnMut(Lease, Outcome)) {
         let timeout = batch.iter().map(|job| job.timeout).max().unwrap_or_default();
         self.kill_after = batch.iter().map(|job| job.kill_after).max().unwrap_or(KILL_AFTER_IDLE);
-        for job in batch {
-            match running.session.job(job) {
-                Ok(line) => running.child.send(&line),
-                Err(outcome) => sink(job.lease, outcome),
-            }
-        }
-        match self.listen(&mut running, timeout, sink) {
+        let mut waiting = batch.iter();
+        match self.listen(&mut running, &mut waiting, timeout, sink) {
             Ok(()) => self.running = Some(running),
-            Err(stop) => self.give_up(running, stop, sink),
+            Err(stop) => {
+                let outcome = self.give_up(running, stop, sink);
+                waiting.for_each(|job| sink(job.lease, outcome.clone()));
+            }
         }
     }
 
-    /// Hears all answers, and then that the cycle's state is dropped.
+    /// Asks for all jobs, hears all answers, and then that the cycle's state is dropped. Leaves in `waiting` what was
+    /// not asked for.
     fn listen(
         &self,
         running: &mut Running,
+        waiting: &mut std::slice::Iter<'_, Assignment>,
         timeout: Duration,
         sink: &mut dyn FnMut(Lease, Outcome),
     ) -> Result<(), Stop> {
         let mut deadline = RealClock.mono().saturating_add(timeout);
-        while running.session.open_jobs().next().is_some() {
+        loop {
+            running.ask(waiting, sink);
+            if running.session.open_jobs().next().is_none() && waiting.as_slice().is_empty() {
+                break;
+            }
             match running.next(deadline, &self.cutoff)? {
-                Event::Answer(lease, outcome) => {
+                Some(Event::Answer(lease, outcome)) => {
                     sink(lease, outcome);
                     deadline = RealClock.mono().saturating_add(timeout);
                 }
@@ -225,14 +241,14 @@ impl PersistentWorker {
         running.child.send(&wipe);
         loop {
             match running.next(deadline, &self.cutoff)? {
-                Event::Wiped => return Ok(()),
+                Some(Event::Wiped) => return Ok(()),
                 event => self.note(event),
             }
         }
     }
 
-    /// Ends a process that cannot go on, and answers for it.
-    fn give_up(&self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) {
+    /// Ends a process that cannot go on, and answers for it; returns what it answered.
+    fn give_up(&self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) -> Outcome {
         let Running { child, session } = &mut running;
         child.terminate(self.kill_after);
         let outcome = match stop {
@@ -254,6 +270,7 @@ impl PersistentWorker {
             }
         };
         session.open_jobs().for_each(|lease| sink(lease, outcome.clone()));
+        outcome
     }
 
     /// Ends the process in good order, if there is one: stdin closed, then TERM, then KILL.
@@ -272,8 +289,8 @@ impl PersistentWorker {
     }
 
     /// Passes on what a program says besides its answers.
-    fn note(&self, event: Event) {
-        if let Event::Log(text) = event {
+    fn note(&self, event: Option<Event>) {
+        if let Some(Event::Log(text)) = event {
             tracing::info!(worker_type = %self.shared.worker_type, version = %self.shared.version, "{text}");
         }
     }

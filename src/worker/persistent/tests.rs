@@ -220,10 +220,44 @@ fn stop_closes_stdin_and_insists() {
 }
 
 #[test]
-fn large_batch_does_not_deadlock_on_full_pipes() {
+fn large_batch_neither_deadlocks_on_full_pipes_nor_is_copied_at_once() {
     let mut cage = started("job() { result $1 '{\"value\":\"'$(printf %01000d 7)'\"}'; }");
-    let big = |n| Assignment { payload: vec![b'1'; 2000].into(), ..assignment(n) };
-    let got = outcomes(&mut *cage.worker, (1..=200).map(big).collect());
-    assert_eq!(got.len(), 200);
+    let big = |n| Assignment { payload: vec![b'1'; 1200].into(), ..assignment(n) };
+    let got = outcomes(&mut *cage.worker, (1..=100).map(big).collect());
+    assert_eq!(got.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
     assert!(got.iter().all(|(_, outcome)| matches!(outcome, Outcome::Done { .. })));
+}
+
+#[test]
+fn jobs_that_were_never_asked_for_get_the_outcome_of_the_unanswered_ones() {
+    let mut cage = started("job() { exit 7; }");
+    let big = |n| Assignment { payload: vec![b'1'; 10 << 10].into(), ..assignment(n) };
+    let mut got = outcomes(&mut *cage.worker, (1..=20).map(big).collect());
+    got.sort_by_key(|(n, _)| *n);
+    let fail = Outcome::Fail { error: "sh exited with code 7".into(), killed: false };
+    assert_eq!(got, (1..=20).map(|n| (n, fail.clone())).collect::<Vec<_>>());
+}
+
+#[test]
+fn bad_payload_answers_its_job_and_hinders_no_other() {
+    let mut cage = started("");
+    let bad = Assignment { payload: vec![b'{'].into(), ..assignment(1) };
+    let got = outcomes(&mut *cage.worker, vec![bad.clone(), assignment(2)]);
+    assert!(matches!(got.as_slice(), [(1, Outcome::Dead { .. }), (2, Outcome::Done { .. })]), "{got:?}");
+    assert!(matches!(outcomes(&mut *cage.worker, vec![bad]).as_slice(), [(1, Outcome::Dead { .. })]));
+    assert!(cage.worker.is_ready());
+}
+
+#[test]
+fn answer_to_a_job_that_was_not_read_to_its_end_does_not_lose_the_next() {
+    // A step that had sent the last of what waited went on to wait for the program, which waited for its second job,
+    // which was to be asked for after the step.
+    // This one answers the first job by its id as soon as it begins to come in, then skips most of it.
+    let mut cage = started(
+        r#"hello() { result hello '{"protocol":1}'; head -c 10 >/dev/null; result 1-1-1 '{}'; head -c 140000 >/dev/null; }
+        job() { case $1 in 2-1-2) result "$1" '{}' ;; esac; }"#,
+    );
+    let long = Assignment { payload: vec![b'1'; 140 << 10].into(), ..assignment(1) };
+    let got = outcomes(&mut *cage.worker, vec![long, assignment(2)]);
+    assert_eq!(got, [1, 2].map(|n| (n, Outcome::Done { result: None, enqueue: vec![] })));
 }

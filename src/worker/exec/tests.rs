@@ -120,10 +120,10 @@ fn signal_from_outside_is_told_from_a_crash() {
 
 #[test]
 fn timeout_ends_a_program_that_obeys_and_one_that_ignores_term() {
-    let want = "sh timed out after 80ms: begun";
-    assert_eq!(error(run_short("echo begun >&2; exec sleep 30")), want);
-    assert_eq!(error(run_short("trap '' TERM; echo begun >&2; while :; do sleep 30; done")), want);
-    assert_eq!(error(run_short("echo begun >&2; kill -STOP $$")), want);
+    for script in ["exec sleep 30", "trap '' TERM; while :; do sleep 30; done", "kill -STOP $$"] {
+        let got = error(run_short(script));
+        assert!(got.starts_with("sh timed out after 80ms"), "{script}: {got}");
+    }
 }
 
 #[test]

@@ -48,8 +48,12 @@ fn started(wild: &str) -> Cage {
 
 impl Cage {
     fn cycle(&mut self, jobs: impl IntoIterator<Item = u64>) -> Vec<(u64, Outcome)> {
-        let short = |n| Assignment { timeout: SHORT, kill_after: SHORT, ..assignment(n) };
-        outcomes(&mut *self.worker, jobs.into_iter().map(short).collect())
+        self.cycle_within(Duration::from_secs(20), jobs)
+    }
+
+    fn cycle_within(&mut self, timeout: Duration, jobs: impl IntoIterator<Item = u64>) -> Vec<(u64, Outcome)> {
+        let job = |n| Assignment { timeout, kill_after: SHORT, ..assignment(n) };
+        outcomes(&mut *self.worker, jobs.into_iter().map(job).collect())
     }
 
     /// The errors of a cycle that breaks the process: without the jobs answered before.
@@ -105,10 +109,12 @@ fn questions_are_lines_with_their_members_in_a_fixed_order() {
 
 #[test]
 fn start_that_fails_says_why() {
-    let start = |wild: &str| cage(wild).worker.start(Duration::from_millis(200)).unwrap_err().to_string();
-    let after = "before it said hello (`start_timeout` 200ms)";
+    let within = |timeout, wild: &str| cage(wild).worker.start(timeout).unwrap_err().to_string();
+    let start = |wild: &str| within(Duration::from_secs(10), wild);
+    let after = "before it said hello (`start_timeout` 10s)";
     assert_eq!(start("echo no luck >&2; exit 3"), format!("sh exited with code 3 {after}: no luck"));
-    assert_eq!(start("exec sleep 30"), format!("sh did not answer in time {after}"));
+    let late = "sh did not answer in time before it said hello (`start_timeout` 100ms)";
+    assert_eq!(within(SHORT, "exec sleep 30"), late);
     assert_eq!(start("hello() { result hello '{\"protocol\":2}'; }"), format!("sh speaks protocol 2, not 1 {after}"));
     assert!(start("echo booting").contains("wrote a line that is no JSON-RPC 2.0"));
     assert_eq!(start("exec >&-; sleep 30"), format!("sh closed its stdout {after}"));
@@ -159,20 +165,26 @@ fn endless_line_is_ended_within_bounded_memory() {
 #[test]
 fn hung_job_times_out_and_a_program_that_ignores_term_is_killed() {
     let mut cage = started("trap '' TERM; job() { while :; do sleep 30; done; }");
-    assert_eq!(cage.broken_cycle([1, 2]), [1, 2].map(|n| (n, "sh did not answer in time".to_owned())));
+    let late = Outcome::Fail { error: "sh did not answer in time".into(), killed: false };
+    assert_eq!(cage.cycle_within(SHORT, [1, 2]), [1, 2].map(|n| (n, late.clone())));
+    assert!(!cage.worker.is_ready());
 }
 
 #[test]
 fn each_answer_begins_the_timeout_anew() {
-    let mut cage = started("job() { sleep 0.06; result $1 '{}'; }");
-    assert!(cage.cycle([1, 2, 3]).iter().all(|(_, outcome)| matches!(outcome, Outcome::Done { .. })));
+    let mut cage = started("job() { sleep 0.1; result $1 '{}'; }");
+    assert!(
+        cage.cycle_within(Duration::from_millis(280), [1, 2, 3])
+            .iter()
+            .all(|(_, outcome)| matches!(outcome, Outcome::Done { .. }))
+    );
 }
 
 #[test]
 fn wipe_that_fails_replaces_the_process_but_harms_no_job() {
     for wild in ["wipe() { :; }", "wipe() { failure $1 '{\"code\":1,\"message\":\"no\"}'; }"] {
         let mut cage = started(wild);
-        assert_eq!(cage.cycle([1]), [(1, done("1"))]);
+        assert_eq!(cage.cycle_within(Duration::from_millis(250), [1]), [(1, done("1"))]);
         assert!(!cage.worker.is_ready());
     }
 }
@@ -204,7 +216,7 @@ fn cutoff_gives_back_what_is_open_and_takes_the_last_answers() {
 #[test]
 fn stop_closes_stdin_and_insists() {
     let mut tame = started("job() { result $1 \"{\\\"value\\\":$$}\"; }; bye() { loop; echo bye >left; exit 0; }; bye");
-    tame.cycle([1]);
+    outcomes(&mut *tame.worker, vec![assignment(1)]);
     tame.worker.stop();
     assert_eq!(std::fs::read_to_string(tame.dir.path().join("left")).unwrap(), "bye\n");
     let mut wild =

@@ -191,7 +191,18 @@ fn worker_configs(
     workers
 }
 
-/// `on_dead` must name another type of this file.
+/// Whether the chain of `on_dead` comes back to where it began.
+fn leads_back(first: &WorkerConfig, workers: &[WorkerConfig]) -> bool {
+    let next = |at: &WorkerConfig| {
+        let to = at.live.on_dead.as_ref()?;
+        workers.iter().find(|worker| worker.worker_type == *to)
+    };
+    // A chain that comes back later than this runs in a circle that does not hold `first`.
+    let mut chain = std::iter::successors(next(first), |at| next(at)).take(workers.len());
+    chain.any(|worker| worker.worker_type == first.worker_type)
+}
+
+/// `on_dead` must name another type of this file, and not in a circle.
 fn check_on_dead(gathered: &mut Gathered, workers: &[WorkerConfig], table: Option<&DeTable<'_>>) {
     let named: Vec<&str> = table.into_iter().flatten().map(|(name, _)| name.get_ref().as_ref()).collect();
     for worker in workers {
@@ -203,6 +214,9 @@ fn check_on_dead(gathered: &mut Gathered, workers: &[WorkerConfig], table: Optio
             let close = closest(to.as_str(), named.iter().copied());
             let help = close.map_or_else(|| format!("add [workers.{to}]"), |close| format!("did you mean {close:?}?"));
             (format!("`{key}` names {to:?}, which is no worker type of this file"), Some(help))
+        } else if leads_back(worker, workers) {
+            let help = "end the chain: a summary that dies has nobody left to tell".to_owned();
+            (format!("`{key}` leads back to {} itself", worker.worker_type), Some(help))
         } else {
             continue;
         };

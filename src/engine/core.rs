@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::command::Command;
 use super::handle::Shared;
 use super::rollover::Rollover;
-use super::versions::{PoolRun, TypeRun};
+use super::versions::{PoolRun, Role, TypeRun};
 use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
 use crate::job::event::{End, Ended, Event, Stopped};
@@ -417,9 +417,11 @@ impl Core {
                 let deadline = self.mono + self.config.stop_timeout;
                 self.stopping = Some(Stopping { deadline, cut_off: false, waiting: vec![to] });
                 self.shared.set_stopping();
-                let pools: Vec<PoolId> = self.pools.keys().copied().collect();
-                for pool in pools {
-                    self.drain(pool, None)?;
+                // What still starts has nothing to finish.
+                let deadline = |run: &PoolRun| (run.role == Role::Starting).then_some(self.mono);
+                let pools: Vec<_> = self.pools.iter().map(|(pool, run)| (*pool, deadline(run))).collect();
+                for (pool, deadline) in pools {
+                    self.drain(pool, deadline)?;
                 }
             }
         }

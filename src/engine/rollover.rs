@@ -147,6 +147,8 @@ impl Core {
         let of_type = self.types.entry(type_no).or_default();
         of_type.worker = Some(spec.worker.clone());
         of_type.next = None;
+        // What an older config could not start is history once there is a newer one.
+        of_type.past.retain(|past| past.state != "rejected");
         match step {
             Step::Same => return Ok(()),
             Step::Live => {

@@ -66,6 +66,12 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// See `write_at`.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// The first place at or after `offset` where anything may have been written; what lies before it reads as zeros.
+    /// `None` if nothing was.
+    ///
+    /// # Errors
+    /// See `write_at`.
+    fn next_written(&self, offset: u64) -> io::Result<Option<u64>>;
     /// Length in bytes.
     ///
     /// # Errors
@@ -164,6 +170,15 @@ impl DiskFile for RealFile {
             // A file system without fallocate takes its space when it is written.
             Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(bytes),
             other => other.map_err(io::Error::from),
+        }
+    }
+
+    fn next_written(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            // A file system that does not know: everything may have been.
+            Err(_) => Ok(Some(offset)),
         }
     }
 

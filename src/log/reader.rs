@@ -353,6 +353,9 @@ impl FrameStream {
     /// Moves to the next place, from where it stands on, that begins like a frame; `false` if there is none.
     pub(super) fn seek_magic(&mut self) -> Result<bool, ReadError> {
         loop {
+            if (self.offset - self.base) as usize >= self.buffer.len() && !self.skip_to_written()? {
+                return Ok(false);
+            }
             let Some(bytes) = self.ahead(frame::FRAME_ALIGN)? else { return Ok(false) };
             let places = bytes.chunks_exact(frame::FRAME_ALIGN);
             let all = places.len();
@@ -363,6 +366,16 @@ impl FrameStream {
                 return Ok(true);
             }
         }
+    }
+
+    /// Moves on over what was never written, without reading it; `false` if nothing more was.
+    fn skip_to_written(&mut self) -> Result<bool, ReadError> {
+        let written = self.file.next_written(u64::from(self.offset));
+        let written = written.map_err(|source| ReadError::Io { segment: self.segment, source })?;
+        let align = frame::FRAME_ALIGN as u64;
+        let at = written.and_then(|at| u32::try_from(at / align * align).ok());
+        self.offset = at.map_or(self.offset, |at| self.offset.max(at));
+        Ok(at.is_some())
     }
 
     /// At least `bytes` bytes from the next frame's place on; `None` where the file ends before.

@@ -7,10 +7,10 @@ use std::sync::{Arc, mpsc};
 
 use tokio::sync::watch;
 
-use crate::cli::{CONFIG, Failure, IO, TEMPORARY};
 use crate::clock::RealClock;
 use crate::config::units;
 use crate::engine::{Engine, GenerationSpec, Handle, Opened};
+use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
@@ -19,9 +19,6 @@ use crate::worker::native::Natives;
 
 /// Threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
-/// No address can be had because of its number, which is a matter of permission.
-const NO_PERMISSION: u8 = 77;
-const SYSTEM: u8 = 71;
 
 /// How a biotope ends.
 enum End {
@@ -65,7 +62,7 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(listener).map_err(system("serve HTTP"))?
     };
-    let serving = runtime.spawn(serve(listener, app, stopping));
+    let serving = runtime.spawn(serve(listener, app, crate::page::routes(), stopping));
     said.tell(address, &opened, clock.mono().saturating_sub(began));
 
     let end = ends.recv().unwrap_or_else(|_| End::Poisoned("the engine is gone".to_owned()));
@@ -116,7 +113,7 @@ fn listen(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener,
             Failure::new(TEMPORARY, message)
         }
         std::io::ErrorKind::PermissionDenied => {
-            Failure::new(NO_PERMISSION, format!("{address} may not be served: {error}; choose a port above 1023"))
+            Failure::new(PERMISSION, format!("{address} may not be served: {error}; choose a port above 1023"))
         }
         _ => Failure::new(SYSTEM, format!("cannot serve {address}: {error}")),
     };

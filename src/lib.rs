@@ -47,6 +47,8 @@ pub mod config;
 #[cfg(feature = "daemon")]
 mod daemon;
 pub mod engine;
+#[cfg(feature = "daemon")]
+mod exit;
 pub mod generation;
 #[cfg(feature = "daemon")]
 pub mod http;

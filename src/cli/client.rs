@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
-use super::{CONFIG, DATA, Failure, TEMPORARY, UNAVAILABLE, USAGE};
+use crate::exit::{CONFIG, DATA, Failure, SYSTEM, TEMPORARY, UNAVAILABLE, USAGE};
 use crate::worker::native::Natives;
 
 /// How long a connection may take to be made.
@@ -67,7 +67,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(url: Url) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(71, format!("no runtime for the request: {error}")))?;
+        let runtime = runtime.map_err(|error| Failure::new(SYSTEM, format!("no runtime for the request: {error}")))?;
         Ok(Self { runtime, url })
     }
 

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::exit::{CONFIG, Failure, IO, USAGE};
 use crate::worker::native::Natives;
 use client::{Client, Url};
 
@@ -124,27 +125,6 @@ enum JobsCommand {
         ids: Vec<String>,
     },
 }
-
-/// Why a command did not do what it should; printed on stderr.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: u8,
-    pub(crate) message: String,
-}
-
-impl Failure {
-    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-}
-
-pub(crate) const USAGE: u8 = 64;
-pub(crate) const DATA: u8 = 65;
-pub(crate) const UNAVAILABLE: u8 = 69;
-pub(crate) const IO: u8 = 74;
-pub(crate) const TEMPORARY: u8 = 75;
-pub(crate) const CONFIG: u8 = 78;
-pub(crate) const PARTIAL: u8 = 79;
 
 /// Runs the command that the process was started with. `natives` are workers of this program itself.
 pub fn main(natives: Natives) -> ExitCode {

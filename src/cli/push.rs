@@ -8,7 +8,8 @@ use http_body_util::{BodyExt, channel};
 use hyper::body::Incoming;
 
 use super::client::{Client, escape, refused, whole};
-use super::{DATA, Failure, IO, PushArgs, UNAVAILABLE, USAGE, print};
+use super::{PushArgs, print};
+use crate::exit::{BUG, DATA, Failure, IO, NO_INPUT, UNAVAILABLE, USAGE};
 
 /// Bytes that are read from the file at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -20,7 +21,7 @@ pub(super) fn push(client: &Client, args: &PushArgs) -> Result<(), Failure> {
     let worker_type = args.worker_type.as_deref().filter(|name| *name != "-");
     if let Some(file) = &args.file {
         let opened = std::fs::File::open(file)
-            .map_err(|error| Failure::new(66, format!("cannot read {}: {error}", file.display())))?;
+            .map_err(|error| Failure::new(NO_INPUT, format!("cannot read {}: {error}", file.display())))?;
         let size = opened.metadata().map_or(0, |metadata| metadata.len());
         return push_lines(client, worker_type, Box::new(opened), size);
     }
@@ -90,7 +91,7 @@ fn push_lines(
         match reading.await {
             Ok(Ok(())) => Ok(refused_lines),
             Ok(Err(error)) => Err(Failure::new(IO, format!("the jobs could not be read to their end: {error}"))),
-            Err(_) => Err(Failure::new(70, "a bug ended the reading of the jobs")),
+            Err(_) => Err(Failure::new(BUG, "a bug ended the reading of the jobs")),
         }
     })?;
     bar.finish_and_clear();

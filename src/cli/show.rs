@@ -7,7 +7,8 @@ use axum::http::Method;
 use serde_json::Value;
 
 use super::client::{Client, escape, whole};
-use super::{Failure, PARTIAL, UNAVAILABLE, print};
+use super::print;
+use crate::exit::{Failure, PARTIAL, UNAVAILABLE};
 
 /// A reload that is waited for may drain for as long as the config says.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(630);

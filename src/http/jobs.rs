@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::problem::Problem;
-use super::{App, BODY_TIMEOUT, answer, blocking, bulk};
+use super::{AROUND_PAYLOAD_MAX, App, BODY_TIMEOUT, answer, blocking, bulk, status_of};
 use crate::engine::JobAction;
 use crate::engine::view::JobFilter;
 use crate::job::intake::parse_job;
@@ -18,9 +18,6 @@ use crate::job::new::Pushed;
 use crate::limits::{LIST_DEFAULT, LIST_MAX};
 use crate::refusal::Refusal;
 use crate::types::WorkerType;
-
-/// Bytes that a job object may have beside its payload.
-pub(super) const AROUND_PAYLOAD_MAX: usize = 64 << 10;
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,11 +76,6 @@ async fn collect(body: Body, max: usize) -> Result<Bytes, Problem> {
         Ok(Err(error)) => Err(Problem::bad_request(format!("the body could not be read: {error}"))),
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive within a minute")),
     }
-}
-
-/// 201 for a new job, 200 for one that was there.
-pub(super) fn status_of(pushed: &Pushed) -> StatusCode {
-    if pushed.duplicate { StatusCode::OK } else { StatusCode::CREATED }
 }
 
 fn pushed_json(pushed: &Pushed) -> serde_json::Value {

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::engine::Handle;
+use crate::job::new::Pushed;
 use crate::refusal::Refusal;
 use crate::reload::Reloader;
 use problem::Problem;
@@ -51,8 +52,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
 }
 
-/// All routes, behind the guard.
-pub fn router(app: App) -> Router {
+/// All routes, those of the page among them, behind the guard.
+fn router(app: App, page: Router<App>) -> Router {
     Router::new()
         .route("/v1/jobs", post(jobs::push).get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
@@ -62,7 +63,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/reload", post(reload))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .merge(crate::page::routes())
+        .merge(page)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn(guard::guard))
@@ -70,8 +71,8 @@ pub fn router(app: App) -> Router {
 }
 
 /// Serves until `stop` says so; then lets open requests end.
-pub async fn serve(listener: TcpListener, app: App, mut stop: watch::Receiver<bool>) {
-    let service = TowerToHyperService::new(router(app));
+pub async fn serve(listener: TcpListener, app: App, page: Router<App>, mut stop: watch::Receiver<bool>) {
+    let service = TowerToHyperService::new(router(app, page));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -118,6 +119,14 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "a bug ended this request"))
+}
+
+/// Bytes that a job object may have beside its payload.
+const AROUND_PAYLOAD_MAX: usize = 64 << 10;
+
+/// 201 for a new job, 200 for one that was there.
+fn status_of(pushed: &Pushed) -> StatusCode {
+    if pushed.duplicate { StatusCode::OK } else { StatusCode::CREATED }
 }
 
 async fn ecosystem(State(app): State<App>) -> Result<Response, Problem> {

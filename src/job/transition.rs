@@ -4,8 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::End;
-
 /// The state of a live job. Parked is Ready of a type that no live version serves: it is derived, and not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
@@ -17,6 +15,19 @@ pub enum State {
     Reserved,
     /// Waits for a decision by a person.
     Dead,
+}
+
+/// How a job came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum End {
+    /// A worker did it.
+    Completed,
+    /// Somebody took it back.
+    Cancelled,
+    /// Its time had passed.
+    Expired,
+    /// It was dead, and given up.
+    Discarded,
 }
 
 /// What can happen to a live job.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::{Position, RecordKind};
 use crate::types::{Fence, Priority, Seq, UnixMs};
 
+pub use super::transition::End;
 pub use codec::{BadRecord, Event, decode_home};
 
 /// What a record's body is; the numbers stand on disk.
@@ -111,19 +112,6 @@ pub struct Reserved {
     pub version_no: u32,
     /// When.
     pub at: UnixMs,
-}
-
-/// How a job came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum End {
-    /// A worker did it.
-    Completed,
-    /// Somebody took it back.
-    Cancelled,
-    /// Its time had passed.
-    Expired,
-    /// It was dead, and given up.
-    Discarded,
 }
 
 /// How often a job was given back without a failed attempt.

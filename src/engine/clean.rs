@@ -4,34 +4,17 @@
 //! What is no job (types, versions, routes, the generation, the counters) is restated where each segment begins, so
 //! that a replay may begin with any of them.
 
-use bytes::Bytes;
 use crossbeam_channel::Sender;
 
-use super::command::Command;
+use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
 use crate::job::event::{Event, Generation, Kind, Routed, TypeNamed, VersionAccepted};
 use crate::log::{Poisoned, Reader};
-use crate::types::Seq;
 
 /// Payload bytes that the cleaner hands to the engine at once.
 const PORTION_BYTES: usize = 256 << 10;
 /// Versions of a type that stay known though nothing names them any more.
 const VERSIONS_KEPT: usize = 10;
-
-/// Records of the head segment that hold the payloads of jobs which may be alive.
-pub(super) struct Survivors {
-    segment: u32,
-    records: Vec<Survivor>,
-    /// Told when they are restated; the cleaner then goes on.
-    done: Sender<()>,
-    last: bool,
-}
-
-struct Survivor {
-    born: Seq,
-    seq: Seq,
-    enqueued: Bytes,
-}
 
 impl Core {
     /// Starts to clean the head segment, if the log is larger than it need be.

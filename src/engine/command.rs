@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+
 use super::GenerationSpec;
-use super::clean::Survivors;
-use super::handle::{JobAction, Then};
 use super::view::{EcosystemView, ReloadVerdict};
 use crate::job::event::End;
 use crate::job::new::{NewJob, Pushed};
@@ -13,6 +14,20 @@ use crate::pool::{PoolId, Report};
 use crate::refusal::Refusal;
 use crate::sync::{Answerer, Broadcast, Slot};
 use crate::types::{Seq, UnixMs};
+
+/// What can be done to one job from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobAction {
+    /// A dead job becomes Ready with all attempts again; a delayed one becomes Ready at once.
+    Retry,
+    /// A job that does not run becomes Cancelled.
+    Cancel,
+    /// A dead job becomes Discarded.
+    Discard,
+}
+
+/// A callback that takes an answer.
+pub type Then<T> = Box<dyn FnOnce(T) + Send>;
 
 /// The answers to a call that enqueues.
 pub(super) type PushAnswers = Vec<Result<Pushed, Refusal>>;
@@ -105,4 +120,22 @@ pub(super) enum LiveOrEnded {
         /// When.
         at: UnixMs,
     },
+}
+
+/// Records of the head segment that hold the payloads of jobs which may be alive.
+pub(super) struct Survivors {
+    pub(super) segment: u32,
+    pub(super) records: Vec<Survivor>,
+    /// Told when they are restated; the cleaner then goes on.
+    pub(super) done: Sender<()>,
+    /// Whether the segment ends with these.
+    pub(super) last: bool,
+}
+
+/// One such record.
+pub(super) struct Survivor {
+    pub(super) born: Seq,
+    pub(super) seq: Seq,
+    /// Body of the job's `Enqueued` record.
+    pub(super) enqueued: Bytes,
 }

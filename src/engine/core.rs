@@ -9,9 +9,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::command::Command;
-use super::handle::Shared;
-use super::rollover::Rollover;
-use super::versions::{PoolRun, Role, TypeRun};
+use super::runs::{PoolRun, Role, Rollover, TypeRun};
+use super::shared::Shared;
 use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
 use crate::job::event::{End, Ended, Event, Stopped};

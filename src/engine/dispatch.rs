@@ -1,21 +1,11 @@
 //! Handing ready jobs to pools: as many as hide the hand-off, and no more, so that order is decided late.
 
-use std::time::Duration;
-
 use super::core::{Core, Staged};
-use super::versions::PoolRun;
 use crate::job::event::{Event, Release, Reserved};
 use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, Report, Task};
 use crate::types::{Fence, Lease, Seq};
-
-/// A pool that ate its whole window within this time is given a larger one.
-const WINDOW_GROWS_BELOW: Duration = Duration::from_millis(4);
-/// A pool that took longer than this for its window is given a smaller one.
-const WINDOW_SHRINKS_ABOVE: Duration = Duration::from_millis(20);
-/// Largest window, in jobs beyond what the pool's workers hold at once.
-const WINDOW_MAX: u64 = 8192;
 
 impl Core {
     /// Fills the windows of all pools that take new work.
@@ -109,27 +99,5 @@ impl Core {
     pub(super) fn held_leases(&self) -> Vec<Seq> {
         let types: Vec<u32> = self.table.types().map(|(no, _)| no).collect();
         types.into_iter().flat_map(|no| self.table.jobs_in(no, &[State::Reserved])).collect()
-    }
-}
-
-impl PoolRun {
-    /// How many more jobs the pool may be handed now, of `ready` ones. Adapts the window to the pool's pace: it grows
-    /// while the pool is through with it before the engine comes round, and shrinks when jobs would wait in it.
-    fn take_window(&mut self, mono: Duration, ready: u64) -> u64 {
-        let base = u64::from(self.pool.size()) * u64::from(self.batch);
-        self.window = self.window.clamp(base, base + WINDOW_MAX);
-        let free = self.window.saturating_sub(self.handed);
-        // While nobody is idle, half of it at once, or all that is ready: a wake-up is dear.
-        if self.handed >= base && free < self.window.div_ceil(2).min(ready) {
-            return 0;
-        }
-        let took = mono.saturating_sub(self.handed_at);
-        if self.handed <= base && ready > free && took < WINDOW_GROWS_BELOW {
-            self.window = (self.window * 2).min(base + WINDOW_MAX);
-        } else if took > WINDOW_SHRINKS_ABOVE {
-            self.window = (self.window / 2).max(base);
-        }
-        self.handed_at = mono;
-        self.window.saturating_sub(self.handed).min(ready)
     }
 }

@@ -4,146 +4,20 @@
 //! the engine's thread when the answer is durable; the callback must not block. A callback that is dropped without a
 //! call means that the engine is gone.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
+
+pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, To};
 use super::lookup;
+use super::shared::Shared;
 use super::view::{EcosystemView, JobFilter, JobPage, JobView, ReloadVerdict};
-use crate::config::Config;
-use crate::job::ids::IdMaker;
 use crate::job::intake::IntakeLimits;
 use crate::job::new::{NewJob, Pushed};
-use crate::limits::IN_FLIGHT_BYTES_MAX;
-use crate::log::Reader;
 use crate::refusal::Refusal;
-use crate::sync::Broadcast;
-use crate::types::{Label, Seq, WorkerType};
-
-/// What can be done to one job from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobAction {
-    /// A dead job becomes Ready with all attempts again; a delayed one becomes Ready at once.
-    Retry,
-    /// A job that does not run becomes Cancelled.
-    Cancel,
-    /// A dead job becomes Discarded.
-    Discard,
-}
-
-/// A callback that takes an answer.
-pub type Then<T> = Box<dyn FnOnce(T) + Send>;
-
-/// Names by number, as readers of the log need them.
-#[derive(Debug, Default)]
-pub(super) struct KnownNames {
-    /// Types, in order of their numbers from 1.
-    pub(super) types: Vec<WorkerType>,
-    /// Labels of versions, by number.
-    pub(super) labels: HashMap<u32, Label>,
-}
-
-impl KnownNames {
-    pub(super) fn worker_type(&self, no: u32) -> Option<&WorkerType> {
-        self.types.get((no as usize).wrapping_sub(1))
-    }
-}
-
-const RUNNING: u8 = 0;
-const STOPPING: u8 = 1;
-const POISONED: u8 = 2;
-const CLOSED: u8 = 3;
-
-/// What handles and the engine share.
-pub(super) struct Shared {
-    pub(super) broadcast: Arc<Broadcast>,
-    pub(super) reader: Reader,
-    pub(super) ids: IdMaker,
-    /// Bytes of jobs that are on their way in; relaxed, a bound and no order.
-    in_flight: AtomicUsize,
-    /// Stored by the engine, loaded by everyone; it guards nothing else, so relaxed would do.
-    state: AtomicU8,
-    payload_max: AtomicUsize,
-    names: ArcSwap<KnownNames>,
-    poisoned: Mutex<PoisonWatch>,
-}
-
-#[derive(Default)]
-struct PoisonWatch {
-    reason: Option<String>,
-    watchers: Vec<Then<String>>,
-}
-
-impl Shared {
-    pub(super) fn new(reader: Reader, ids: IdMaker, config: &Config) -> Self {
-        Self {
-            broadcast: Arc::new(Broadcast::default()),
-            reader,
-            ids,
-            in_flight: AtomicUsize::new(0),
-            state: AtomicU8::new(RUNNING),
-            payload_max: AtomicUsize::new(config.log.payload_max),
-            names: ArcSwap::default(),
-            poisoned: Mutex::default(),
-        }
-    }
-
-    pub(super) fn settled(&self, bytes: usize) {
-        self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_stopping(&self) {
-        self.state.store(STOPPING, Ordering::Release);
-    }
-
-    pub(super) fn set_closed(&self) {
-        self.state.store(CLOSED, Ordering::Release);
-    }
-
-    /// The log is poisoned: everyone who watches is told.
-    pub(super) fn set_poisoned(&self, reason: &str) {
-        self.state.store(POISONED, Ordering::Release);
-        let watchers = {
-            let mut watch = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
-            watch.reason = Some(reason.to_owned());
-            std::mem::take(&mut watch.watchers)
-        };
-        for watcher in watchers {
-            watcher(reason.to_owned());
-        }
-    }
-
-    pub(super) fn set_limits(&self, config: &Config) {
-        self.payload_max.store(config.log.payload_max, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_names(&self, names: KnownNames) {
-        self.names.store(Arc::new(names));
-    }
-
-    pub(super) fn names(&self) -> Arc<KnownNames> {
-        self.names.load_full()
-    }
-
-    pub(super) fn unknown_type(&self, name: &str) -> Refusal {
-        let names = self.names();
-        let mut known: Vec<&str> = names.types.iter().map(WorkerType::as_str).collect();
-        known.sort_unstable();
-        Refusal::UnknownType { name: name.to_owned(), known: known.join(", ") }
-    }
-
-    /// Why nobody answers.
-    fn gone(&self) -> Refusal {
-        match self.state.load(Ordering::Acquire) {
-            POISONED => Refusal::Poisoned,
-            _ => Refusal::Stopping,
-        }
-    }
-}
+use crate::types::{Seq, WorkerType};
 
 /// The way into a running engine.
 #[derive(Clone)]
@@ -161,12 +35,7 @@ impl Handle {
     fn enter(&self, jobs: &[NewJob]) -> Result<usize, Refusal> {
         self.ready()?;
         let bytes: usize = jobs.iter().map(|job| job.payload.len() + size_of::<NewJob>()).sum();
-        let before = self.shared.in_flight.fetch_add(bytes, Ordering::Relaxed);
-        // One call always gets in, whatever its size.
-        if before > 0 && before + bytes > IN_FLIGHT_BYTES_MAX {
-            self.shared.settled(bytes);
-            return Err(Refusal::Busy { what: "bytes of jobs on their way in" });
-        }
+        self.shared.enter(bytes)?;
         Ok(bytes)
     }
 
@@ -245,10 +114,10 @@ impl Handle {
     /// # Errors
     /// `InvalidJob` for a cursor that is none; `UnknownType`; `Stopping` or `Poisoned` when nobody answers.
     pub fn jobs(&self, filter: &JobFilter) -> Result<JobPage, Refusal> {
-        lookup::page(self, &self.shared, filter)
+        lookup::page(&self.shared, filter, |places| self.live_at(places))
     }
 
-    pub(super) fn live_at(&self, places: Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
+    fn live_at(&self, places: Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
         self.ask(|to| Command::LiveAt { places, to }).ok_or_else(|| self.shared.gone())
     }
 
@@ -261,7 +130,7 @@ impl Handle {
 
     /// Limits that an edge checks before it parses.
     pub fn limits(&self) -> IntakeLimits {
-        IntakeLimits { payload_max: self.shared.payload_max.load(Ordering::Relaxed) }
+        IntakeLimits { payload_max: self.shared.payload_max() }
     }
 
     /// Whether jobs are accepted.
@@ -269,10 +138,7 @@ impl Handle {
     /// # Errors
     /// `Stopping` or `Poisoned`.
     pub fn ready(&self) -> Result<(), Refusal> {
-        match self.shared.state.load(Ordering::Acquire) {
-            RUNNING => Ok(()),
-            _ => Err(self.shared.gone()),
-        }
+        self.shared.ready()
     }
 
     /// Takes a config over; answers when it is settled.
@@ -300,13 +166,6 @@ impl Handle {
 
     /// Has `then` called once, with the reason, if the log is poisoned, or was.
     pub fn on_poisoned(&self, then: Then<String>) {
-        let reason = {
-            let mut watch = self.shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
-            match watch.reason.clone() {
-                Some(reason) => reason,
-                None => return watch.watchers.push(then),
-            }
-        };
-        then(reason);
+        self.shared.on_poisoned(then);
     }
 }

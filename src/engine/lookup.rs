@@ -3,9 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::command::{LiveJob, LiveOrEnded};
-use super::handle::{Handle, Shared};
-use super::push::{end_word, moment, state_word};
+use super::shared::Shared;
 use super::view::{FailureView, JobFilter, JobPage, JobView};
+use super::words::{end_word, moment, state_word};
 use crate::job::event::{After, Ended, Enqueued, Event, Failure, Home, Kind, decode_home};
 use crate::job::transition::State;
 use crate::limits::{ATTEMPTS_KEPT, LIST_RECORDS_MAX};
@@ -199,8 +199,12 @@ enum Candidate {
     },
 }
 
-/// See [`Handle::jobs`].
-pub(super) fn page(handle: &Handle, shared: &Shared, filter: &JobFilter) -> Result<JobPage, Refusal> {
+/// A page of a listing; `live_at` asks the engine which of these jobs live, with their payload in the record beside.
+pub(super) fn page(
+    shared: &Shared,
+    filter: &JobFilter,
+    live_at: impl Fn(Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal>,
+) -> Result<JobPage, Refusal> {
     let names = shared.names();
     if let Some(wanted) = &filter.worker_type
         && !names.types.contains(wanted)
@@ -230,7 +234,7 @@ pub(super) fn page(handle: &Handle, shared: &Shared, filter: &JobFilter) -> Resu
             Candidate::Ended(_) => None,
         });
         let places: Vec<_> = places.collect();
-        let mut live = if places.is_empty() { Vec::new() } else { handle.live_at(places)? }.into_iter();
+        let mut live = if places.is_empty() { Vec::new() } else { live_at(places)? }.into_iter();
         for (seq, candidate) in found {
             let view = match candidate {
                 Candidate::Ended(view) => Some(*view),

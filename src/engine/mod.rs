@@ -13,11 +13,14 @@ mod open;
 mod outcome;
 mod push;
 mod rollover;
+mod runs;
+mod shared;
 mod shown;
 #[cfg(test)]
 mod tests;
 mod versions;
 pub mod view;
+mod words;
 
 pub use handle::{Handle, JobAction};
 pub use open::{Engine, OpenError, Opened};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::GenerationSpec;
 use super::core::{Core, CoreParts};
-use super::handle::{Handle, Shared};
+use super::handle::Handle;
+use super::shared::Shared;
 use crate::clock::Clock;
 use crate::job::event::{self, Event, decode_home};
 use crate::job::ids::IdMaker;

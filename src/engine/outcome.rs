@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::core::Core;
-use super::push::{Admitted, moment};
+use super::push::Admitted;
+use super::words::moment;
 use crate::config::Backoff;
 use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;

@@ -1,8 +1,8 @@
 //! Deciding about jobs that somebody enqueues, and about what somebody wants done to one.
 
-use super::command::{Known, LiveJob, LiveOrEnded, PushAnswers, To};
+use super::command::{JobAction, Known, LiveJob, LiveOrEnded, PushAnswers, To};
 use super::core::Core;
-use super::handle::JobAction;
+use super::words::{end_word, state_word};
 use crate::job::event::{End, Enqueued, Event, Names, Redriven};
 use crate::job::ids::Holder;
 use crate::job::new::{NewJob, Pushed, Start};
@@ -10,7 +10,7 @@ use crate::job::transition::State;
 use crate::limits::MAX_ATTEMPTS_DEFAULT;
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
-use crate::types::{Seq, UnixMs};
+use crate::types::Seq;
 
 impl Core {
     pub(super) fn push(&mut self, jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers>) -> Result<(), Poisoned> {
@@ -273,37 +273,10 @@ pub(super) enum Admitted {
     Known(Pushed),
 }
 
-/// A live job's state on the wire.
-pub(super) fn state_word(state: State, parked: bool) -> &'static str {
-    match state {
-        State::Ready if parked => "parked",
-        State::Ready => "ready",
-        State::Delayed => "delayed",
-        State::Reserved => "reserved",
-        State::Dead => "dead",
-    }
-}
-
-/// A finished job's state on the wire.
-pub(super) fn end_word(end: End) -> &'static str {
-    match end {
-        End::Completed => "completed",
-        End::Cancelled => "cancelled",
-        End::Expired => "expired",
-        End::Discarded => "discarded",
-    }
-}
-
 fn remedy(action: JobAction) -> &'static str {
     match action {
         JobAction::Retry => "only a dead or a delayed job can be retried",
         JobAction::Cancel => "only a job that waits can be cancelled; discard a dead one",
         JobAction::Discard => "only a dead job can be discarded; cancel one that waits",
     }
-}
-
-/// A moment as people and programs read it: RFC 3339, UTC, milliseconds.
-pub(super) fn moment(at: UnixMs) -> String {
-    let at = i64::try_from(at).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-    at.map_or_else(String::new, |at| format!("{at:.3}"))
 }

@@ -6,7 +6,7 @@
 
 use super::command::To;
 use super::core::Core;
-use super::versions::Role;
+use super::runs::Role;
 use super::view::{ReloadTypeView, ReloadVerdict};
 use super::{GenerationSpec, VersionSpec};
 use crate::config::Config;
@@ -14,20 +14,7 @@ use crate::job::event::{Event, Generation, TypeNamed, VersionAccepted};
 use crate::limits::LABEL_BYTES_MAX;
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
-use crate::types::{UnixMs, WorkerType};
-
-/// What goes on about configs.
-#[derive(Default)]
-pub(super) struct Rollover {
-    /// Why the newest config was not accepted, and when.
-    pub(super) last_error: Option<(String, UnixMs)>,
-    /// What the last accepted config changes, type by type.
-    changes: Vec<ReloadTypeView>,
-    /// Whether what they began is still going on; a reload that comes meanwhile adds to it.
-    open: bool,
-    waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
-    pub(super) pools_made: u64,
-}
+use crate::types::WorkerType;
 
 /// What a config asks of one type.
 enum Step {
@@ -233,19 +220,6 @@ impl Core {
         for to in std::mem::take(&mut self.rollover.waiting) {
             let verdict = verdict.clone();
             self.reply(move |durable| to.give(if durable { Ok(verdict) } else { Err(Refusal::Poisoned) }));
-        }
-    }
-}
-
-impl Rollover {
-    /// What became of the newest config.
-    pub(super) fn verdict(&self) -> &'static str {
-        if self.changes.is_empty() {
-            "unchanged"
-        } else if self.changes.iter().any(|change| change.change == "rejected") {
-            "partial"
-        } else {
-            "ok"
         }
     }
 }

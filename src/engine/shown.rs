@@ -1,8 +1,8 @@
 //! What the engine shows of itself: built on its own thread, given out once it is durable.
 
 use super::core::Core;
-use super::handle::KnownNames;
-use super::versions::{PoolRun, Role, TypeRun};
+use super::runs::{PoolRun, Role, TypeRun};
+use super::shared::KnownNames;
 use super::view::{EcosystemView, GenerationView, LogView, TypeView, VersionView};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;

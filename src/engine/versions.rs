@@ -1,13 +1,12 @@
 //! The life of a version in this process: its pool starts, takes over, drains and ends.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::VersionSpec;
 use super::command::Command;
 use super::core::Core;
-use crate::config::{LiveConfig, WorkerConfig};
+use super::runs::{Past, PoolRun, Role};
 use crate::job::event::{Event, Release, Routed, VersionRejected};
 use crate::job::transition::State;
 use crate::log::Poisoned;
@@ -17,64 +16,6 @@ use crate::worker::WorkerFactory;
 
 /// Versions that ended and are still shown, for each type.
 const PAST_SHOWN: usize = 3;
-
-/// What a pool is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// It shall take new work once it is up.
-    Starting,
-    /// It takes new work.
-    Current,
-    /// It finishes what it holds.
-    Draining,
-}
-
-/// A pool, and what the engine knows of it.
-pub(super) struct PoolRun {
-    pub(super) pool: Pool,
-    pub(super) type_no: u32,
-    pub(super) version_no: u32,
-    pub(super) label: Label,
-    pub(super) role: Role,
-    /// Workers that are up.
-    pub(super) up: u32,
-    /// Jobs handed to it and not answered yet.
-    pub(super) handed: u64,
-    /// Jobs that it may be handed.
-    pub(super) window: u64,
-    pub(super) handed_at: Duration,
-    /// Jobs of one cycle.
-    pub(super) batch: u32,
-    /// Why a worker of it could not be started when that was last tried.
-    pub(super) not_up: Option<String>,
-    /// When its jobs are cut off.
-    pub(super) drain_deadline: Option<Duration>,
-    /// Why it was never used, if it was not.
-    rejected: Option<String>,
-    spec: VersionSpec,
-}
-
-/// A version that ended.
-pub(super) struct Past {
-    pub(super) label: Label,
-    pub(super) state: &'static str,
-    pub(super) reason: Option<String>,
-}
-
-/// A worker type in this process.
-#[derive(Default)]
-pub(super) struct TypeRun {
-    /// Its settings, if the config has it.
-    pub(super) worker: Option<WorkerConfig>,
-    /// The pool that takes new work.
-    pub(super) current: Option<PoolId>,
-    /// The pool that shall take it once it is up.
-    pub(super) incoming: Option<PoolId>,
-    /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.
-    pub(super) next: Option<(u32, VersionSpec)>,
-    /// Versions that ended, the newest last.
-    pub(super) past: VecDeque<Past>,
-}
 
 impl Core {
     /// Starts a version's pool, with one worker at first.
@@ -267,19 +208,5 @@ impl Core {
             }
         }
         self.start(run.type_no, run.version_no, run.spec)
-    }
-}
-
-impl PoolRun {
-    pub(super) fn set_live(&mut self, live: LiveConfig) {
-        self.batch = live.batch;
-        self.spec.worker.live = live.clone();
-        let size = live.concurrency;
-        self.pool.set_live(live);
-        if self.role == Role::Current
-            && let Err(error) = self.pool.resize(size)
-        {
-            self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
-        }
     }
 }

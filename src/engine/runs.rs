@@ -1,0 +1,137 @@
+//! What runs in this process: pools, types, and what goes on about configs; values, and their arithmetic.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::VersionSpec;
+use super::command::To;
+use super::view::{ReloadTypeView, ReloadVerdict};
+use crate::config::{LiveConfig, WorkerConfig};
+use crate::pool::{Pool, PoolId};
+use crate::refusal::Refusal;
+use crate::types::{Label, UnixMs};
+
+/// A pool that ate its whole window within this time is given a larger one.
+const WINDOW_GROWS_BELOW: Duration = Duration::from_millis(4);
+/// A pool that took longer than this for its window is given a smaller one.
+const WINDOW_SHRINKS_ABOVE: Duration = Duration::from_millis(20);
+/// Largest window, in jobs beyond what the pool's workers hold at once.
+const WINDOW_MAX: u64 = 8192;
+
+/// What a pool is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It shall take new work once it is up.
+    Starting,
+    /// It takes new work.
+    Current,
+    /// It finishes what it holds.
+    Draining,
+}
+
+/// A pool, and what the engine knows of it.
+pub(super) struct PoolRun {
+    pub(super) pool: Pool,
+    pub(super) type_no: u32,
+    pub(super) version_no: u32,
+    pub(super) label: Label,
+    pub(super) role: Role,
+    /// Workers that are up.
+    pub(super) up: u32,
+    /// Jobs handed to it and not answered yet.
+    pub(super) handed: u64,
+    /// Jobs that it may be handed.
+    pub(super) window: u64,
+    pub(super) handed_at: Duration,
+    /// Jobs of one cycle.
+    pub(super) batch: u32,
+    /// Why a worker of it could not be started when that was last tried.
+    pub(super) not_up: Option<String>,
+    /// When its jobs are cut off.
+    pub(super) drain_deadline: Option<Duration>,
+    /// Why it was never used, if it was not.
+    pub(super) rejected: Option<String>,
+    pub(super) spec: VersionSpec,
+}
+
+/// A version that ended.
+pub(super) struct Past {
+    pub(super) label: Label,
+    pub(super) state: &'static str,
+    pub(super) reason: Option<String>,
+}
+
+/// A worker type in this process.
+#[derive(Default)]
+pub(super) struct TypeRun {
+    /// Its settings, if the config has it.
+    pub(super) worker: Option<WorkerConfig>,
+    /// The pool that takes new work.
+    pub(super) current: Option<PoolId>,
+    /// The pool that shall take it once it is up.
+    pub(super) incoming: Option<PoolId>,
+    /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.
+    pub(super) next: Option<(u32, VersionSpec)>,
+    /// Versions that ended, the newest last.
+    pub(super) past: VecDeque<Past>,
+}
+
+/// What goes on about configs.
+#[derive(Default)]
+pub(super) struct Rollover {
+    /// Why the newest config was not accepted, and when.
+    pub(super) last_error: Option<(String, UnixMs)>,
+    /// What the last accepted config changes, type by type.
+    pub(super) changes: Vec<ReloadTypeView>,
+    /// Whether what they began is still going on; a reload that comes meanwhile adds to it.
+    pub(super) open: bool,
+    pub(super) waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
+    pub(super) pools_made: u64,
+}
+
+impl PoolRun {
+    pub(super) fn set_live(&mut self, live: LiveConfig) {
+        self.batch = live.batch;
+        self.spec.worker.live = live.clone();
+        let size = live.concurrency;
+        self.pool.set_live(live);
+        if self.role == Role::Current
+            && let Err(error) = self.pool.resize(size)
+        {
+            self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
+        }
+    }
+
+    /// How many more jobs the pool may be handed now, of `ready` ones. Adapts the window to the pool's pace: it grows
+    /// while the pool is through with it before the engine comes round, and shrinks when jobs would wait in it.
+    pub(super) fn take_window(&mut self, mono: Duration, ready: u64) -> u64 {
+        let base = u64::from(self.pool.size()) * u64::from(self.batch);
+        self.window = self.window.clamp(base, base + WINDOW_MAX);
+        let free = self.window.saturating_sub(self.handed);
+        // While nobody is idle, half of it at once, or all that is ready: a wake-up is dear.
+        if self.handed >= base && free < self.window.div_ceil(2).min(ready) {
+            return 0;
+        }
+        let took = mono.saturating_sub(self.handed_at);
+        if self.handed <= base && ready > free && took < WINDOW_GROWS_BELOW {
+            self.window = (self.window * 2).min(base + WINDOW_MAX);
+        } else if took > WINDOW_SHRINKS_ABOVE {
+            self.window = (self.window / 2).max(base);
+        }
+        self.handed_at = mono;
+        self.window.saturating_sub(self.handed).min(ready)
+    }
+}
+
+impl Rollover {
+    /// What became of the newest config.
+    pub(super) fn verdict(&self) -> &'static str {
+        if self.changes.is_empty() {
+            "unchanged"
+        } else if self.changes.iter().any(|change| change.change == "rejected") {
+            "partial"
+        } else {
+            "ok"
+        }
+    }
+}

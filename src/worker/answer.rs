@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Outcome;
 use super::followups::place;
 use super::launch::OutputLimits;
 use super::output::{compact, error_text, front, within};
-use super::rpc::present;
 use crate::job::intake::{IntakeLimits, parse_job};
 use crate::job::new::NewJob;
 use crate::limits::{DELAY_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX};
@@ -108,4 +107,9 @@ pub(super) fn error_message(error: &RawValue) -> String {
         Ok(error) => error_text(&error.message, ""),
         Err(why) => error_text(&format!("bad `error` ({why})"), front(error.get(), ERROR_BYTES_MAX / 2)),
     }
+}
+
+/// Tells a member that is null from one that is not there.
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(deserializer).map(Some)
 }

@@ -14,10 +14,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::answer::{answer_to_job, error_message};
+use super::answer::{answer_to_job, error_message, present};
 use super::launch::OutputLimits;
 use super::output::front;
 use super::{Assignment, Outcome};
@@ -137,11 +137,6 @@ struct Message<'a> {
     result: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     error: Option<&'a RawValue>,
-}
-
-/// Tells a member that is null from one that is not there.
-pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&'a RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Session {

@@ -14,41 +14,14 @@ use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPo
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
-use biotope::types::Lease;
-use biotope::worker::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
+use biotope::worker::native::Natives;
+use biotope::worker::{Assignment, Outcome};
 
 const JOBS: usize = 500_000;
 const AT_A_TIME: usize = 1_000;
 const ROUNDS: usize = 5;
 const PRODUCERS: usize = 64;
 const PUSHES_EACH: usize = 3_000;
-
-struct Ack;
-
-impl Worker for Ack {
-    fn start(&mut self, _: Duration) -> Result<(), StartError> {
-        Ok(())
-    }
-    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
-        for assignment in batch {
-            assert!(assignment.payload.len() >= 200);
-            sink(assignment.lease, Outcome::Done { result: None, enqueue: Vec::new() });
-        }
-    }
-    fn is_ready(&self) -> bool {
-        true
-    }
-    fn stop(&mut self) {}
-}
-
-impl WorkerFactory for Ack {
-    fn make(&self, _: &Arc<Cutoff>) -> Box<dyn Worker> {
-        Box::new(Self)
-    }
-    fn check(&self) -> Result<(), StartError> {
-        Ok(())
-    }
-}
 
 fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     let live = LiveConfig {
@@ -69,10 +42,19 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         live: live.clone(),
     };
     let workers: Vec<WorkerConfig> = names.iter().map(worker).collect();
-    let versions = workers
-        .iter()
-        .map(|worker| VersionSpec { worker: worker.clone(), definition_hash: [1; 32], factory: Arc::new(Ack) })
-        .collect();
+    let mut natives = Natives::new();
+    for name in names {
+        let ack = |job: &Assignment| {
+            assert!(job.payload.len() >= 200);
+            Outcome::Done { result: None, enqueue: Vec::new() }
+        };
+        natives.register_fn(name, "1", ack).unwrap();
+    }
+    let version = |worker: &WorkerConfig| {
+        let (factory, _) = natives.get(worker.worker_type.as_str()).unwrap();
+        VersionSpec { worker: worker.clone(), definition_hash: [1; 32], factory }
+    };
+    let versions = workers.iter().map(version).collect();
     let config = Config {
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(25),

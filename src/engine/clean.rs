@@ -13,6 +13,8 @@ use crate::log::{Poisoned, Reader};
 
 /// Payload bytes that the cleaner hands to the engine at once.
 const PORTION_BYTES: usize = 256 << 10;
+/// Room that is left beside what is restated on a full disk, in bytes: for outcomes.
+const CLEANING_SPARE: u64 = 1 << 20;
 /// Versions of a type that stay known though nothing names them any more.
 const VERSIONS_KEPT: usize = 10;
 
@@ -20,8 +22,15 @@ impl Core {
     /// Starts to clean the head segment, if the log is larger than it need be.
     pub(super) fn clean_if_due(&mut self) {
         let figures = self.log.figures();
-        let bound = 2 * self.table.live_bytes() + self.config.log.retain + self.config.log.segment;
+        let live = self.table.live_bytes();
+        let full = self.log.full().is_some();
+        // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
+        let retain = if full { 0 } else { self.config.log.retain };
+        let bound = 2 * live + retain + self.config.log.segment;
         if self.cleaning || figures.head >= figures.active || figures.disk_bytes <= bound {
+            return;
+        }
+        if full && live + CLEANING_SPARE > self.log.room() {
             return;
         }
         let (reader, to_engine, segment) = (self.log.reader(), self.to_self.clone(), figures.head);
@@ -47,6 +56,13 @@ impl Core {
         self.log.move_head(next);
         if let Some(first) = self.log.reader().first_seq_of(next) {
             self.table.forget_below(first);
+        }
+        if !self.log.has_unwritten() {
+            // The head moves with a frame, and on a full disk there may be none for long.
+            let totals = self.table.types().next().map(|(_, of_type)| of_type.totals);
+            if let Some(totals) = totals {
+                self.record(&Event::Totals(totals))?;
+            }
         }
         self.cleaning = false;
         self.clean_if_due();

@@ -346,6 +346,9 @@ impl Core {
             self.log.seal()?;
         }
         self.cut_off_late_drains();
+        if self.log.full().is_some() {
+            self.clean_if_due();
+        }
         let Some(stopping) = &mut self.stopping else { return Ok(()) };
         if stopping.deadline <= self.mono && !stopping.cut_off {
             stopping.cut_off = true;

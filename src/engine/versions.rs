@@ -52,7 +52,8 @@ impl Core {
             up: 0,
             handed: 0,
             window: 0,
-            handed_at: self.mono,
+            // Long ago: a window grows only by what its pool has shown.
+            handed_at: Duration::ZERO,
             batch,
             not_up: None,
             drain_deadline: None,

@@ -171,6 +171,10 @@ async fn healthz() -> Response {
 
 async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     app.handle.ready()?;
+    let view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
+    if let Some(full) = view.log.full {
+        return Err(Refusal::DiskFull { detail: full }.into());
+    }
     Ok(Json(serde_json::json!({ "status": "ready" })).into_response())
 }
 

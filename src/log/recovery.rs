@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use super::disk::{Disk, DiskFile};
 use super::frame::{BadSegmentHeader, Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
-use super::spare::{self, Order};
+use super::spare::{self, Order, is_want_of_space};
 use super::writer::{Log, TailStart};
 use super::{LogId, LogOptions, segment_name, segment_number};
 use crate::types::Seq;
@@ -144,7 +144,9 @@ pub fn open(
     for old in found.iter().take(skip) {
         disk.remove(&segment_name(old.number)).map_err(io("remove a segment that is not needed"))?;
     }
-    let copied = opening.copy_tail(last, end, head, found.get(active + 1)).map_err(io("copy the log's tail"))?;
+    let copied = opening
+        .copy_tail(last, Tail { end, cut_bytes }, head, found.get(active + 1))
+        .map_err(io("copy the log's tail"))?;
     let fresh = in_log.moved_to(copied.file);
     reader.add(Arc::clone(&fresh));
     reader.show_up_to(next_seq);
@@ -162,6 +164,13 @@ pub fn open(
     let log =
         Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
     Ok(Opened { log, created: false, cut_bytes, segments: last.number - head + 1 })
+}
+
+/// Where the valid part of the last segment ends, and how much behind it must never be read again.
+#[derive(Clone, Copy)]
+struct Tail {
+    end: u32,
+    cut_bytes: u64,
 }
 
 /// A tail in its new file.
@@ -399,7 +408,8 @@ impl Opening<'_> {
     }
 
     /// Copies the tail up to `end` into a new file of the same name; into the spare's file where there is no room for a new one.
-    fn copy_tail(&self, last: &Found, end: u32, head: u32, spare: Option<&Found>) -> io::Result<Copied> {
+    fn copy_tail(&self, last: &Found, tail: Tail, head: u32, spare: Option<&Found>) -> io::Result<Copied> {
+        let end = tail.end;
         let fits = u64::from(end) + 4 * super::frame::FRAME_HEADER_BYTES as u64 <= self.options.segment_bytes;
         let bytes = if fits { self.options.segment_bytes } else { last.header.bytes };
         let header = SegmentHeader { head, bytes, ..last.header };
@@ -412,31 +422,61 @@ impl Opening<'_> {
         };
         let temporary = format!("{}.tmp", segment_name(last.number));
         let fresh = self.disk.create(&temporary).and_then(|file| file.allocate(bytes).map(|()| file));
+        if fresh.is_err() {
+            // It may be there, empty; if not, there is nothing to remove.
+            drop(self.disk.remove(&temporary));
+        }
         let (file, spare) = match (fresh, spare) {
             (Ok(file), spare) => (file, spare),
             (Err(_), Some(spare)) if spare.header.bytes == bytes => {
                 self.disk.rename(&segment_name(spare.number), &temporary)?;
                 (self.disk.open(&temporary)?, None)
             }
+            (Err(error), None) if is_want_of_space(&error) => return self.rewrite_tail(last, tail),
             (Err(error), _) => return Err(error),
         };
         file.write_at(0, &header.encode())?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut at = u64::from(HEADER_END);
-        while at < u64::from(end) {
-            let part = usize::try_from(u64::from(end) - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-            let part = buffer.get_mut(..part).unwrap_or_default();
-            if last.file.read_at(at, part)? < part.len() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            file.write_at(at, part)?;
-            at += part.len() as u64;
-        }
+        copy(last.file.as_ref(), file.as_ref(), end)?;
         file.sync_data()?;
         self.disk.rename(&temporary, &segment_name(last.number))?;
         self.disk.sync_dir()?;
         Ok(Copied { file, bytes, spare: spare.map(|spare| Arc::clone(&spare.file)) })
     }
+
+    /// Writes the tail over itself, where there is no room for another file: what the disk has of it stays as it is, and
+    /// what it never took it takes now.
+    fn rewrite_tail(&self, last: &Found, tail: Tail) -> io::Result<Copied> {
+        tracing::warn!(dir = %self.disk.place().display(), "no space to copy the log's tail; it is written in place");
+        copy(last.file.as_ref(), last.file.as_ref(), tail.end)?;
+        // What is cut must never be read again behind what will be written here.
+        let zeros = vec![0; COPY_BYTES];
+        let mut left = usize::try_from(tail.cut_bytes).unwrap_or(usize::MAX);
+        let mut at = u64::from(tail.end);
+        while left > 0 {
+            let part = left.min(COPY_BYTES);
+            last.file.write_at(at, zeros.get(..part).unwrap_or(&zeros))?;
+            at += part as u64;
+            left -= part;
+        }
+        last.file.sync_data()?;
+        Ok(Copied { file: Arc::clone(&last.file), bytes: last.header.bytes, spare: None })
+    }
+}
+
+/// Copies what lies between a segment's header and `end`.
+fn copy(from: &dyn DiskFile, to: &dyn DiskFile, end: u32) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = u64::from(HEADER_END);
+    while at < u64::from(end) {
+        let part = usize::try_from(u64::from(end) - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        if from.read_at(at, part)? < part.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_at(at, part)?;
+        at += part.len() as u64;
+    }
+    Ok(())
 }
 
 /// Whether a frame's records hold, too.

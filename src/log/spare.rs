@@ -150,7 +150,7 @@ fn run(
 }
 
 /// Whether an error will pass by itself, once there is space again.
-fn is_want_of_space(error: &io::Error) -> bool {
+pub(super) fn is_want_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 

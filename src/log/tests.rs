@@ -20,7 +20,10 @@ impl Place {
     }
 
     fn open(&self) -> Result<(Opened, Replayed), OpenError> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(self.0.path()).unwrap());
+        self.open_on(Arc::new(RealDisk::open(self.0.path()).unwrap()))
+    }
+
+    fn open_on(&self, disk: Arc<dyn Disk>) -> Result<(Opened, Replayed), OpenError> {
         let mut seen = Vec::new();
         let opened = recovery::open(disk, OPTIONS, [9; 16], &mut |_, record| {
             seen.push((record.seq, record.body.to_vec()));
@@ -194,4 +197,74 @@ fn a_lost_first_segment_is_missed() {
     drop(opened);
     std::fs::remove_file(place.0.path().join(segment_name(1))).unwrap();
     assert!(matches!(place.open(), Err(OpenError::Missing { .. })));
+}
+
+/// A disk with room for so many files.
+struct Small(RealDisk, usize);
+
+impl Disk for Small {
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn create(&self, name: &str) -> std::io::Result<Arc<dyn super::disk::DiskFile>> {
+        let there = self.0.list()?.len();
+        if there < self.1 { self.0.create(name) } else { Err(std::io::ErrorKind::StorageFull.into()) }
+    }
+    fn open(&self, name: &str) -> std::io::Result<Arc<dyn super::disk::DiskFile>> {
+        self.0.open(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.0.sync_dir()
+    }
+    fn place(&self) -> std::path::PathBuf {
+        self.0.place()
+    }
+}
+
+/// Looks until it is so; the thread that makes segments tries every half second.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    use crate::clock::{Clock, RealClock};
+    let deadline = RealClock.mono() + std::time::Duration::from_secs(20);
+    while !so() {
+        assert!(RealClock.mono() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_takes_what_there_is_room_for_and_is_left_behind() {
+    let place = Place::new();
+    let small: Arc<dyn Disk> = Arc::new(Small(RealDisk::open(place.0.path()).unwrap(), 2));
+    let (mut opened, _) = place.open_on(Arc::clone(&small)).unwrap();
+    let log = &mut opened.log;
+    let body = vec![b'x'; 50 << 10];
+    while log.figures().active == 1 {
+        commit(log, &[&body]);
+    }
+    until("told that the disk is full", || log.full().is_some());
+    commit(log, &[b"an outcome"]);
+    assert!(log.room() > 100 << 10);
+    let written = log.next_seq();
+    drop(opened);
+
+    let (mut opened, seen) = place.open_on(small).unwrap();
+    assert_eq!(seen.last().unwrap().0, written - 1, "it opens on a full disk, with all that was written");
+    let log = &mut opened.log;
+    until("told again", || log.full().is_some());
+    log.move_head(2);
+    commit(log, &[b"the head has moved"]);
+    until("room again", || log.full().is_none() && place.segments().len() == 2);
+    while log.figures().active == 2 {
+        commit(log, &[&body]);
+    }
+    drop(opened);
+    let (opened, seen) = place.open().unwrap();
+    assert_eq!(opened.segments, 2);
+    assert_eq!(seen.iter().filter(|(_, body)| body == b"the head has moved").count(), 1);
 }

@@ -202,6 +202,12 @@ impl Log {
         if self.spare.is_some() || self.maker.is_ready() { None } else { self.maker.trouble() }
     }
 
+    /// Bytes that the active segment still takes.
+    pub fn room(&self) -> u64 {
+        let used = u64::from(self.offset) + self.frame.len() as u64 + SEGMENT_RESERVE as u64;
+        self.active_bytes.saturating_sub(used)
+    }
+
     /// Figures for people.
     pub fn figures(&self) -> LogFigures {
         let spares = u64::from(self.spare.is_some() || self.maker.is_ready());
@@ -350,8 +356,11 @@ impl Log {
                 return;
             }
             let name = segment_name(segment.number);
-            let keep =
-                self.recycled.is_empty() && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
+            // Where space is wanted, a file that is kept for later would only hold it back.
+            let wanted = self.maker.trouble().is_some();
+            let keep = !wanted
+                && self.recycled.is_empty()
+                && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
             let freed = if keep {
                 let name_kept = format!("{name}.tmp");
                 self.disk.rename(&name, &name_kept).map(|()| self.recycled.push(name_kept))

@@ -1,14 +1,14 @@
 //! Cleaning: what lives in the log's head segment is restated at the tail, then the head moves on.
 //!
-//! A thread of its own reads the segment; the engine restates those that are still alive with their payload there.
+//! A sweep reads the segment, on a thread of its own; the engine restates those that are still alive with their payload
+//! there.
 //! What is no job (types, versions, routes, the generation, the counters) is restated where each segment begins, so
 //! that a replay may begin with any of them.
-
-use crossbeam_channel::Sender;
 
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
 use crate::job::event::{Event, Generation, Kind, Routed, TypeNamed, VersionAccepted};
+use crate::log::reader::Scan;
 use crate::log::{Poisoned, Reader};
 
 /// Payload bytes that the cleaner hands to the engine at once.
@@ -17,6 +17,20 @@ const PORTION_BYTES: usize = 256 << 10;
 const CLEANING_SPARE: u64 = 1 << 20;
 /// Versions of a type that stay known though nothing names them any more.
 const VERSIONS_KEPT: usize = 10;
+
+/// Who sweeps.
+#[derive(Default)]
+pub(super) enum Cleaning {
+    /// Nothing is swept; a sweep gets a thread.
+    #[default]
+    Idle,
+    /// A thread sweeps.
+    Thread,
+    /// Nothing is swept; a sweep is stepped by the engine's owner.
+    SteppedIdle,
+    /// A sweep that the engine's owner steps.
+    Stepped(Sweep),
+}
 
 impl Core {
     /// Starts to clean the head segment, if the log is larger than it need be.
@@ -27,18 +41,38 @@ impl Core {
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
         let retain = if full { 0 } else { self.config.log.retain };
         let bound = 2 * live + retain + self.config.log.segment;
-        if self.cleaning || figures.head >= figures.active || figures.disk_bytes <= bound {
+        let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
+        if busy || figures.head >= figures.active || figures.disk_bytes <= bound {
             return;
         }
         if full && live + CLEANING_SPARE > self.log.room() {
             return;
         }
-        let (reader, to_engine, segment) = (self.log.reader(), self.to_self.clone(), figures.head);
+        let Some(mut sweep) = Sweep::new(&self.log.reader(), figures.head) else { return };
+        if matches!(self.cleaning, Cleaning::SteppedIdle) {
+            self.cleaning = Cleaning::Stepped(sweep);
+            return;
+        }
+        let to_engine = self.to_self.clone();
         let thread = std::thread::Builder::new().name("cleaner".to_owned());
-        match thread.spawn(move || read_segment(&reader, segment, &to_engine)) {
-            Ok(_) => self.cleaning = true,
+        let run = move || {
+            for mut survivors in &mut sweep {
+                let (done, wait) = crossbeam_channel::bounded(0);
+                survivors.done = Some(done);
+                // The engine drops its end when it is through: that is the word to go on.
+                drop((to_engine.send(Command::Survivors(survivors)), wait.recv()));
+            }
+        };
+        match thread.spawn(run) {
+            Ok(_) => self.cleaning = Cleaning::Thread,
             Err(error) => tracing::warn!(%error, "could not start to clean the log; tried again with the next segment"),
         }
+    }
+
+    /// The next portion of a sweep that nobody else steps.
+    pub(super) fn step_cleaning(&mut self) -> Option<Survivors> {
+        let Cleaning::Stepped(sweep) = &mut self.cleaning else { return None };
+        sweep.next()
     }
 
     /// Restates those that live; after the last portion, moves the head.
@@ -64,7 +98,10 @@ impl Core {
                 self.record(&Event::Totals(totals))?;
             }
         }
-        self.cleaning = false;
+        self.cleaning = match self.cleaning {
+            Cleaning::Idle | Cleaning::Thread => Cleaning::Idle,
+            Cleaning::SteppedIdle | Cleaning::Stepped(_) => Cleaning::SteppedIdle,
+        };
         self.clean_if_due();
         Ok(())
     }
@@ -104,42 +141,51 @@ impl Core {
     }
 }
 
-/// Reads a segment's payload records and hands them to the engine, portion by portion.
-fn read_segment(reader: &Reader, segment: u32, to_engine: &Sender<Command>) {
-    let mut records = Vec::new();
-    let mut bytes = 0;
-    let Some(from) = reader.first_seq_of(segment) else { return };
-    let hand = |records: Vec<Survivor>, last: bool| {
-        let (done, wait) = crossbeam_channel::bounded(0);
-        let sent = to_engine.send(Command::Survivors(Survivors { segment, records, done, last }));
-        // The engine drops its end when it is through: that is the word to go on.
-        drop((sent, wait.recv()));
-    };
-    for record in reader.scan(from) {
-        let record = match record {
-            Ok(record) if record.position.segment != segment => break,
-            Ok(record) => record,
-            Err(error) => {
-                // Nothing is given up: the segment stays, and the log grows until somebody looks.
-                tracing::error!(%error, segment, "the log's head cannot be cleaned");
-                return;
-            }
-        };
-        let (born, enqueued) = if record.kind == Kind::Enqueued as u8 {
-            (record.seq, record.body.clone())
-        } else if record.kind == Kind::Restated as u8
-            && let Ok(Event::Restated(meta, enqueued)) = Event::decode(record.kind, record.version, &record.body)
-        {
-            (meta.born, record.body.slice_ref(enqueued))
-        } else {
-            continue;
-        };
-        bytes += enqueued.len();
-        records.push(Survivor { born, seq: record.seq, enqueued });
-        if bytes >= PORTION_BYTES {
-            bytes = 0;
-            hand(std::mem::take(&mut records), false);
-        }
+/// Reads a segment's payload records, portion by portion. After the last one, or after damage, it yields nothing.
+pub(super) struct Sweep {
+    segment: u32,
+    /// `None` once it is through.
+    scan: Option<Scan>,
+}
+
+impl Sweep {
+    fn new(reader: &Reader, segment: u32) -> Option<Self> {
+        let from = reader.first_seq_of(segment)?;
+        Some(Self { segment, scan: Some(reader.scan(from)) })
     }
-    hand(records, true);
+}
+
+impl Iterator for Sweep {
+    type Item = Survivors;
+
+    fn next(&mut self) -> Option<Survivors> {
+        let mut scan = self.scan.take()?;
+        let segment = self.segment;
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        while bytes < PORTION_BYTES {
+            let record = match scan.next() {
+                Some(Ok(record)) if record.position.segment == segment => record,
+                Some(Ok(_)) | None => return Some(Survivors { segment, records, done: None, last: true }),
+                Some(Err(error)) => {
+                    // Nothing is given up: the segment stays, and the log grows until somebody looks.
+                    tracing::error!(%error, segment, "the log's head cannot be cleaned");
+                    return None;
+                }
+            };
+            let (born, enqueued) = if record.kind == Kind::Enqueued as u8 {
+                (record.seq, record.body.clone())
+            } else if record.kind == Kind::Restated as u8
+                && let Ok(Event::Restated(meta, enqueued)) = Event::decode(record.kind, record.version, &record.body)
+            {
+                (meta.born, record.body.slice_ref(enqueued))
+            } else {
+                continue;
+            };
+            bytes += enqueued.len();
+            records.push(Survivor { born, seq: record.seq, enqueued });
+        }
+        self.scan = Some(scan);
+        Some(Survivors { segment, records, done: None, last: false })
+    }
 }

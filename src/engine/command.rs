@@ -89,6 +89,8 @@ pub(super) enum Command {
     Act { id: String, action: JobAction, to: To<Result<LiveOrEnded, Refusal>> },
     /// Cancel and discard all of a type that does not run.
     Purge { worker_type: String, to: To<Result<u64, Refusal>> },
+    /// Go on with a purge.
+    PurgeRest(Purging),
     /// Show everything.
     Ecosystem { to: To<Result<EcosystemView, Refusal>> },
     /// Find a job.
@@ -105,6 +107,32 @@ pub(super) enum Command {
     Pool(PoolId, Report),
     /// The cleaner found what may have to be restated.
     Survivors(Survivors),
+}
+
+/// A purge that is under way.
+pub(super) struct Purging {
+    /// Jobs of the type that did not run when it began.
+    pub(super) rest: std::vec::IntoIter<Seq>,
+    pub(super) count: u64,
+    pub(super) to: To<Result<u64, Refusal>>,
+}
+
+impl Command {
+    /// Whether it must wait where only `room` bytes are left, and no more can be had: what only asks need not, and what
+    /// is refused; nor does what makes room.
+    pub(super) fn needs_room(&self, room: u64) -> bool {
+        /// Bytes of numbers, headers and attempts beside a restated job's payload.
+        const RESTATED_SPARE: u64 = 4096;
+        match self {
+            Self::Push { .. } | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
+            Self::ReloadFailed { .. } | Self::Stop { .. } => false,
+            Self::Act { .. } | Self::Purge { .. } | Self::PurgeRest(_) | Self::Reload { .. } | Self::Pool(..) => true,
+            Self::Survivors(survivors) => {
+                let bytes = survivors.records.iter().map(|record| record.enqueued.len() as u64 + RESTATED_SPARE);
+                bytes.sum::<u64>() + RESTATED_SPARE > room
+            }
+        }
+    }
 }
 
 /// What an action left of a job.
@@ -127,7 +155,7 @@ pub(super) struct Survivors {
     pub(super) segment: u32,
     pub(super) records: Vec<Survivor>,
     /// Told when they are restated; the cleaner then goes on.
-    pub(super) done: Sender<()>,
+    pub(super) done: Option<Sender<()>>,
     /// Whether the segment ends with these.
     pub(super) last: bool,
 }

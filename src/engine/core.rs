@@ -2,35 +2,37 @@
 //!
 //! One thread owns all of it. It never reads the disk, and waits for nothing but its queue and its own commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::clean::Cleaning;
 use super::command::Command;
-use super::runs::{PoolRun, Role, Rollover, TypeRun};
+use super::runs::{PoolRun, Rollover, TypeRun};
 use super::shared::Shared;
+use super::stop::Stopping;
 use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
-use crate::job::event::{End, Ended, Event, Stopped};
+use crate::job::event::{End, Ended, Event};
 use crate::job::ids::IdMaker;
 use crate::job::table::Table;
 use crate::log::lock::DirLock;
 use crate::log::{Log, Poisoned};
-use crate::pool::{PoolId, Task};
+use crate::pool::{PoolId, PoolMaker, Task};
 use crate::types::{Seq, UnixMs};
 
 /// A seal follows a burst of commits after so much quiet.
 const SEAL_AFTER: Duration = Duration::from_millis(10);
 /// Longest sleep: the wall clock may have been set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// Where no segment can be made, the engine looks so often whether one can.
+const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_millis(250);
 /// Commands that one commit gathers at most, so that the first of them does not wait for ever.
 const COMMANDS_PER_COMMIT: usize = 4096;
 /// After an unclean stop, runs begin only once their lease is synced, for so long.
 const CAREFUL_FOR: Duration = Duration::from_secs(60);
-/// What a cut-off pool may take beyond its children's time to be killed, before the process ends without it.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// Called once its commit is settled: `true` if it is durable, `false` if the log is poisoned.
 pub(super) type Reply = Box<dyn FnOnce(bool) + Send>;
@@ -43,13 +45,6 @@ pub(super) struct Staged {
     pub(super) when_written: bool,
 }
 
-/// A stop in progress.
-pub(super) struct Stopping {
-    deadline: Duration,
-    cut_off: bool,
-    waiting: Vec<super::command::To<()>>,
-}
-
 /// Everything that the engine's thread owns.
 pub(super) struct Core {
     pub(super) log: Log,
@@ -58,6 +53,10 @@ pub(super) struct Core {
     pub(super) ids: IdMaker,
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Receiver<Command>,
+    /// Commands that go before those of the queue.
+    inbox_first: VecDeque<Command>,
+    /// Commands that wait until there is room to record what follows from them.
+    waiting: VecDeque<Command>,
     pub(super) to_self: Sender<Command>,
     pub(super) config: Config,
     /// The wall clock at the start of this turn.
@@ -70,17 +69,20 @@ pub(super) struct Core {
     pub(super) staged: Vec<Staged>,
     /// Counts leases of this epoch.
     pub(super) leases: u64,
+    pub(super) pool_maker: Box<dyn PoolMaker>,
     pub(super) pools: BTreeMap<PoolId, PoolRun>,
     pub(super) types: BTreeMap<u32, TypeRun>,
     pub(super) rollover: Rollover,
-    pub(super) cleaning: bool,
+    pub(super) cleaning: Cleaning,
+    /// For pauses that shall differ.
+    pub(super) random: fastrand::Rng,
     pub(super) last_sync: Duration,
     /// There is more to do than one commit holds.
     pub(super) again: bool,
     seal_at: Option<Duration>,
     sync_at: Option<Duration>,
-    stopping: Option<Stopping>,
-    _lock: DirLock,
+    pub(super) stopping: Option<Stopping>,
+    _lock: Option<DirLock>,
 }
 
 /// What a new core is made of.
@@ -94,7 +96,10 @@ pub(super) struct CoreParts {
     pub(super) to_self: Sender<Command>,
     pub(super) config: Config,
     pub(super) unclean: bool,
-    pub(super) lock: DirLock,
+    pub(super) lock: Option<DirLock>,
+    pub(super) pool_maker: Box<dyn PoolMaker>,
+    pub(super) cleaning: Cleaning,
+    pub(super) random: fastrand::Rng,
 }
 
 impl Core {
@@ -107,6 +112,8 @@ impl Core {
             ids: parts.ids,
             shared: parts.shared,
             inbox: parts.inbox,
+            inbox_first: VecDeque::new(),
+            waiting: VecDeque::new(),
             to_self: parts.to_self,
             config: parts.config,
             now,
@@ -117,10 +124,12 @@ impl Core {
             replies: Vec::new(),
             staged: Vec::new(),
             leases: 0,
+            pool_maker: parts.pool_maker,
             pools: BTreeMap::new(),
             types: BTreeMap::new(),
             rollover: Rollover::default(),
-            cleaning: false,
+            cleaning: parts.cleaning,
+            random: parts.random,
             last_sync: Duration::ZERO,
             again: false,
             seal_at: None,
@@ -137,13 +146,7 @@ impl Core {
     pub(super) fn run(mut self) -> Result<(), Poisoned> {
         let ended = self.serve();
         if ended.is_err() {
-            for reply in self.replies.drain(..) {
-                reply(false);
-            }
-            self.shared.broadcast.send();
-            for run in self.pools.values() {
-                run.pool.cut_off();
-            }
+            self.disown();
             return ended;
         }
         // Those who asked for the stop are told when log and directory are free again.
@@ -157,28 +160,64 @@ impl Core {
         ended
     }
 
+    /// Tells all who wait that nothing more is acknowledged.
+    pub(super) fn disown(&mut self) {
+        for reply in self.replies.drain(..) {
+            reply(false);
+        }
+        self.shared.broadcast.send();
+        for run in self.pools.values() {
+            run.pool.cut_off();
+        }
+    }
+
     fn serve(&mut self) -> Result<(), Poisoned> {
         loop {
             let first = self.wait();
-            self.tick();
-            if let Some(first) = first {
-                self.handle(first)?;
-            }
-            for _ in 0..COMMANDS_PER_COMMIT {
-                if self.log.is_full() {
-                    self.again = true;
-                    break;
-                }
-                let Ok(command) = self.inbox.try_recv() else { break };
-                self.handle(command)?;
-            }
-            self.timers()?;
-            self.dispatch()?;
-            self.commit()?;
-            if self.is_over() {
-                return self.finish();
+            if self.turn(first)? {
+                return Ok(());
             }
         }
+    }
+
+    /// One turn: takes commands, decides, commits, and hands out what may begin. Says whether a stop is through.
+    ///
+    /// # Errors
+    /// The log is poisoned.
+    pub(super) fn turn(&mut self, first: Option<Command>) -> Result<bool, Poisoned> {
+        self.tick();
+        if !self.stands_still() {
+            self.inbox_first.extend(std::mem::take(&mut self.waiting));
+        }
+        self.inbox_first.extend(first);
+        for _ in 0..COMMANDS_PER_COMMIT {
+            if self.log.is_full() {
+                self.again = true;
+                break;
+            }
+            let Some(command) = self.inbox_first.pop_front().or_else(|| self.inbox.try_recv().ok()) else { break };
+            if command.needs_room(self.log.room()) && self.stands_still() {
+                self.waiting.push_back(command);
+            } else {
+                self.handle(command)?;
+            }
+        }
+        self.again |= !self.inbox_first.is_empty();
+        self.timers()?;
+        self.dispatch()?;
+        self.commit()?;
+        if self.is_over() {
+            self.finish()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether nothing may be recorded that can wait: no segment can be made, and what is left of this one is for a stop.
+    pub(super) fn stands_still(&mut self) -> bool {
+        let options = self.log.options();
+        let low = self.log.room() < (options.frame_bytes_max + options.frame_bytes_full) as u64;
+        low && !self.is_stopping() && !self.log.await_spare()
     }
 
     pub(super) fn tick(&mut self) {
@@ -189,7 +228,7 @@ impl Core {
     /// The next command, or `None` when something else is due.
     fn wait(&mut self) -> Option<Command> {
         if std::mem::take(&mut self.again) {
-            return self.inbox.try_recv().ok();
+            return None;
         }
         if let Ok(command) = self.inbox.try_recv() {
             return Some(command);
@@ -200,17 +239,19 @@ impl Core {
     }
 
     /// How long nothing is due.
-    fn sleep(&mut self) -> Duration {
+    pub(super) fn sleep(&mut self) -> Duration {
         self.tick();
         let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
         let dead = self.table.oldest_dead().map(|(since, _)| since.saturating_add(retain_ms));
         let moments = [self.table.next_moment(), dead].into_iter().flatten();
-        let by_wall = moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)));
+        let space = self.stands_still().then_some(LOOK_FOR_SPACE_EVERY);
+        let by_wall =
+            moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let drains = self.pools.values().filter_map(|run| run.drain_deadline);
         let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains);
         let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
-        by_wall.chain(by_mono).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
+        by_wall.chain(by_mono).chain(space).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
     }
 
     fn handle(&mut self, command: Command) -> Result<(), Poisoned> {
@@ -218,6 +259,7 @@ impl Core {
             Command::Push { jobs, bytes, to } => self.push(jobs, bytes, to),
             Command::Act { id, action, to } => self.act(&id, action, to),
             Command::Purge { worker_type, to } => self.purge(&worker_type, to),
+            Command::PurgeRest(purge) => self.purge_on(purge),
             Command::Ecosystem { to } => {
                 let view = self.ecosystem();
                 self.reply(move |durable| {
@@ -334,10 +376,15 @@ impl Core {
     /// What follows from the clocks.
     fn timers(&mut self) -> Result<(), Poisoned> {
         self.table.ripen(self.now);
-        while let Some(born) = self.table.expired(self.now) {
-            self.end(born, End::Expired, &[])?;
+        if self.log.full().is_some() {
+            self.clean_if_due();
         }
-        self.forget_dead()?;
+        if !self.stands_still() {
+            while let Some(born) = self.table.expired(self.now) {
+                self.end(born, End::Expired, &[])?;
+            }
+            self.forget_dead()?;
+        }
         if self.sync_at.is_some_and(|at| at <= self.mono) {
             self.sync()?;
         }
@@ -346,19 +393,7 @@ impl Core {
             self.log.seal()?;
         }
         self.cut_off_late_drains();
-        if self.log.full().is_some() {
-            self.clean_if_due();
-        }
-        let Some(stopping) = &mut self.stopping else { return Ok(()) };
-        if stopping.deadline <= self.mono && !stopping.cut_off {
-            stopping.cut_off = true;
-            let kill_after = self.types.values().filter_map(|of_type| of_type.worker.as_ref());
-            let kill_after = kill_after.map(|worker| worker.live.kill_after).max().unwrap_or_default();
-            stopping.deadline = self.mono + kill_after + GIVE_UP_AFTER;
-            for run in self.pools.values() {
-                run.pool.cut_off();
-            }
-        }
+        self.cut_off_late_stop();
         Ok(())
     }
 
@@ -406,50 +441,5 @@ impl Core {
             names,
         };
         self.put(&Event::Ended(ended, result), false);
-    }
-
-    fn stop(&mut self, to: super::command::To<()>) -> Result<(), Poisoned> {
-        match &mut self.stopping {
-            Some(stopping) => {
-                // Asked again: now.
-                stopping.deadline = stopping.deadline.min(self.mono);
-                stopping.waiting.push(to);
-            }
-            None => {
-                let deadline = self.mono + self.config.stop_timeout;
-                self.stopping = Some(Stopping { deadline, cut_off: false, waiting: vec![to] });
-                self.shared.set_stopping();
-                // What still starts has nothing to finish.
-                let deadline = |run: &PoolRun| (run.role == Role::Starting).then_some(self.mono);
-                let pools: Vec<_> = self.pools.iter().map(|(pool, run)| (*pool, deadline(run))).collect();
-                for (pool, deadline) in pools {
-                    self.drain(pool, deadline)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
-        self.pools.is_empty() || (stopping.cut_off && stopping.deadline <= self.mono)
-    }
-
-    /// Writes the last words.
-    fn finish(&mut self) -> Result<(), Poisoned> {
-        for born in self.held_leases() {
-            // A pool that did not let go in time: the process ends with it.
-            self.give_back(born)?;
-        }
-        self.record(&Event::Stopped(Stopped { at: self.now }))?;
-        self.commit()?;
-        self.log.sync()?;
-        self.log.seal()?;
-        self.shared.set_closed();
-        Ok(())
     }
 }

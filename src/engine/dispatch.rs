@@ -10,7 +10,7 @@ use crate::types::{Fence, Lease, Seq};
 impl Core {
     /// Fills the windows of all pools that take new work.
     pub(super) fn dispatch(&mut self) -> Result<(), Poisoned> {
-        if self.is_stopping() {
+        if self.is_stopping() || self.stands_still() {
             return Ok(());
         }
         let serving: Vec<(u32, PoolId)> =

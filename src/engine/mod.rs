@@ -16,6 +16,8 @@ mod rollover;
 mod runs;
 mod shared;
 mod shown;
+pub mod stepped;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -24,6 +26,8 @@ mod words;
 
 pub use handle::{Handle, JobAction};
 pub use open::{Engine, OpenError, Opened};
+
+use command::Command;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::GenerationSpec;
+use super::clean::Cleaning;
 use super::core::{Core, CoreParts};
 use super::handle::Handle;
 use super::shared::Shared;
@@ -15,7 +16,7 @@ use crate::job::table::Table;
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::lock::{DirLock, LockError};
 use crate::log::{LogId, LogOptions, Poisoned, recovery};
-use crate::pool::About;
+use crate::pool::{About, PoolMaker, ThreadPools};
 use crate::types::Seq;
 
 /// Why no engine could be started. Nothing was changed, but for the directory itself.
@@ -100,7 +101,6 @@ impl Engine {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(spec: GenerationSpec, clock: Arc<dyn Clock>) -> Result<(Handle, Opened), OpenError> {
-        let began = clock.mono();
         let dir = spec.config.data_dir.clone();
         let lock = DirLock::take(&dir)?;
         let disk = open_disk(&dir.join("log"))?;
@@ -109,47 +109,83 @@ impl Engine {
             doing: "draw a random number",
             source: std::io::Error::other(error.to_string()),
         })?;
-        let mut replayed: Option<Table> = None;
-        let options = LogOptions { segment_bytes: spec.config.log.segment };
-        let found = recovery::open(disk, options, new_id, &mut |log_id, record| {
-            let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
-            let table = replayed.get_or_insert_with(|| Table::new(log_id));
-            table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
-        })?;
-        let ids = IdMaker::new(found.log.log_id());
-        let table = replayed.unwrap_or_else(|| Table::new(found.log.log_id()));
-        let unclean = !found.created && !table.stopped_cleanly();
-        let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec.config));
-        let (to_engine, inbox) = crossbeam_channel::unbounded();
-        let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
-        let mut core = Core::new(CoreParts {
-            log: found.log,
-            table,
-            clock: Arc::clone(&clock),
-            ids,
-            shared: Arc::clone(&shared),
-            inbox,
-            to_self: to_engine,
-            config: spec.config.clone(),
-            unclean,
-            lock,
-        });
-        core.begin(spec)?;
-        let live_jobs = core.table.live_jobs();
+        let options = LogOptions::new(spec.config.log.segment);
+        let (core, handle, opened) = open_core(
+            spec,
+            Surroundings {
+                disk,
+                options,
+                new_id,
+                pool_maker: Box::new(ThreadPools { clock: Arc::clone(&clock) }),
+                clock,
+                cleaning: Cleaning::default(),
+                random: fastrand::Rng::new(),
+                lock: Some(lock),
+            },
+        )?;
+        let shared = Arc::clone(&core.shared);
         let thread = std::thread::Builder::new().name("engine".to_owned());
         thread
             .spawn(move || serve(core, &shared))
             .map_err(|source| OpenError::System { doing: "start the engine's thread", source })?;
-        let opened = Opened {
-            created: found.created,
-            live_jobs,
-            segments: u64::from(found.segments),
-            cut_bytes: found.cut_bytes,
-            unclean,
-            took: clock.mono().saturating_sub(began),
-        };
         Ok((handle, opened))
     }
+}
+
+/// What an engine is put into: the real thing, or a simulated one.
+pub(super) struct Surroundings {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) options: LogOptions,
+    /// Identity of the log, if there is none yet.
+    pub(super) new_id: LogId,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pool_maker: Box<dyn PoolMaker>,
+    pub(super) cleaning: Cleaning,
+    pub(super) random: fastrand::Rng,
+    pub(super) lock: Option<DirLock>,
+}
+
+/// Replays the log and takes the config over. When it returns, that is on disk; nothing runs yet but pools.
+pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(Core, Handle, Opened), OpenError> {
+    let began = around.clock.mono();
+    let mut replayed: Option<Table> = None;
+    let found = recovery::open(around.disk, around.options, around.new_id, &mut |log_id, record| {
+        let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
+        let table = replayed.get_or_insert_with(|| Table::new(log_id));
+        table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
+    })?;
+    let ids = IdMaker::new(found.log.log_id());
+    let table = replayed.unwrap_or_else(|| Table::new(found.log.log_id()));
+    let unclean = !found.created && !table.stopped_cleanly();
+    let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec.config));
+    let (to_engine, inbox) = crossbeam_channel::unbounded();
+    let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
+    let clock = Arc::clone(&around.clock);
+    let mut core = Core::new(CoreParts {
+        log: found.log,
+        table,
+        clock: around.clock,
+        ids,
+        shared,
+        inbox,
+        to_self: to_engine,
+        config: spec.config.clone(),
+        unclean,
+        lock: around.lock,
+        pool_maker: around.pool_maker,
+        cleaning: around.cleaning,
+        random: around.random,
+    });
+    core.begin(spec)?;
+    let opened = Opened {
+        created: found.created,
+        live_jobs: core.table.live_jobs(),
+        segments: u64::from(found.segments),
+        cut_bytes: found.cut_bytes,
+        unclean,
+        took: clock.mono().saturating_sub(began),
+    };
+    Ok((core, handle, opened))
 }
 
 fn open_disk(dir: &Path) -> Result<Arc<dyn Disk>, OpenError> {

@@ -10,14 +10,14 @@ use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
 use crate::job::table::tail_of;
 use crate::job::transition::State;
-use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FRAME_BYTES_MAX, KILLED_RETRY};
+use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, KILLED_RETRY};
 use crate::log::Poisoned;
 use crate::pool::About;
 use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::Outcome;
 
-/// Room for what a group of records needs beside the bodies that vary.
-const GROUP_SPARE: usize = 64 << 10;
+/// Room that a record of a group needs beside its payload or result: names, task, tenant and numbers.
+const RECORD_SPARE: usize = 1024;
 
 impl Core {
     /// Takes an outcome over, unless its lease is not the job's any more.
@@ -62,7 +62,7 @@ impl Core {
             return self.end(born, End::Completed, result);
         }
         let mut admitted = Vec::with_capacity(enqueue.len());
-        let mut bytes = GROUP_SPARE + result.len();
+        let mut bytes = RECORD_SPARE + result.len();
         for (number, job) in (1..).zip(enqueue) {
             match self.admit(job) {
                 // Two of one completion may share a key: the later one is decided when the first is in the table.
@@ -73,10 +73,11 @@ impl Core {
                     return self.fail(born, &error, false, false, about);
                 }
             }
-            bytes += job.payload.len() + 1024;
+            bytes += job.payload.len() + RECORD_SPARE;
         }
-        if bytes > FRAME_BYTES_MAX {
-            let error = format!("result and follow-up jobs are {bytes} bytes together, the most is {FRAME_BYTES_MAX}");
+        let most = self.log.options().frame_bytes_max;
+        if bytes > most {
+            let error = format!("result and follow-up jobs are {bytes} bytes together, the most is {most}");
             return self.fail(born, &error, false, false, about);
         }
         let parent = self.id_of_live(born);
@@ -109,20 +110,21 @@ impl Core {
         about: Option<&About>,
     ) -> Result<(), Poisoned> {
         let Some(job) = self.table.job(born) else { return Ok(()) };
+        let (type_no, version_no, max_attempts) = (job.type_no, job.version_no, job.max_attempts);
         let attempts = job.attempts.saturating_add(1);
         let error = tail_of(error, ERROR_BYTES_MAX);
-        let after = if at_once || attempts >= job.max_attempts {
+        let after = if at_once || attempts >= max_attempts {
             After::Dead
-        } else if killed && job.attempts == 0 {
+        } else if killed && attempts == 1 {
             After::Retry { ready_ms: self.now + millis(KILLED_RETRY) }
         } else {
-            let pause = self.backoff(job.type_no, u32::from(attempts));
+            let pause = self.backoff(type_no, u32::from(attempts));
             After::Retry { ready_ms: self.now + millis(pause) }
         };
-        let failed = Failed { born, at: self.now, version_no: job.version_no, after };
+        let failed = Failed { born, at: self.now, version_no, after };
         let summary = if after == After::Dead { self.summary(born, attempts, error, about) } else { None };
         let event = Event::Failed(failed, error.as_bytes());
-        let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + 1024);
+        let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + RECORD_SPARE);
         self.make_room(2, event.bytes_max() + summary_bytes)?;
         self.put(&event, false);
         self.put_summary(born, summary.as_ref());
@@ -144,7 +146,7 @@ impl Core {
         let error = "the process ended while the job ran, once too often";
         let Some(attempts) = self.table.job(born).map(|job| job.attempts) else { return Ok(()) };
         let Some(summary) = self.summary(born, attempts, error, about) else { return Ok(()) };
-        self.make_room(1, summary.payload.len() + 1024)?;
+        self.make_room(1, summary.payload.len() + RECORD_SPARE)?;
         self.put_summary(born, Some(&summary));
         Ok(())
     }
@@ -177,20 +179,21 @@ impl Core {
         about: Option<&About>,
     ) -> Result<(), Poisoned> {
         let Some(job) = self.table.job(born) else { return Ok(()) };
-        if job.given_back.deferrals >= DEFERRALS_MAX {
+        let (type_no, deferrals) = (job.type_no, job.given_back.deferrals);
+        if deferrals >= DEFERRALS_MAX {
             let error = format!("given back {DEFERRALS_MAX} times for a pause, the most; at last: {error}");
             return self.fail(born, &error, false, true, about);
         }
-        let pause = after.unwrap_or_else(|| self.backoff(job.type_no, u32::from(job.given_back.deferrals) + 1));
+        let pause = after.unwrap_or_else(|| self.backoff(type_no, u32::from(deferrals) + 1));
         self.release(born, Release::Deferral { ready_ms: self.now + millis(pause) }, error)
     }
 
     /// The pause after the n-th failure: a random time up to the bound, so that what failed together does not come back together.
-    fn backoff(&self, type_no: u32, n: u32) -> Duration {
+    fn backoff(&mut self, type_no: u32, n: u32) -> Duration {
         let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
         let default = Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) };
         let bound = bound(worker.map_or(default, |worker| worker.live.backoff), n);
-        Duration::from_millis(fastrand::u64(0..=millis(bound)))
+        Duration::from_millis(self.random.u64(0..=millis(bound)))
     }
 }
 

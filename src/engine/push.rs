@@ -1,6 +1,6 @@
 //! Deciding about jobs that somebody enqueues, and about what somebody wants done to one.
 
-use super::command::{JobAction, Known, LiveJob, LiveOrEnded, PushAnswers, To};
+use super::command::{Command, JobAction, Known, LiveJob, LiveOrEnded, Purging, PushAnswers, To};
 use super::core::Core;
 use super::words::{end_word, state_word};
 use crate::job::event::{End, Enqueued, Event, Names, Redriven};
@@ -244,18 +244,27 @@ impl Core {
             self.reply(move |_| to.give(Err(refusal)));
             return Ok(());
         };
-        let waiting = self.table.jobs_in(type_no, &[State::Ready, State::Delayed]);
-        let dead = self.table.jobs_in(type_no, &[State::Dead]);
-        let count = (waiting.len() + dead.len()) as u64;
-        for (jobs, end) in [(waiting, End::Cancelled), (dead, End::Discarded)] {
-            for born in jobs {
-                self.end(born, end, &[])?;
-                if self.log.is_full() {
-                    self.commit()?;
-                }
-            }
+        let jobs = self.table.jobs_in(type_no, &[State::Ready, State::Delayed, State::Dead]);
+        self.purge_on(Purging { rest: jobs.into_iter(), count: 0, to })
+    }
+
+    /// Ends as many as one frame holds; others are served in between.
+    pub(super) fn purge_on(&mut self, mut purge: Purging) -> Result<(), Poisoned> {
+        while !self.log.is_full() && !self.stands_still() {
+            let Some(born) = purge.rest.next() else {
+                let (count, to) = (purge.count, purge.to);
+                self.reply(move |durable| to.give(if durable { Ok(count) } else { Err(Refusal::Poisoned) }));
+                return Ok(());
+            };
+            let end = match self.table.job(born).map(|job| job.state) {
+                Some(State::Ready | State::Delayed) => End::Cancelled,
+                Some(State::Dead) => End::Discarded,
+                Some(State::Reserved) | None => continue,
+            };
+            self.end(born, end, &[])?;
+            purge.count += 1;
         }
-        self.reply(move |durable| to.give(if durable { Ok(count) } else { Err(Refusal::Poisoned) }));
+        drop(self.to_self.send(Command::PurgeRest(purge)));
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Role {
 
 /// A pool, and what the engine knows of it.
 pub(super) struct PoolRun {
-    pub(super) pool: Pool,
+    pub(super) pool: Box<dyn Pool>,
     pub(super) type_no: u32,
     pub(super) version_no: u32,
     pub(super) label: Label,

@@ -10,7 +10,7 @@ use super::runs::{Past, PoolRun, Role};
 use crate::job::event::{Event, Release, Routed, VersionRejected};
 use crate::job::transition::State;
 use crate::log::Poisoned;
-use crate::pool::{Pool, PoolId, PoolSpec, Report};
+use crate::pool::{PoolId, PoolSpec, Report};
 use crate::types::Label;
 use crate::worker::WorkerFactory;
 
@@ -33,7 +33,7 @@ impl Core {
             factory: Arc::clone(&spec.factory) as Arc<dyn WorkerFactory>,
             live: spec.worker.live.clone(),
         };
-        let pool = Pool::new(parts, self.log.reader(), self.ids, Arc::clone(&self.clock), report);
+        let pool = self.pool_maker.make(parts, self.log.reader(), self.ids, report);
         let started = pool.and_then(|mut pool| pool.resize(1).map(|()| pool));
         let pool = match started {
             Ok(pool) => pool,

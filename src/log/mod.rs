@@ -58,11 +58,38 @@ pub struct Position {
     pub body: u32,
 }
 
-/// Sizes that a log is made with.
+/// Sizes that a log is made with. The real ones are [`LogOptions::new`]'s; a simulation runs with small ones.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
-    /// Bytes of a new segment.
+    /// Bytes of a new segment. It holds at least a largest frame.
     pub segment_bytes: u64,
+    /// A frame of this size is full: time to commit.
+    pub frame_bytes_full: usize,
+    /// Bytes of the largest frame.
+    pub frame_bytes_max: usize,
+    /// How the next segment is made.
+    pub making: Making,
+}
+
+impl LogOptions {
+    /// Frames as large as they may be in segments of this size, made by a thread.
+    pub fn new(segment_bytes: u64) -> Self {
+        Self {
+            segment_bytes,
+            frame_bytes_full: crate::limits::FRAME_BYTES_FULL,
+            frame_bytes_max: crate::limits::FRAME_BYTES_MAX,
+            making: Making::Thread,
+        }
+    }
+}
+
+/// Who makes the next segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Making {
+    /// A thread, beside the commits.
+    Thread,
+    /// The owner of the log, when it calls [`Log::make_ahead`], or when it needs the segment.
+    Stepped,
 }
 
 /// Name of a segment's file.

@@ -382,8 +382,9 @@ impl FrameStream {
     pub(super) fn ahead(&mut self, bytes: usize) -> Result<Option<&[u8]>, ReadError> {
         let skip = (self.offset - self.base) as usize;
         if self.buffer.len() < skip + bytes {
-            let want = bytes.max(READ_AHEAD_BYTES);
-            self.buffer.resize(want, 0);
+            let file_bytes = self.file.bytes().map_err(|source| ReadError::Io { segment: self.segment, source })?;
+            let rest = usize::try_from(file_bytes.saturating_sub(u64::from(self.offset))).unwrap_or(usize::MAX);
+            self.buffer.resize(bytes.max(READ_AHEAD_BYTES).min(rest), 0);
             let read = self
                 .file
                 .read_at(u64::from(self.offset), &mut self.buffer)

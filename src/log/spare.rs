@@ -1,16 +1,16 @@
-//! Segments made one ahead, on a thread of its own, so that no commit waits for a new file.
+//! Segments made one ahead, so that no commit waits for a new file: on a thread of its own, or step by step.
 //!
 //! A segment is ready when its file has all its bytes, its header is synced, its name is the number, and the name is
 //! synced. An old segment's file is taken again where one is at hand: overwriting in place syncs faster than growing.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 
+use super::Making;
 use super::disk::{Disk, DiskFile};
 use super::frame::SegmentHeader;
 
@@ -28,124 +28,184 @@ pub(super) struct Order {
     pub(super) write: bool,
 }
 
-/// The writer's end of the maker's thread.
+/// How it stands with the segment that was ordered.
+#[derive(Default)]
+struct Standing {
+    ready: Option<Arc<dyn DiskFile>>,
+    /// Why none can be made just now.
+    trouble: Option<Arc<String>>,
+    /// Why none can ever be made again.
+    broken: Option<Arc<String>>,
+}
+
+/// What the maker and the log's writer share.
+struct Shared {
+    disk: Arc<dyn Disk>,
+    standing: Mutex<Standing>,
+    changed: Condvar,
+    /// Set when what is being made shall be left: stored by the writer, loaded between two steps; it guards nothing.
+    leave: AtomicBool,
+}
+
+/// Who carries out an order.
+enum Maker {
+    Thread { orders: Option<Sender<Order>>, thread: Option<std::thread::JoinHandle<()>> },
+    Stepped { order: Option<Order> },
+}
+
+/// The writer's end: at most one order is open.
 pub(super) struct SpareMaker {
-    orders: Option<Sender<Order>>,
-    ready: Receiver<Arc<dyn DiskFile>>,
-    /// Why no segment can be made; stored by the maker's thread, loaded by the writer.
-    trouble: Arc<ArcSwapOption<String>>,
-    /// Why the thread gave up; likewise.
-    broken: Arc<ArcSwapOption<String>>,
-    /// Set when the thread shall leave what it makes: stored by the writer, loaded between two steps; it guards nothing.
-    leave: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    shared: Arc<Shared>,
+    maker: Maker,
 }
 
 impl SpareMaker {
-    /// Starts the thread. `settled` is called whenever a segment was made after there was trouble.
-    pub(super) fn start(disk: Arc<dyn Disk>) -> io::Result<Self> {
-        let (orders, inbox) = crossbeam_channel::bounded::<Order>(2);
-        let (done, ready) = crossbeam_channel::bounded(2);
-        let trouble = Arc::new(ArcSwapOption::empty());
-        let said = Arc::clone(&trouble);
-        let broken = Arc::new(ArcSwapOption::empty());
-        let gave_up = Arc::clone(&broken);
-        let leave = Arc::new(AtomicBool::new(false));
-        let leaving = Arc::clone(&leave);
-        let thread = std::thread::Builder::new()
-            .name("segment-maker".to_owned())
-            .spawn(move || run(disk.as_ref(), &inbox, &done, &said, &gave_up, &leaving))?;
-        Ok(Self { orders: Some(orders), ready, trouble, broken, leave, thread: Some(thread) })
+    pub(super) fn start(disk: Arc<dyn Disk>, making: Making) -> io::Result<Self> {
+        let (standing, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { disk, standing, changed, leave: AtomicBool::new(false) });
+        let maker = match making {
+            Making::Stepped => Maker::Stepped { order: None },
+            Making::Thread => {
+                let (orders, inbox) = crossbeam_channel::bounded::<Order>(1);
+                let work = Arc::clone(&shared);
+                let builder = std::thread::Builder::new().name("segment-maker".to_owned());
+                let thread = Some(builder.spawn(move || {
+                    let alarm = Alarm(&work);
+                    work.run(&inbox);
+                    drop(alarm);
+                })?);
+                Maker::Thread { orders: Some(orders), thread }
+            }
+        };
+        Ok(Self { shared, maker })
     }
 
     /// Orders the next segment.
-    pub(super) fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
+    pub(super) fn order(&mut self, order: Order) {
+        match &mut self.maker {
             // The thread lives until this sender is dropped.
-            drop(orders.send(order));
+            Maker::Thread { orders, .. } => drop(orders.as_ref().map(|orders| orders.send(order))),
+            Maker::Stepped { order: open } => *open = Some(order),
         }
     }
 
-    /// Waits for the segment that was ordered first; `None` if the thread is gone.
-    pub(super) fn take(&self) -> Option<Arc<dyn DiskFile>> {
-        self.ready.recv().ok()
+    /// Tries once to make what was ordered, if that is nobody else's work.
+    pub(super) fn step(&mut self) {
+        if let Maker::Stepped { order: open } = &mut self.maker
+            && let Some(mut order) = open.take()
+            && !self.shared.attempt(&mut order)
+        {
+            *open = Some(order);
+        }
+    }
+
+    /// Waits until the segment is ready, or it is known why it is not; says whether it is ready.
+    pub(super) fn settle(&mut self) -> bool {
+        self.step();
+        let mut standing = self.shared.standing();
+        while standing.ready.is_none() && standing.trouble.is_none() && standing.broken.is_none() {
+            standing = self.shared.changed.wait(standing).unwrap_or_else(PoisonError::into_inner);
+        }
+        standing.ready.is_some()
+    }
+
+    /// Waits for the segment that was ordered; `None` if none can ever be made again.
+    pub(super) fn take(&mut self) -> Option<Arc<dyn DiskFile>> {
+        self.step();
+        let stepped = matches!(self.maker, Maker::Stepped { .. });
+        let mut standing = self.shared.standing();
+        loop {
+            if standing.ready.is_some() || standing.broken.is_some() || stepped {
+                return standing.ready.take();
+            }
+            standing = self.shared.changed.wait(standing).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Whether a segment is ready.
     pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.shared.standing().ready.is_some()
     }
 
     /// Why no segment can ever be made again.
     pub(super) fn broken(&self) -> Option<Arc<String>> {
-        self.broken.load_full()
+        self.shared.standing().broken.clone()
     }
 
     /// Why no segment can be made just now.
     pub(super) fn trouble(&self) -> Option<Arc<String>> {
-        self.trouble.load_full()
+        self.shared.standing().trouble.clone()
     }
 }
 
 impl Drop for SpareMaker {
     fn drop(&mut self) {
-        self.orders = None;
-        self.leave.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
+        self.shared.leave.store(true, Ordering::Relaxed);
+        if let Maker::Thread { orders, thread } = &mut self.maker {
+            *orders = None;
+            drop(thread.take().map(std::thread::JoinHandle::join));
         }
     }
 }
 
-fn run(
-    disk: &dyn Disk,
-    inbox: &Receiver<Order>,
-    done: &Sender<Arc<dyn DiskFile>>,
-    said: &ArcSwapOption<String>,
-    broken: &ArcSwapOption<String>,
-    leave: &AtomicBool,
-) {
-    let mut waiting = std::collections::VecDeque::new();
-    loop {
-        if waiting.is_empty() {
-            match inbox.recv() {
-                Ok(order) => waiting.push_back(order),
-                Err(_) => return,
-            }
+/// Speaks up when the thread panics, so that nobody waits for it.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.standing().broken = Some(Arc::new("the thread that makes segments failed by a bug".to_owned()));
+            self.0.changed.notify_all();
         }
-        let Some(order) = waiting.front_mut() else { continue };
-        match make(disk, order, leave) {
-            Ok(file) => {
-                waiting.pop_front();
-                said.store(None);
-                if done.send(file).is_err() {
+    }
+}
+
+impl Shared {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, inbox: &Receiver<Order>) {
+        while let Ok(mut order) = inbox.recv() {
+            while !self.attempt(&mut order) {
+                // Nothing more is ordered before this one is made: what comes is the end.
+                if inbox.recv_timeout(RETRY_EVERY).is_err_and(|error| error.is_disconnected()) {
                     return;
                 }
             }
-            Err(error) if !is_want_of_space(&error) => {
-                // A disk that fails here fails anywhere: the next commit is told.
-                drop(disk.remove(&temporary(&order.header)));
-                if !leave.load(Ordering::Relaxed) {
-                    let said = format!("making a segment in {}: {error}", disk.place().display());
-                    broken.store(Some(Arc::new(said)));
-                }
-                return;
+        }
+    }
+
+    /// Tries to carry out an order; `false` if it is worth another try.
+    fn attempt(&self, order: &mut Order) -> bool {
+        let disk = self.disk.as_ref();
+        let made = make(disk, order, &self.leave);
+        if made.is_err() {
+            // A half-made or once failed file is never used again: the next try begins with a fresh one.
+            order.recycle = None;
+            drop(disk.remove(&temporary(&order.header)));
+        }
+        let mut standing = self.standing();
+        let settled = match made {
+            Ok(file) => {
+                (standing.ready, standing.trouble) = (Some(file), None);
+                true
+            }
+            Err(error) if is_want_of_space(&error) => {
+                let said = format!("no new segment could be made in {}: {error}", disk.place().display());
+                standing.trouble = Some(Arc::new(said));
+                false
             }
             Err(error) => {
-                // A half-made or once failed file is never used again: the next try begins with a fresh one.
-                order.recycle = None;
-                drop(disk.remove(&temporary(&order.header)));
-                said.store(Some(Arc::new(format!(
-                    "no new segment could be made in {}: {error}",
-                    disk.place().display()
-                ))));
-                match inbox.recv_timeout(RETRY_EVERY) {
-                    Ok(order) => waiting.push_back(order),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
+                // A disk that fails here fails anywhere: the next commit is told.
+                let said = format!("making a segment in {}: {error}", disk.place().display());
+                standing.broken = Some(Arc::new(said));
+                true
             }
-        }
+        };
+        drop(standing);
+        self.changed.notify_all();
+        settled
     }
 }
 

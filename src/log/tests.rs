@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use super::disk::{Disk, RealDisk};
-use super::{Log, LogOptions, OpenError, Opened, Position, RecordKind, recovery, segment_name};
+use super::{Log, LogOptions, Making, OpenError, Opened, Position, RecordKind, recovery, segment_name};
 use crate::types::Seq;
 
 const KIND: RecordKind = RecordKind { kind: 7, version: 1 };
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 256 << 10 };
+const OPTIONS: LogOptions = LogOptions {
+    segment_bytes: 256 << 10,
+    frame_bytes_full: 64 << 10,
+    frame_bytes_max: 128 << 10,
+    making: Making::Thread,
+};
 
 struct Place(tempfile::TempDir);
 

@@ -12,7 +12,6 @@ use super::frame::{
 use super::reader::{Reader, Segment};
 use super::spare::{Order, SpareMaker};
 use super::{LogId, LogOptions, Position, segment_name};
-use crate::limits::{FRAME_BYTES_FULL, FRAME_BYTES_MAX};
 use crate::types::Seq;
 
 /// Room that is kept in every segment for its end frame and one seal frame before it.
@@ -112,8 +111,8 @@ impl Log {
         reader: Reader,
         start: TailStart,
     ) -> std::io::Result<Self> {
-        let maker = SpareMaker::start(Arc::clone(&disk))?;
-        let log = Self {
+        let maker = SpareMaker::start(Arc::clone(&disk), options.making)?;
+        let mut log = Self {
             disk,
             options,
             log_id: start.log_id,
@@ -147,7 +146,7 @@ impl Log {
         Ok(log)
     }
 
-    fn order_next(&self, recycle: Option<String>) {
+    fn order_next(&mut self, recycle: Option<String>) {
         let header = SegmentHeader {
             log_id: self.log_id,
             segment: self.active.number + 1,
@@ -194,12 +193,31 @@ impl Log {
 
     /// Whether the frame is filled: time to commit.
     pub fn is_full(&self) -> bool {
-        self.frame.len() >= FRAME_BYTES_FULL
+        self.frame.len() >= self.options.frame_bytes_full
     }
 
     /// Why no new segment can be made, if none is ready: then new jobs should be refused.
     pub fn full(&self) -> Option<Arc<String>> {
-        if self.spare.is_some() || self.maker.is_ready() { None } else { self.maker.trouble() }
+        if self.has_spare() { None } else { self.maker.trouble() }
+    }
+
+    fn has_spare(&self) -> bool {
+        self.spare.is_some() || self.maker.is_ready()
+    }
+
+    /// Waits until the next segment is ready, or it is known that it cannot be made just now; says whether it is ready.
+    pub fn await_spare(&mut self) -> bool {
+        self.spare.is_some() || self.maker.settle()
+    }
+
+    /// Makes the next segment, if that was not done yet: for a log whose segments no thread makes.
+    pub fn make_ahead(&mut self) {
+        self.maker.step();
+    }
+
+    /// The sizes that it was opened with.
+    pub fn options(&self) -> LogOptions {
+        self.options
     }
 
     /// Bytes that the active segment still takes.
@@ -210,7 +228,7 @@ impl Log {
 
     /// Figures for people.
     pub fn figures(&self) -> LogFigures {
-        let spares = u64::from(self.spare.is_some() || self.maker.is_ready());
+        let spares = u64::from(self.has_spare());
         let segments = u64::from(self.active.number - self.head) + 1 + spares + self.retired.len() as u64;
         LogFigures {
             head: self.head,
@@ -227,7 +245,7 @@ impl Log {
         let more = bodies * RECORD_HEADER_BYTES + body_bytes + FRAME_ALIGN;
         let frame = self.frame.len() + more;
         let segment = usize::try_from(self.active_bytes).unwrap_or(usize::MAX) - self.offset as usize;
-        frame <= FRAME_BYTES_MAX && frame + SEGMENT_RESERVE <= segment
+        frame <= self.options.frame_bytes_max && frame + SEGMENT_RESERVE <= segment
     }
 
     /// Adds a record to the frame: in memory only. The caller has asked [`Log::has_room`].
@@ -423,8 +441,8 @@ impl Log {
         self.written_up_to = self.next_seq;
         self.head_written = self.head;
         self.frame.truncate(FRAME_HEADER_BYTES);
-        if self.frame.capacity() > 2 * FRAME_BYTES_FULL {
-            self.frame.shrink_to(FRAME_BYTES_FULL);
+        if self.frame.capacity() > 2 * self.options.frame_bytes_full {
+            self.frame.shrink_to(self.options.frame_bytes_full);
         }
         self.crcs.clear();
         self.records = 0;

@@ -2,7 +2,8 @@
 //!
 //! Owns threads and what they hold. Takes tasks from a lock-free queue that the engine fills, reads their payloads from
 //! the log, runs them through a [`Worker`](crate::worker::Worker), and reports what became of each. Knows no job states and decides nothing:
-//! how many tasks it is handed, what follows an outcome, and when it ends, is the engine's.
+//! how many tasks it is handed, what follows an outcome, and when it ends, is the engine's. The engine knows a pool by
+//! its trait alone; a simulation brings pools of its own.
 
 mod thread;
 
@@ -112,30 +113,46 @@ enum Order {
     Leave,
 }
 
-/// The worker threads of one version.
-pub struct Pool {
-    shared: Arc<Shared>,
-    orders: Option<Sender<Order>>,
-    queue: Receiver<Order>,
-    /// Dropped to wake threads that wait before they start a worker again.
-    leave: Option<Sender<()>>,
-    leaving: Receiver<()>,
-    handles: Vec<JoinHandle<()>>,
-    size: u32,
+/// The workers of one version, as the engine sees them.
+pub trait Pool: Send {
+    /// Workers that it shall have.
+    fn size(&self) -> u32;
+    /// Grows or shrinks to `size` workers; those too many leave when they are through with what they hold.
+    ///
+    /// # Errors
+    /// A thread could not be made: the pool has fewer.
+    fn resize(&mut self, size: u32) -> std::io::Result<()>;
+    /// Takes changed settings over, from the next cycle on; the size by [`Pool::resize`].
+    fn set_live(&self, live: LiveConfig);
+    /// Puts a task into the queue.
+    fn hand(&self, task: Task);
+    /// Takes back what no worker has taken yet.
+    fn take_back(&self) -> Vec<Task>;
+    /// Hands out nothing more: workers finish what they hold, and end. Returns what none of them has taken.
+    fn drain(&mut self) -> Vec<Task>;
+    /// Ends what runs, at once; it is reported as interrupted.
+    fn cut_off(&self);
+    /// Waits for the workers' end. To be called after [`Report::Ended`].
+    fn join(self: Box<Self>);
 }
 
-impl Pool {
-    /// Makes a pool without threads.
+/// Makes pools.
+pub trait PoolMaker: Send {
+    /// Makes a pool without workers, which reads payloads by `reader` and tells everything to `report`.
     ///
     /// # Errors
     /// No descriptor left.
-    pub fn new(
-        spec: PoolSpec,
-        reader: Reader,
-        ids: IdMaker,
-        clock: Arc<dyn Clock>,
-        report: Reporter,
-    ) -> std::io::Result<Self> {
+    fn make(&self, spec: PoolSpec, reader: Reader, ids: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>>;
+}
+
+/// Makes pools of threads.
+pub struct ThreadPools {
+    /// For deadlines.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl PoolMaker for ThreadPools {
+    fn make(&self, spec: PoolSpec, reader: Reader, ids: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
         let (orders, queue) = crossbeam_channel::unbounded();
         let (leave, leaving) = crossbeam_channel::bounded(0);
         let shared = Shared {
@@ -146,11 +163,11 @@ impl Pool {
             cutoff: Cutoff::new()?,
             reader,
             ids,
-            clock,
+            clock: Arc::clone(&self.clock),
             report,
             threads: AtomicU32::new(0),
         };
-        Ok(Self {
+        Ok(Box::new(ThreadPool {
             shared: Arc::new(shared),
             orders: Some(orders),
             queue,
@@ -158,19 +175,28 @@ impl Pool {
             leaving,
             handles: Vec::new(),
             size: 0,
-        })
+        }))
     }
+}
 
-    /// Threads that it shall have.
-    pub fn size(&self) -> u32 {
+/// The worker threads of one version.
+struct ThreadPool {
+    shared: Arc<Shared>,
+    orders: Option<Sender<Order>>,
+    queue: Receiver<Order>,
+    /// Dropped to wake threads that wait before they start a worker again.
+    leave: Option<Sender<()>>,
+    leaving: Receiver<()>,
+    handles: Vec<JoinHandle<()>>,
+    size: u32,
+}
+
+impl Pool for ThreadPool {
+    fn size(&self) -> u32 {
         self.size
     }
 
-    /// Grows or shrinks to `size` threads; those too many leave when they are through with what they hold.
-    ///
-    /// # Errors
-    /// A thread could not be made: the pool has fewer.
-    pub fn resize(&mut self, size: u32) -> std::io::Result<()> {
+    fn resize(&mut self, size: u32) -> std::io::Result<()> {
         let Some(orders) = &self.orders else { return Ok(()) };
         while self.size > size {
             drop(orders.send(Order::Leave));
@@ -185,21 +211,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes changed settings over, from the next cycle on; the size by [`Pool::resize`].
-    pub fn set_live(&self, live: LiveConfig) {
+    fn set_live(&self, live: LiveConfig) {
         self.shared.live.store(Arc::new(live));
     }
 
-    /// Puts a task into the queue.
-    pub fn hand(&self, task: Task) {
+    fn hand(&self, task: Task) {
         if let Some(orders) = &self.orders {
             // The queue lives as long as this pool.
             drop(orders.send(Order::Work(task)));
         }
     }
 
-    /// Takes back what no thread has taken yet.
-    pub fn take_back(&self) -> Vec<Task> {
+    fn take_back(&self) -> Vec<Task> {
         let mut tasks = Vec::new();
         let mut others = VecDeque::new();
         loop {
@@ -217,8 +240,7 @@ impl Pool {
         tasks
     }
 
-    /// Hands out nothing more: threads finish what they hold, and end. Returns what none of them has taken.
-    pub fn drain(&mut self) -> Vec<Task> {
+    fn drain(&mut self) -> Vec<Task> {
         let tasks = self.take_back();
         self.orders = None;
         self.leave = None;
@@ -226,13 +248,11 @@ impl Pool {
         tasks
     }
 
-    /// Ends what runs, at once; it is reported as interrupted.
-    pub fn cut_off(&self) {
+    fn cut_off(&self) {
         self.shared.cutoff.set();
     }
 
-    /// Waits for the threads. To be called after [`Report::Ended`].
-    pub fn join(self) {
+    fn join(self: Box<Self>) {
         for handle in self.handles {
             // A thread that panicked has reported its end by its guard; there is nothing to add.
             drop(handle.join());

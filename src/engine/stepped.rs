@@ -1,0 +1,107 @@
+//! The engine without threads: its owner takes every step, and so decides what happens when. For simulations and fuzzing.
+//!
+//! The same core, table and log as in production; only the clock, the disk, the pools and who steps are others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clean::Cleaning;
+use super::core::Core;
+use super::handle::Handle;
+use super::open::{OpenError, Opened, Surroundings, open_core};
+use super::{Command, GenerationSpec};
+use crate::clock::Clock;
+use crate::job::table::Table;
+use crate::log::disk::Disk;
+use crate::log::{LogId, LogOptions, Making, Poisoned, Reader};
+use crate::pool::PoolMaker;
+
+/// What a stepped engine is put into.
+pub struct Surrounding {
+    /// Where its log lies.
+    pub disk: Arc<dyn Disk>,
+    /// Sizes of its log.
+    pub options: LogOptions,
+    /// Identity of its log, if it is to be made.
+    pub log_id: LogId,
+    /// Its time.
+    pub clock: Arc<dyn Clock>,
+    /// What makes its pools.
+    pub pools: Box<dyn PoolMaker>,
+    /// Seed of the little that it leaves to chance.
+    pub seed: u64,
+}
+
+/// An engine that stands still until it is stepped.
+pub struct Stepped {
+    core: Core,
+    handle: Handle,
+}
+
+impl Stepped {
+    /// Opens the log. When it returns, everything that was acknowledged is there.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(spec: GenerationSpec, around: Surrounding) -> Result<(Self, Opened), OpenError> {
+        let (core, handle, opened) = open_core(
+            spec,
+            Surroundings {
+                disk: around.disk,
+                options: LogOptions { making: Making::Stepped, ..around.options },
+                new_id: around.log_id,
+                clock: around.clock,
+                pool_maker: around.pools,
+                cleaning: Cleaning::SteppedIdle,
+                random: fastrand::Rng::with_seed(around.seed),
+                lock: None,
+            },
+        )?;
+        Ok((Self { core, handle }, opened))
+    }
+
+    /// The way in. Only calls with a callback: nobody would answer one that waits.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Takes one turn: what was sent meanwhile, what is due, one commit. Says whether a stop is through.
+    ///
+    /// # Errors
+    /// The log is poisoned; everyone who waits was told so.
+    pub fn turn(&mut self) -> Result<bool, Poisoned> {
+        let ended = self.core.turn(None);
+        if ended.is_err() {
+            self.core.disown();
+        }
+        ended
+    }
+
+    /// How long nothing is due, if nothing is sent.
+    pub fn idle_for(&mut self) -> Duration {
+        self.core.sleep()
+    }
+
+    /// Makes the next segment, if it is not there yet.
+    pub fn make_segment(&mut self) {
+        self.core.log.make_ahead();
+    }
+
+    /// Sends the next portion of what is to be restated, if the log is being cleaned; says whether it is.
+    pub fn clean(&mut self) -> bool {
+        match self.core.step_cleaning() {
+            Some(survivors) => self.core.to_self.send(Command::Survivors(survivors)).is_ok(),
+            None => false,
+        }
+    }
+
+    /// What lives.
+    pub fn table(&self) -> &Table {
+        &self.core.table
+    }
+
+    /// For reading the log.
+    pub fn reader(&self) -> Reader {
+        self.core.log.reader()
+    }
+}

@@ -62,6 +62,7 @@ pub mod refusal;
 pub mod reload;
 #[cfg(feature = "daemon")]
 mod signal;
+pub mod simulate;
 pub mod sync;
 pub mod types;
 pub mod worker;

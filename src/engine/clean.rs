@@ -7,9 +7,11 @@
 
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
-use crate::job::event::{Event, Generation, Kind, Routed, TypeNamed, VersionAccepted};
+use crate::job::event::{Event, Generation, Kind, Routed, Totals, TypeNamed, VersionAccepted};
+use crate::job::table::{GenerationRecord, Table, VersionRecord};
 use crate::log::reader::Scan;
 use crate::log::{Poisoned, Reader};
+use crate::types::{UnixMs, WorkerType};
 
 /// Payload bytes that the cleaner hands to the engine at once.
 const PORTION_BYTES: usize = 256 << 10;
@@ -108,36 +110,71 @@ impl Core {
 
     /// Restates what is no job. For the beginning of a segment: there is always room.
     pub(super) fn put_context(&mut self) {
-        let types: Vec<_> =
-            self.table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
-        for (no, name, ..) in &types {
-            self.put(&Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() }), false);
+        let context = Context::of(&self.table);
+        for event in context.events(self.now) {
+            self.put(&event, false);
         }
-        let newest = self.table.generation().clone();
-        let mut versions: Vec<_> = self.table.versions().map(|(no, version)| (no, version.clone())).collect();
+    }
+
+    /// Restates what is no job, in this segment or at the beginning of the next one.
+    pub(super) fn ensure_context(&mut self) -> Result<(), Poisoned> {
+        let context = Context::of(&self.table);
+        let events = context.events(self.now);
+        let active = self.log.figures().active;
+        self.make_room(events.len(), events.iter().map(Event::bytes_max).sum())?;
+        if self.log.figures().active == active {
+            for event in events {
+                self.put(&event, false);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is no job, as a replay that begins with it needs it.
+struct Context {
+    types: Vec<(u32, WorkerType, u32, Totals)>,
+    versions: Vec<(u32, VersionRecord)>,
+    generation: GenerationRecord,
+}
+
+impl Context {
+    fn of(table: &Table) -> Self {
+        let types: Vec<_> =
+            table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
+        let generation = table.generation().clone();
+        let mut versions: Vec<_> = table.versions().map(|(no, version)| (no, version.clone())).collect();
         versions.sort_by_key(|(no, _)| std::cmp::Reverse(*no));
         let mut seen = std::collections::BTreeMap::new();
         versions.retain(|(no, version)| {
             let count: &mut usize = seen.entry(version.type_no).or_default();
             *count += 1;
-            let named = newest.targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
+            let named = generation.targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
             *count <= VERSIONS_KEPT || named
         });
-        for (no, version) in versions.iter().rev() {
+        versions.reverse();
+        Self { types, versions, generation }
+    }
+
+    fn events(&self, at: UnixMs) -> Vec<Event<'_>> {
+        let mut events: Vec<Event<'_>> =
+            self.types.iter().map(|(no, name, ..)| Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() })).collect();
+        for (no, version) in &self.versions {
             let (type_no, label, hash) = (version.type_no, version.label.as_str(), version.hash);
             let accepted = VersionAccepted { no: *no, type_no, label, hash, at: version.at };
-            self.put(&Event::VersionAccepted(accepted), false);
+            events.push(Event::VersionAccepted(accepted));
         }
-        for (type_no, _, version_no, totals) in types {
-            if version_no != 0 {
-                self.put(&Event::Routed(Routed { type_no, version_no, at: self.now }), false);
+        for (type_no, _, version_no, totals) in &self.types {
+            if *version_no != 0 {
+                events.push(Event::Routed(Routed { type_no: *type_no, version_no: *version_no, at }));
             }
-            self.put(&Event::Totals(totals), false);
+            events.push(Event::Totals(*totals));
         }
-        if newest.number > 0 {
-            let generation = Generation { number: newest.number, at: newest.at, targets: newest.targets };
-            self.put(&Event::Generation(generation), false);
+        if self.generation.number > 0 {
+            let (number, at, targets) = (self.generation.number, self.generation.at, self.generation.targets.clone());
+            events.push(Event::Generation(Generation { number, at, targets }));
         }
+        events
     }
 }
 

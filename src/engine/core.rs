@@ -186,6 +186,7 @@ impl Core {
     /// The log is poisoned.
     pub(super) fn turn(&mut self, first: Option<Command>) -> Result<bool, Poisoned> {
         self.tick();
+        self.again = false;
         if !self.stands_still() {
             self.inbox_first.extend(std::mem::take(&mut self.waiting));
         }
@@ -218,6 +219,11 @@ impl Core {
         let options = self.log.options();
         let low = self.log.room() < (options.frame_bytes_max + options.frame_bytes_full) as u64;
         low && !self.is_stopping() && !self.log.await_spare()
+    }
+
+    /// Whether there is more to do than one turn held.
+    pub(super) fn is_busy(&self) -> bool {
+        self.again || !self.inbox_first.is_empty() || !self.inbox.is_empty()
     }
 
     pub(super) fn tick(&mut self) {

@@ -222,7 +222,7 @@ impl Core {
         self.tick();
         self.record(&Event::Opened(event::Opened { epoch: self.log.epoch(), at: self.now }))?;
         // The segment may have been begun without it, if the process ended right then.
-        self.put_context();
+        self.ensure_context()?;
         self.accept(spec)?;
         for born in self.table.died_at_opening().to_vec() {
             let about = self.about(born);

@@ -1,5 +1,6 @@
 //! Deciding what follows from what a pool reports of a run.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::core::Core;
@@ -63,15 +64,22 @@ impl Core {
         }
         let mut admitted = Vec::with_capacity(enqueue.len());
         let mut bytes = RECORD_SPARE + result.len();
+        let mut named = HashMap::new();
         for (number, job) in (1..).zip(enqueue) {
-            match self.admit(job) {
-                // Two of one completion may share a key: the later one is decided when the first is in the table.
-                Ok(Admitted::New { .. }) => admitted.push(job),
-                Ok(Admitted::Known(_)) => {}
-                Err(refusal) => {
-                    let error = format!("follow-up job {number} was refused: {refusal}");
-                    return self.fail(born, &error, false, false, about);
+            let refused = match (twin(&mut named, job), self.admit(job)) {
+                // Two of one completion with the same name and body are one job.
+                (Some(twin), _) if twin == job => None,
+                (Some(_), _) => Some("an id or key of it is an earlier one's of the same completion".to_owned()),
+                (None, Ok(Admitted::New { .. })) => {
+                    admitted.push(job);
+                    None
                 }
+                (None, Ok(Admitted::Known(_))) => None,
+                (None, Err(refusal)) => Some(refusal.to_string()),
+            };
+            if let Some(refused) = refused {
+                let error = format!("follow-up job {number} was refused: {refused}");
+                return self.fail(born, &error, false, false, about);
             }
             bytes += job.payload.len() + RECORD_SPARE;
         }
@@ -121,7 +129,7 @@ impl Core {
             let pause = self.backoff(type_no, u32::from(attempts));
             After::Retry { ready_ms: self.now + millis(pause) }
         };
-        let failed = Failed { born, at: self.now, version_no, after };
+        let failed = Failed { born, at: self.now, type_no, version_no, after };
         let summary = if after == After::Dead { self.summary(born, attempts, error, about) } else { None };
         let event = Event::Failed(failed, error.as_bytes());
         let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + RECORD_SPARE);
@@ -195,6 +203,18 @@ impl Core {
         let bound = bound(worker.map_or(default, |worker| worker.live.backoff), n);
         Duration::from_millis(self.random.u64(0..=millis(bound)))
     }
+}
+
+/// The job of the same completion that has one of this one's names; if there is none, its names are noted.
+fn twin<'a>(named: &mut HashMap<(&'a str, bool, &'a str), &'a NewJob>, job: &'a NewJob) -> Option<&'a NewJob> {
+    let of = job.worker_type.as_str();
+    let id = job.id.as_ref().map(|id| (of, false, id.as_str()));
+    let key = job.idempotency_key.as_ref().map(|key| (of, true, key.as_str()));
+    let twin = id.iter().chain(&key).find_map(|name| named.get(name)).copied();
+    if twin.is_none() {
+        named.extend(id.into_iter().chain(key).map(|name| (name, job)));
+    }
+    twin
 }
 
 /// Bound of the pause after the n-th failure.

@@ -77,6 +77,16 @@ impl Stepped {
         ended
     }
 
+    /// Whether it has more to do than one turn held.
+    pub fn is_busy(&self) -> bool {
+        self.core.is_busy()
+    }
+
+    /// Whether it records nothing that can wait, for want of space.
+    pub fn stands_still(&mut self) -> bool {
+        self.core.stands_still()
+    }
+
     /// How long nothing is due, if nothing is sent.
     pub fn idle_for(&mut self) -> Duration {
         self.core.sleep()

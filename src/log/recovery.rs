@@ -430,6 +430,8 @@ impl Opening<'_> {
             (Ok(file), spare) => (file, spare),
             (Err(_), Some(spare)) if spare.header.bytes == bytes => {
                 self.disk.rename(&segment_name(spare.number), &temporary)?;
+                // Its old name must be gone before its bytes are another segment's.
+                self.disk.sync_dir()?;
                 (self.disk.open(&temporary)?, None)
             }
             (Err(error), None) if is_want_of_space(&error) => return self.rewrite_tail(last, tail),

@@ -195,6 +195,8 @@ pub struct Failed {
     pub born: Seq,
     /// When.
     pub at: UnixMs,
+    /// Its type: the failure counts even where the job is not known any more.
+    pub type_no: u32,
     /// The version that ran it; 0: none.
     pub version_no: u32,
     /// What follows.

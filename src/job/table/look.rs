@@ -15,6 +15,11 @@ impl Table {
         self.jobs.get(&born)
     }
 
+    /// All live jobs, in no order.
+    pub fn jobs(&self) -> impl Iterator<Item = (Seq, &Job)> {
+        self.jobs.iter().map(|(born, job)| (*born, job))
+    }
+
     /// How many jobs are alive.
     pub fn live_jobs(&self) -> u64 {
         self.jobs.len() as u64

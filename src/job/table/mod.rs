@@ -234,12 +234,20 @@ impl Table {
             }
             self.ids.end(event.type_no, event.born, names, event.end, seq);
         }
-        self.change(event.born, Change::End(event.end), |_| {})
+        self.change(event.born, Change::End(event.end), |_| {})?;
+        // It counts though the job may be forgotten: its first records have left the log, and this one has not.
+        let totals = &mut self.type_mut(event.type_no)?.totals;
+        match event.end {
+            End::Completed => totals.completed += 1,
+            End::Cancelled => totals.cancelled += 1,
+            End::Expired => totals.expired += 1,
+            End::Discarded => totals.discarded += 1,
+        }
+        Ok(())
     }
 
     fn failed(&mut self, event: &Failed, error: &[u8]) -> Result<(), Illegal> {
         let change = if event.after == After::Dead { Change::Die } else { Change::Retry };
-        let type_no = self.jobs.get(&event.born).map(|job| job.type_no);
         self.change(event.born, change, |job| {
             job.fail(event.at, event.version_no, error);
             match event.after {
@@ -247,9 +255,8 @@ impl Table {
                 After::Dead => job.since_ms = event.at,
             }
         })?;
-        if let Some(type_no) = type_no {
-            self.type_mut(type_no)?.totals.failed += 1;
-        }
+        // It counts though the job may be forgotten: its first records have left the log, and its last has not.
+        self.type_mut(event.type_no)?.totals.failed += 1;
         Ok(())
     }
 
@@ -353,13 +360,6 @@ impl Table {
             return Ok(());
         }
         self.live_bytes -= job.bytes();
-        let totals = &mut self.type_mut(job.type_no)?.totals;
-        match change {
-            Change::End(End::Cancelled) => totals.cancelled += 1,
-            Change::End(End::Expired) => totals.expired += 1,
-            Change::End(End::Discarded) => totals.discarded += 1,
-            _ => totals.completed += 1,
-        }
         Ok(())
     }
 

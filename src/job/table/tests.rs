@@ -99,9 +99,9 @@ impl Life {
             2 => ended(End::Completed),
             3 => {
                 let after = After::Retry { ready_ms: at + amount };
-                Event::Failed(Failed { born, at, version_no: 1, after }, b"error")
+                Event::Failed(Failed { born, at, type_no: 1, version_no: 1, after }, b"error")
             }
-            4 => Event::Failed(Failed { born, at, version_no: 1, after: After::Dead }, b"last error"),
+            4 => Event::Failed(Failed { born, at, type_no: 1, version_no: 1, after: After::Dead }, b"last error"),
             5 => Event::Released(Released { born, at, release: Release::Interrupt }, b""),
             6 => Event::Released(Released { born, at, release: Release::Deferral { ready_ms: at + amount } }, b""),
             7 => Event::Redriven(Redriven { born, at }),

@@ -1,0 +1,123 @@
+//! The configs of a simulated world: 256 of them, each a number; and what its records mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use crate::engine::{GenerationSpec, VersionSpec};
+use crate::job::event::{Kind, decode_home};
+use crate::types::{Lease, Seq};
+use crate::worker::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
+
+/// The worker types that a config may have.
+pub(super) const TYPES: [&str; 3] = ["a", "b", "c"];
+/// A config with all types.
+pub(super) const ALL: u8 = 0;
+/// Largest payload.
+pub(super) const PAYLOAD_MAX: usize = 1000;
+/// How long a dead job is kept.
+pub(super) const DEAD_RETAIN: Duration = Duration::from_secs(20);
+/// The longest pause before a retry.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// Dead jobs that are kept.
+pub(super) fn dead_max(plan: u8) -> usize {
+    if plan & 0b1000 == 0 { 1000 } else { 2 }
+}
+
+/// Attempts of a job of this type that names none.
+pub(super) fn max_attempts(plan: u8, of: &str) -> Option<u16> {
+    has(plan, of).then_some(1 + u16::from(plan >> 6))
+}
+
+/// Whether a config has a type.
+pub(super) fn has(plan: u8, of: &str) -> bool {
+    TYPES.contains(&of) && (of != "c" || plan & 0b100 == 0)
+}
+
+/// The type that is told of the dead jobs of another.
+pub(super) fn on_dead(of: &str) -> Option<&'static str> {
+    (of == "a").then_some("b")
+}
+
+/// The config of a number.
+pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
+    let versions: Vec<VersionSpec> = TYPES.into_iter().filter(|of| has(plan, of)).map(|of| version(plan, of)).collect();
+    let config = Config {
+        data_dir: "/simulated".into(),
+        stop_timeout: Duration::from_secs(10),
+        listen: ([127, 0, 0, 1], 0).into(),
+        log: LogConfig {
+            sync: SyncPolicy::Always,
+            retain,
+            segment,
+            payload_max: PAYLOAD_MAX,
+            result_max: 100,
+            dead_retain: DEAD_RETAIN,
+            dead_max: dead_max(plan),
+        },
+        workers: versions.iter().map(|version| version.worker.clone()).collect(),
+    };
+    GenerationSpec { config, versions }
+}
+
+fn version(plan: u8, of: &str) -> VersionSpec {
+    let label = if of == "a" { plan & 0b11 } else { 0 };
+    let live = LiveConfig {
+        concurrency: 2,
+        batch: 1 + u32::from(plan >> 5 & 1),
+        timeout: Duration::from_secs(30),
+        kill_after: Duration::from_secs(1),
+        start_timeout: Duration::from_secs(1),
+        max_attempts: max_attempts(plan, of).unwrap_or(1),
+        backoff: Backoff { first: Duration::from_millis(500), factor: 4, max: BACKOFF_MAX },
+        on_dead: on_dead(of).map(|to| to.parse().expect("a name")),
+        drain_timeout: Duration::from_secs(10),
+    };
+    let worker = WorkerConfig {
+        worker_type: of.parse().expect("a name"),
+        version: format!("v{label}").parse().expect("a label"),
+        kind: KindConfig::Native,
+        live,
+    };
+    VersionSpec { worker, definition_hash: [label; 32], factory: Arc::new(Nobody) }
+}
+
+/// Who would work, if the pools of the simulation had workers.
+struct Nobody;
+
+impl WorkerFactory for Nobody {
+    fn make(&self, _: &Arc<Cutoff>) -> Box<dyn Worker> {
+        Box::new(Self)
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        Ok(())
+    }
+}
+
+impl Worker for Nobody {
+    fn start(&mut self, _: Duration) -> Result<(), StartError> {
+        Ok(())
+    }
+
+    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+        for assignment in batch {
+            sink(assignment.lease, Outcome::Interrupted);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Chosen id, and payload, of the job `born` whose payload's record is `home`.
+pub(super) fn decode(born: Seq, home: Seq, body: &[u8]) -> Result<(Option<String>, Vec<u8>), String> {
+    let kind = if home == born { Kind::Enqueued } else { Kind::Restated };
+    let (meta, payload) = decode_home(kind as u8, body).map_err(|error| error.to_string())?;
+    let id = meta.names.and_then(|names| names.id).map(str::to_owned);
+    Ok((id, payload.to_vec()))
+}

@@ -1,0 +1,116 @@
+//! Pools without threads: what is handed to them waits until the simulation says what becomes of it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::LiveConfig;
+use crate::job::ids::IdMaker;
+use crate::log::Reader;
+use crate::pool::{Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
+
+/// A pool as the simulation sees it.
+pub(super) struct Hand {
+    pub(super) worker_type: Arc<str>,
+    pub(super) report: Reporter,
+    /// Handed, and not begun.
+    pub(super) queue: VecDeque<Task>,
+    /// Begun.
+    pub(super) held: Vec<Task>,
+    pub(super) up: bool,
+    pub(super) draining: bool,
+    pub(super) cut_off: bool,
+    pub(super) ended: bool,
+    size: u32,
+}
+
+/// All pools of one life of an engine.
+#[derive(Clone, Default)]
+pub(super) struct Hands(Arc<Mutex<Vec<Hand>>>);
+
+impl Hands {
+    pub(super) fn all(&self) -> MutexGuard<'_, Vec<Hand>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct SimPool {
+    hands: Hands,
+    number: usize,
+}
+
+impl SimPool {
+    fn with<T: Default>(&self, then: impl FnOnce(&mut Hand) -> T) -> T {
+        self.hands.all().get_mut(self.number).map(then).unwrap_or_default()
+    }
+}
+
+impl PoolMaker for Hands {
+    fn make(&self, spec: PoolSpec, _: Reader, _: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
+        let mut all = self.all();
+        let number = all.len();
+        all.push(Hand {
+            worker_type: spec.worker_type,
+            report,
+            queue: VecDeque::new(),
+            held: Vec::new(),
+            up: false,
+            draining: false,
+            cut_off: false,
+            ended: false,
+            size: 0,
+        });
+        drop(all);
+        Ok(Box::new(SimPool { hands: self.clone(), number }))
+    }
+}
+
+impl Pool for SimPool {
+    fn size(&self) -> u32 {
+        self.with(|hand| hand.size)
+    }
+
+    fn resize(&mut self, size: u32) -> std::io::Result<()> {
+        self.with(|hand| hand.size = size);
+        Ok(())
+    }
+
+    fn set_live(&self, _: LiveConfig) {}
+
+    fn hand(&self, task: Task) {
+        self.with(|hand| {
+            assert!(!hand.draining && !hand.ended && hand.up, "a task for a pool that takes none");
+            hand.queue.push_back(task);
+        });
+    }
+
+    fn take_back(&self) -> Vec<Task> {
+        self.with(|hand| hand.queue.drain(..).collect())
+    }
+
+    fn drain(&mut self) -> Vec<Task> {
+        self.with(|hand| {
+            hand.draining = true;
+            hand.queue.drain(..).collect()
+        })
+    }
+
+    fn cut_off(&self) {
+        self.with(|hand| hand.cut_off = true);
+    }
+
+    fn join(self: Box<Self>) {
+        assert!(self.with(|hand| hand.ended), "joined before its end");
+    }
+}
+
+impl Hand {
+    /// Reports to the engine.
+    pub(super) fn tell(&self, report: Report) {
+        (self.report)(report);
+    }
+
+    /// Whether it has nothing more to do.
+    pub(super) fn may_end(&self) -> bool {
+        self.draining && !self.ended && self.held.is_empty()
+    }
+}

@@ -157,8 +157,11 @@ impl Context {
     }
 
     fn events(&self, at: UnixMs) -> Vec<Event<'_>> {
-        let mut events: Vec<Event<'_>> =
-            self.types.iter().map(|(no, name, ..)| Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() })).collect();
+        let mut events: Vec<Event<'_>> = self
+            .types
+            .iter()
+            .map(|(no, name, ..)| Event::TypeNamed(TypeNamed { no: *no, name: name.as_str() }))
+            .collect();
         for (no, version) in &self.versions {
             let (type_no, label, hash) = (version.type_no, version.label.as_str(), version.hash);
             let accepted = VersionAccepted { no: *no, type_no, label, hash, at: version.at };

@@ -5,6 +5,7 @@
 //! engine with the model after every turn and every start, and in the end, with all faults off, wants everything served.
 //! The same seed gives the same world, byte by byte.
 
+mod campaign;
 mod check;
 pub mod disk;
 mod figures;
@@ -16,6 +17,7 @@ mod pools;
 mod tests;
 mod world;
 
+pub use campaign::{Campaign, Report};
 pub use figures::Figures;
 pub use op::{How, Op, PushOp};
 

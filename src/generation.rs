@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Config, KindConfig, Places, Problem, Problems, WorkerConfig};
+use crate::config::{self, Draft, KindConfig, Problem, Problems, WorkerConfig};
 use crate::engine::{GenerationSpec, VersionSpec};
 use crate::worker::WorkerFactory;
 use crate::worker::definition::{self, Surroundings};
@@ -46,17 +46,17 @@ pub fn load(path: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError>
     let text = std::fs::read_to_string(path).map_err(read_error)?;
     let absolute = std::path::absolute(path).map_err(read_error)?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
-    let parsed = config::parse(&path.display().to_string(), &text, &natives.names()).map_err(LoadError::Invalid)?;
-    let mut config = parsed.config;
-    config.data_dir = folder.join(&config.data_dir);
-    resolve(config, &parsed.places, folder, natives)
+    let mut draft = config::draft(&path.display().to_string(), &text, &natives.names()).map_err(LoadError::Invalid)?;
+    draft.config.data_dir = folder.join(&draft.config.data_dir);
+    resolve(draft, folder, natives)
 }
 
-fn resolve(config: Config, places: &Places, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
+/// Looks up what the config names, even if something else is wrong with it: people mend everything in one go.
+fn resolve(draft: Draft, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
+    let Draft { config, places, mut problems } = draft;
     let variable = |name: &str| std::env::var_os(name);
-    let around = Surroundings { folder, variable: &variable, places };
+    let around = Surroundings { folder, variable: &variable, places: &places };
     let limits = OutputLimits { result_max: config.log.result_max, payload_max: config.log.payload_max };
-    let mut problems = Vec::new();
     let mut versions = Vec::new();
     for worker in &config.workers {
         match version(worker, &around, limits, natives) {
@@ -153,10 +153,10 @@ exec = [\"sh\", \"-c\", \"true\"]
         let dir = folder();
         std::fs::remove_file(dir.path().join("shout.sh")).unwrap();
         std::fs::remove_file(dir.path().join("key")).unwrap();
-        let text = CONFIG.replace("\"sh\"", "\"no-such-program\"");
+        let text = CONFIG.replace("\"sh\"", "\"no-such-program\"") + "concurency = 2\n";
         std::fs::write(dir.path().join("b.toml"), text).unwrap();
         let Err(LoadError::Invalid(problems)) = load(&dir.path().join("b.toml"), &Natives::none()) else { panic!() };
         let lines: Vec<usize> = problems.list.iter().map(|problem| problems.line_and_column(problem).0).collect();
-        assert_eq!(lines, [4, 5, 9], "{problems}");
+        assert_eq!(lines, [4, 5, 9, 10], "what is missing and what is misspelt: {problems}");
     }
 }

@@ -13,7 +13,7 @@ mod worker;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use parse::{Parsed, parse};
+pub use parse::{Draft, Parsed, draft, parse};
 pub use problem::{Places, Problem, Problems};
 
 use crate::types::{Label, WorkerType};

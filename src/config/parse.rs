@@ -1,13 +1,13 @@
 //! From text to a [`Config`], or to everything that is wrong with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::problem::{Places, Problems};
+use super::problem::{Places, Problem, Problems};
 use super::section::{Gathered, Section, closest};
 use super::{Config, LogConfig, SyncPolicy, WorkerConfig, units, worker};
 use crate::limits::{
@@ -27,11 +27,31 @@ pub struct Parsed {
     pub places: Places,
 }
 
+/// A config as far as it can be read, and what is wrong with it: for who has more to check, and tells all at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// What could be read; what could not has its default, and a worker type without a kind is left out.
+    pub config: Config,
+    /// Where its keys stand.
+    pub places: Places,
+    /// What is wrong with it. With any problem in here the config must not be used.
+    pub problems: Vec<Problem>,
+}
+
 /// Parses a config. `file` is what messages call it; `natives` are the types with a worker in this program.
 ///
 /// # Errors
 /// Every problem, each with its place and a remedy.
 pub fn parse(file: &str, text: &str, natives: &BTreeSet<String>) -> Result<Parsed, Problems> {
+    let Draft { config, places, problems } = draft(file, text, natives)?;
+    if problems.is_empty() { Ok(Parsed { config, places }) } else { Err(places.problems(problems)) }
+}
+
+/// Parses a config, and gives back what could be read of it beside its problems.
+///
+/// # Errors
+/// The text is no TOML.
+pub fn draft(file: &str, text: &str, natives: &BTreeSet<String>) -> Result<Draft, Problems> {
     let mut gathered = Gathered::default();
     gathered.places.file = file.to_owned();
     gathered.places.text = text.to_owned();
@@ -42,10 +62,7 @@ pub fn parse(file: &str, text: &str, natives: &BTreeSet<String>) -> Result<Parse
         return Err(Problems::new(file, text, gathered.problems));
     }
     let config = read(&mut gathered, root.get_ref(), natives);
-    if gathered.problems.is_empty() {
-        return Ok(Parsed { config, places: gathered.places });
-    }
-    Err(Problems::new(file, text, gathered.problems))
+    Ok(Draft { config, places: gathered.places, problems: gathered.problems })
 }
 
 /// Notes what the parser found. Returns whether the text can be read on: its only errors are keys and tables given twice.
@@ -94,7 +111,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     let table =
         root.iter().find(|(name, _)| name.get_ref() == "workers").and_then(|(_, value)| value.get_ref().as_table());
     let workers = worker_configs(gathered, &workers, table, natives);
-    if workers.is_empty() && gathered.problems.is_empty() {
+    if !root.iter().any(|(name, _)| name.get_ref() == "workers") || table.is_some_and(|table| table.is_empty()) {
         gathered.add(
             0..0,
             "no worker type",
@@ -162,16 +179,13 @@ fn worker_configs(
     natives: &BTreeSet<String>,
 ) -> Vec<WorkerConfig> {
     let mut workers = Vec::new();
+    let mut on_dead = BTreeMap::new();
     for (name, value) in table.into_iter().flatten() {
         let worker_type: Result<WorkerType, _> = name.get_ref().parse();
-        let worker_type = match worker_type {
-            Ok(worker_type) => worker_type,
-            Err(bad) => {
-                let message = format!("the name of worker type {:?} {bad}", name.get_ref());
-                gathered.add(name.span(), message, "rename it, for instance to \"order-processor\"");
-                continue;
-            }
-        };
+        if let Err(bad) = &worker_type {
+            let message = format!("the name of worker type {:?} {bad}", name.get_ref());
+            gathered.add(name.span(), message, "rename it, for instance to \"order-processor\"");
+        }
         let path = section.path_of(name.get_ref());
         let Some(inner) = value.get_ref().as_table() else {
             let message = format!("`{path}` is {}, not a table", super::section::kind(value));
@@ -179,44 +193,50 @@ fn worker_configs(
             continue;
         };
         gathered.places.spans.insert(path.clone(), name.span());
-        let section = Section::new(&path, name.span(), Some(inner));
-        workers.extend(worker::read(gathered, section, &worker_type, natives));
+        let inner = Section::new(&path, name.span(), Some(inner));
+        let worker::Table { version, kind, live } = worker::read(gathered, inner, name.get_ref(), natives);
+        let Ok(worker_type) = worker_type else { continue };
+        on_dead.insert(worker_type.clone(), live.on_dead.clone());
+        if let Some(kind) = kind {
+            // Its lack is among the problems; what the kind names is looked up all the same.
+            let version = version.unwrap_or_else(|| "unknown".parse().expect("a label"));
+            workers.push(WorkerConfig { worker_type, version, kind, live });
+        }
     }
-    if workers.len() > TYPES_MAX {
-        let message = format!("{} worker types, the most is {TYPES_MAX}", workers.len());
-        gathered.add(section.span(), message, "");
+    let count = table.into_iter().flatten().count();
+    if count > TYPES_MAX {
+        gathered.add(section.span(), format!("{count} worker types, the most is {TYPES_MAX}"), "");
     }
-    check_on_dead(gathered, &workers, table);
+    check_on_dead(gathered, &on_dead);
     workers.sort_by(|a: &WorkerConfig, b| a.worker_type.cmp(&b.worker_type));
     workers
 }
 
+/// Who gets whose dead jobs' summaries; every well-named type of the file is in here.
+type OnDead = BTreeMap<WorkerType, Option<WorkerType>>;
+
 /// Whether the chain of `on_dead` comes back to where it began.
-fn leads_back(first: &WorkerConfig, workers: &[WorkerConfig]) -> bool {
-    let next = |at: &WorkerConfig| {
-        let to = at.live.on_dead.as_ref()?;
-        workers.iter().find(|worker| worker.worker_type == *to)
-    };
+fn leads_back(first: &WorkerType, on_dead: &OnDead) -> bool {
+    let next = |at: &WorkerType| on_dead.get(at).cloned().flatten();
     // A chain that comes back later than this runs in a circle that does not hold `first`.
-    let mut chain = std::iter::successors(next(first), |at| next(at)).take(workers.len());
-    chain.any(|worker| worker.worker_type == first.worker_type)
+    let mut chain = std::iter::successors(next(first), next).take(on_dead.len());
+    chain.any(|worker_type| worker_type == *first)
 }
 
 /// `on_dead` must name another type of this file, and not in a circle.
-fn check_on_dead(gathered: &mut Gathered, workers: &[WorkerConfig], table: Option<&DeTable<'_>>) {
-    let named: Vec<&str> = table.into_iter().flatten().map(|(name, _)| name.get_ref().as_ref()).collect();
-    for worker in workers {
-        let Some(to) = &worker.live.on_dead else { continue };
-        let key = format!("workers.{}.on_dead", worker.worker_type);
-        let (message, help) = if *to == worker.worker_type {
+fn check_on_dead(gathered: &mut Gathered, on_dead: &OnDead) {
+    for (worker_type, to) in on_dead {
+        let Some(to) = to else { continue };
+        let key = format!("workers.{worker_type}.on_dead");
+        let (message, help) = if to == worker_type {
             (format!("`{key}` names its own type"), Some("a dead job's summary goes to another type".to_owned()))
-        } else if !named.contains(&to.as_str()) {
-            let close = closest(to.as_str(), named.iter().copied());
+        } else if !on_dead.contains_key(to) {
+            let close = closest(to.as_str(), on_dead.keys().map(WorkerType::as_str));
             let help = close.map_or_else(|| format!("add [workers.{to}]"), |close| format!("did you mean {close:?}?"));
             (format!("`{key}` names {to:?}, which is no worker type of this file"), Some(help))
-        } else if leads_back(worker, workers) {
+        } else if leads_back(worker_type, on_dead) {
             let help = "end the chain: a summary that dies has nobody left to tell".to_owned();
-            (format!("`{key}` leads back to {} itself", worker.worker_type), Some(help))
+            (format!("`{key}` leads back to {worker_type} itself"), Some(help))
         } else {
             continue;
         };

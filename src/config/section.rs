@@ -41,6 +41,11 @@ impl<'a> Section<'a> {
         Self { path: path.to_owned(), span, table, asked: Vec::new() }
     }
 
+    /// Path of this table.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Path of a key in this table.
     pub(super) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

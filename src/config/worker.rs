@@ -7,9 +7,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::section::{Gathered, Section, Value, kind, text_of};
-use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, WorkerConfig, units};
+use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, units};
 use crate::limits::{BATCH_MAX, CONCURRENCY_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
-use crate::types::{Label, WorkerType};
+use crate::types::Label;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -20,45 +20,41 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LATER: [&str; 8] = ["http", "batch_wait", "user", "umask", "limits", "watch", "probe", "recycle"];
 const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
 
-/// Reads one worker type; `None` if it has no version or kind, which is then among the problems.
-pub(super) fn read(
-    gathered: &mut Gathered,
-    mut section: Section<'_>,
-    worker_type: &WorkerType,
-    natives: &BTreeSet<String>,
-) -> Option<WorkerConfig> {
-    let path = format!("workers.{worker_type}");
-    let version = version(gathered, &mut section, &path);
-    let kind = read_kind(gathered, &mut section, worker_type, natives);
-    let live = live(gathered, &mut section);
-    section.finish(gathered, &LATER);
-    Some(WorkerConfig { worker_type: worker_type.clone(), version: version?, kind: kind?, live })
+/// What a worker type's table says, as far as it can be read; what is missing is among the problems.
+pub(super) struct Table {
+    pub(super) version: Option<Label>,
+    pub(super) kind: Option<KindConfig>,
+    pub(super) live: LiveConfig,
 }
 
-fn version(gathered: &mut Gathered, section: &mut Section<'_>, path: &str) -> Option<Label> {
+/// Reads the table of the worker type `name`.
+pub(super) fn read(gathered: &mut Gathered, mut section: Section<'_>, name: &str, natives: &BTreeSet<String>) -> Table {
+    let version = version(gathered, &mut section);
+    let kind = read_kind(gathered, &mut section, natives.contains(name));
+    let live = live(gathered, &mut section);
+    section.finish(gathered, &LATER);
+    Table { version, kind, live }
+}
+
+fn version(gathered: &mut Gathered, section: &mut Section<'_>) -> Option<Label> {
+    let path = section.path_of("version");
     let had = gathered.problems.len();
     let Some((text, span)) = section.text(gathered, "version") else {
         if gathered.problems.len() == had {
-            gathered.add(section.span(), format!("`{path}.version` is missing"), "add version = \"v1\"");
+            gathered.add(section.span(), format!("`{path}` is missing"), "add version = \"v1\"");
         }
         return None;
     };
     match text.parse() {
         Ok(label) => Some(label),
         Err(bad) => {
-            gathered.add(span, format!("`{path}.version` {bad}"), "write a label like \"v1\" or \"2026-11-24.3\"");
+            gathered.add(span, format!("`{path}` {bad}"), "write a label like \"v1\" or \"2026-11-24.3\"");
             None
         }
     }
 }
 
-fn read_kind(
-    gathered: &mut Gathered,
-    section: &mut Section<'_>,
-    worker_type: &WorkerType,
-    natives: &BTreeSet<String>,
-) -> Option<KindConfig> {
-    let path = format!("workers.{worker_type}");
+fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool) -> Option<KindConfig> {
     let had = gathered.problems.len();
     let argv = section.texts(gathered, "exec");
     let exec_is_bad = gathered.problems.len() > had;
@@ -75,18 +71,18 @@ fn read_kind(
             if argv.first().is_none_or(String::is_empty) {
                 gathered.add(
                     span,
-                    format!("`{path}.exec` names no program"),
+                    format!("`{}` names no program", section.path_of("exec")),
                     "write exec = [\"program\", \"argument\"]",
                 );
                 return None;
             }
             Some(KindConfig::Exec(ExecConfig { argv, mode, env, env_pass, dir }))
         }
-        None if natives.contains(worker_type.as_str()) => Some(KindConfig::Native),
+        None if is_native => Some(KindConfig::Native),
         None => {
             if !exec_is_bad && !section.has("http") {
                 let help = "add exec = [\"program\", \"argument\"]; biotope itself has no worker of this name";
-                gathered.add(section.span(), format!("`{path}` has no kind"), help);
+                gathered.add(section.span(), format!("`{}` has no kind", section.path()), help);
             }
             None
         }

@@ -45,8 +45,15 @@ fn a_bad_job_is_refused_with_its_place_and_remedy() {
         assert_eq!(problem["status"], status, "{body}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(words), "{body}: {problem}");
     }
+    let huge = biotope.post("/v1/jobs", &format!("{{\"type\":\"echo\",\"payload\":\"{}\"}}", "x".repeat(100_000)));
+    assert_eq!((huge.status, huge.json()["code"].as_str()), (413, Some("too_large")), "{huge:?}");
+    assert!(huge.json()["detail"].as_str().unwrap().contains("at most 1024 bytes"), "the limit is told: {huge:?}");
     let text = http::post(home.port, "/v1/jobs", "text/plain", b"hello").unwrap();
     assert_eq!(text.status, 415, "{text:?}");
+    for path in ["/v1/reload?wiat=true", "/v1/jobs?typ=echo"] {
+        let answer = biotope.post(path, r#"{"type":"echo"}"#);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("bad_request")), "{path}: {answer:?}");
+    }
     assert_eq!(biotope.get("/v1/nothing").status, 404);
     assert_eq!(biotope.of_type("echo")["enqueued"], 0, "nothing half-done is left behind");
     biotope.stop();
@@ -70,6 +77,8 @@ fn a_bad_line_is_named_and_the_others_go_in() {
     assert_eq!(statuses, [201, 400, 404, 413, 201], "{answers:?}");
     assert_eq!(answers[0]["id"], "one");
     assert_eq!(answers[1]["error"]["code"], "invalid_json");
+    let detail = answers[1]["error"]["detail"].as_str().unwrap();
+    assert!(detail.contains("column 14") && !detail.contains("line"), "the line is told once: {detail}");
     assert!(answers[2]["error"]["detail"].as_str().unwrap().contains("echo"), "{answers:?}");
     biotope.until_count("echo", "completed", 2);
 
@@ -265,6 +274,14 @@ fn check_config_tells_all_problems_at_once() {
     let words = ["bad.toml", "0.0.0.0", "loopback", "vesrion", "version", "concurrency", "5 parsecs", "5", "7", "8"];
     assert_refusal(&output, 78, &words);
 
+    // What is missing on the machine, what is misspelt, and what names nobody: one reading tells all of it.
+    let mixed = "[workers.a]\nexec = [\"no-such-program\"]\non_dead = \"c\"\n\n[workers.b]\nversion = \"v1\"\nexec = [\"no-such-program\"]\nbatsh = 2\n\n[workers.\"b c\"]\ntimeout = 5\n";
+    home.write("mixed.toml", mixed);
+    let output = home.cli(&["check-config", home.path("mixed.toml").to_str().unwrap()]);
+    let places =
+        ["a.version` is missing", "toml:2:", "toml:3:", "toml:7:", "toml:8:", "toml:10:", "toml:11:", "9 problems"];
+    assert_refusal(&output, 78, &places);
+
     let missing = home.cli(&["check-config", home.path("none.toml").to_str().unwrap()]);
     assert_refusal(&missing, 78, &["none.toml"]);
     home.write("biotope.toml", bad);
@@ -278,7 +295,11 @@ fn wrong_usage_is_64() {
     for args in [&["no-such-command"][..], &["push"], &["jobs", "retry"], &["run", "--no-such-flag"], &[]] {
         let output = home.cli(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", shown(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.lines().count(), 1, "one line: {said}");
     }
+    let bare = Command::new(BIOTOPE).output().unwrap();
+    assert_refusal(&bare, 64, &["Commands:", "check-config"]);
     let help = home.cli(&["--help"]);
     assert_eq!(help.status.code(), Some(0), "{}", shown(&help));
     let version = home.cli(&["--version"]);

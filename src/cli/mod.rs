@@ -19,7 +19,7 @@ use client::{Client, Url};
 
 /// One binary in which worker ecosystems live: a durable job log, worker pools, and rollover by signal.
 #[derive(Debug, Parser)]
-#[command(name = "biotope", version, max_term_width = 100)]
+#[command(name = "biotope", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     /// The config file [default: ./biotope.toml, then /etc/biotope/biotope.toml]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "url")]
@@ -133,7 +133,10 @@ pub fn main(natives: Natives) -> ExitCode {
         Err(error) => {
             // Help and version are what was asked for; everything else is a mistake in the use.
             let code = if error.use_stderr() { USAGE } else { 0 };
-            drop(error.print());
+            match misuse(&error) {
+                Some(line) => drop(writeln!(std::io::stderr(), "{line}")),
+                None => drop(error.print()),
+            }
             return ExitCode::from(code);
         }
     };
@@ -141,11 +144,26 @@ pub fn main(natives: Natives) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                drop(writeln!(std::io::stderr(), "biotope: {}", failure.message));
+                // The problems of a config are shown as a compiler shows its own, over several lines.
+                let name = if failure.message.starts_with("error: ") { "" } else { "biotope: " };
+                drop(writeln!(std::io::stderr(), "{name}{}", failure.message));
             }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// A mistake in the use, in one line; `None` where the whole help is the answer.
+fn misuse(error: &clap::Error) -> Option<String> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion) {
+        return None;
+    }
+    let text = error.render().to_string();
+    let told = text.split("\nUsage:").next().unwrap_or(&text).trim_start_matches("error: ");
+    let told = told.split("\nFor more information").next().unwrap_or(told);
+    let words: Vec<&str> = told.split_whitespace().collect();
+    Some(format!("biotope: {}; `biotope --help` tells more", words.join(" ")))
 }
 
 fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
@@ -211,12 +229,17 @@ fn check_config(path: &std::path::Path, natives: &Natives) -> Result<(), Failure
     }
 }
 
-/// Prints a line on stdout. A reader that went away has what it wanted.
+/// Prints a line on stdout. A reader that went away has what it wanted: that ends the command, without a word.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
+    if print_while_read(line)? { Ok(()) } else { Err(Failure::new(0, "")) }
+}
+
+/// Prints a line on stdout; says whether somebody reads it.
+fn print_while_read(line: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::new(0, "")),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::new(IO, format!("cannot write to stdout: {error}"))),
     }
 }

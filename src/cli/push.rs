@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, channel};
 use hyper::body::Incoming;
 
 use super::client::{Client, escape, refused, whole};
-use super::{PushArgs, print};
+use super::{PushArgs, print, print_while_read};
 use crate::exit::{BUG, DATA, Failure, IO, NO_INPUT, UNAVAILABLE, USAGE};
 
 /// Bytes that are read from the file at once.
@@ -87,7 +87,7 @@ fn push_lines(
             let text = answer.body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             return Err(refused(answer.status, &text));
         }
-        let refused_lines = read_answers(answer.body).await?;
+        let refused_lines = read_answers(answer.body, &bar).await?;
         match reading.await {
             Ok(Ok(())) => Ok(refused_lines),
             Ok(Err(error)) => Err(Failure::new(IO, format!("the jobs could not be read to their end: {error}"))),
@@ -108,7 +108,8 @@ fn progress_bar(size: u64) -> indicatif::ProgressBar {
         return indicatif::ProgressBar::hidden();
     }
     let style = indicatif::ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let bar = indicatif::ProgressBar::new(size);
+    // Whatever ends the push, the terminal is left clean.
+    let bar = indicatif::ProgressBar::new(size).with_finish(indicatif::ProgressFinish::AndClear);
     style.map_or_else(|_| indicatif::ProgressBar::hidden(), |style| bar.with_style(style))
 }
 
@@ -140,8 +141,9 @@ fn send_pieces(
 }
 
 /// Prints ids as they come; returns how many lines were refused.
-async fn read_answers(mut body: Incoming) -> Result<u64, Failure> {
+async fn read_answers(mut body: Incoming, bar: &indicatif::ProgressBar) -> Result<u64, Failure> {
     let mut refused_lines = 0;
+    let mut wanted = true;
     let mut rest = Vec::new();
     while let Some(frame) = body.frame().await {
         let broken = |error| {
@@ -155,12 +157,13 @@ async fn read_answers(mut body: Incoming) -> Result<u64, Failure> {
         let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
         let after = rest.split_off(end + 1);
         let lines = std::mem::replace(&mut rest, after);
-        refused_lines += print_answers(&lines)?;
+        refused_lines += bar.suspend(|| print_answers(&lines, &mut wanted))?;
     }
     Ok(refused_lines)
 }
 
-fn print_answers(lines: &[u8]) -> Result<u64, Failure> {
+/// `wanted`: whether somebody still reads the ids. Who went away has seen enough; the jobs go in all the same.
+fn print_answers(lines: &[u8], wanted: &mut bool) -> Result<u64, Failure> {
     let mut refused_lines = 0;
     let mut ids = String::new();
     for line in lines.lines() {
@@ -175,8 +178,8 @@ fn print_answers(lines: &[u8]) -> Result<u64, Failure> {
             drop(writeln!(std::io::stderr(), "biotope: line {}: {}", answer.line, error.detail));
         }
     }
-    if !ids.is_empty() {
-        print(ids.trim_end())?;
+    if *wanted && !ids.is_empty() {
+        *wanted = print_while_read(ids.trim_end())?;
     }
     Ok(refused_lines)
 }

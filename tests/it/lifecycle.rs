@@ -23,6 +23,10 @@ fn a_job_runs_and_its_result_survives_a_restart() {
     let answer = biotope.post("/v1/jobs", r#"{"type":"echo","payload":{"n":1}}"#);
     assert_eq!(answer.status, 201, "{answer:?}");
     let pushed = answer.json();
+    assert!(
+        answer.body.starts_with(b"{\"id\":\"") && answer.body.ends_with(b"\",\"type\":\"echo\",\"state\":\"ready\"}"),
+        "{answer:?}"
+    );
     assert_eq!(pushed["type"], "echo");
     let id = pushed["id"].as_str().unwrap().to_owned();
     assert!(answer.header("location").unwrap().ends_with(&format!("/v1/jobs/{id}")), "{answer:?}");
@@ -30,13 +34,16 @@ fn a_job_runs_and_its_result_survives_a_restart() {
     let done = biotope.until_state(&id, "completed");
     assert_eq!(done["result"], json!({"n": 1}));
     assert_eq!(done["version"], "v1");
+    let spelt =
+        http::post(home.port, "/v1/jobs", "Application/JSON; charset=UTF-8", br#"{"type":"echo","delay":"1h"}"#);
+    assert_eq!(spelt.unwrap().status, 201, "a media type is the same in any case of letters");
     assert_eq!(done["attempts"], 0);
     biotope.stop();
 
     let again = home.start();
     assert_eq!(again.job(&id)["result"], json!({"n": 1}));
     let counts = again.of_type("echo");
-    assert_eq!((&counts["enqueued"], &counts["completed"]), (&json!(1), &json!(1)));
+    assert_eq!((&counts["enqueued"], &counts["completed"]), (&json!(2), &json!(1)));
     again.stop();
 }
 
@@ -89,6 +96,23 @@ fn a_file_of_jobs_is_pushed_line_by_line() {
     let refused = command.output().unwrap();
     assert_eq!(refused.status.code(), Some(65), "no line names a type: {}", shown(&refused));
     assert_eq!(biotope.of_type("echo")["enqueued"], 3);
+}
+
+#[test]
+fn jobs_go_in_though_nobody_reads_their_ids() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    // Many times what a pipe holds, into a pipe whose reader has gone.
+    let lines: String =
+        (0..20_000).map(|n| format!("{{\"type\":\"echo\",\"delay\":\"1h\",\"payload\":{n}}}\n")).collect();
+    home.write("jobs.ndjson", &lines);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = home.command(&["push", "--file", "jobs.ndjson"]);
+    let pushed = command.stdout(writer).output().unwrap();
+    assert_eq!(pushed.status.code(), Some(0), "{}", shown(&pushed));
+    assert_eq!(biotope.of_type("echo")["enqueued"], 20_000);
+    biotope.stop();
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! `POST /v1/jobs` with a job a line: read, enqueued and answered in portions, so that neither side holds all of it.
 
-use std::fmt::Write;
-
 use axum::body::Body;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, channel};
@@ -102,33 +100,50 @@ impl Portions {
         let mut text = String::new();
         for (number, place) in places {
             let result = place.and_then(|()| pushed.next().unwrap_or(Err(Refusal::Stopping)));
-            // Writing into a string has no way to fail.
-            let _: std::fmt::Result = writeln!(text, "{}", line_json(number, &result));
+            let line = serde_json::to_string(&line_answer(number, &result));
+            text.push_str(
+                &line.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", error.to_string()))?,
+            );
+            text.push('\n');
         }
         let gone = |_| Problem::bad_request("the client went away");
         answers.send_data(Bytes::from(text)).await.map_err(gone)
     }
 }
 
-fn line_json(number: u64, result: &Result<Pushed, Refusal>) -> serde_json::Value {
+/// The answer to a line, in the order of the reference.
+#[derive(serde::Serialize)]
+struct LineAnswer<'a> {
+    line: u64,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<LineError>,
+}
+
+#[derive(serde::Serialize)]
+struct LineError {
+    code: &'static str,
+    detail: String,
+}
+
+fn line_answer(line: u64, result: &Result<Pushed, Refusal>) -> LineAnswer<'_> {
     match result {
         Ok(pushed) => {
-            let mut line = serde_json::json!({
-                "line": number,
-                "status": status_of(pushed).as_u16(),
-                "id": pushed.id,
-            });
-            if pushed.duplicate
-                && let Some(members) = line.as_object_mut()
-            {
-                members.insert("duplicate".to_owned(), true.into());
-            }
-            line
+            let (status, duplicate) = (status_of(pushed).as_u16(), pushed.duplicate);
+            LineAnswer { line, status, id: Some(&pushed.id), duplicate, error: None }
         }
-        Err(refusal) => serde_json::json!({
-            "line": number,
-            "status": status_of_refusal(refusal).as_u16(),
-            "error": { "code": refusal.code(), "detail": refusal.to_string() },
-        }),
+        Err(refusal) => {
+            // A job's only line would be called line 1, beside the number of this one.
+            let detail = match refusal {
+                Refusal::InvalidJson { column, detail, .. } => format!("invalid JSON at column {column}: {detail}"),
+                other => other.to_string(),
+            };
+            let error = Some(LineError { code: refusal.code(), detail });
+            LineAnswer { line, status: status_of_refusal(refusal).as_u16(), id: None, duplicate: false, error }
+        }
     }
 }

@@ -14,7 +14,6 @@ use super::{AROUND_PAYLOAD_MAX, App, BODY_TIMEOUT, answer, blocking, bulk, statu
 use crate::engine::JobAction;
 use crate::engine::view::JobFilter;
 use crate::job::intake::parse_job;
-use crate::job::new::Pushed;
 use crate::limits::{LIST_DEFAULT, LIST_MAX};
 use crate::refusal::Refusal;
 use crate::types::WorkerType;
@@ -35,7 +34,8 @@ pub(super) async fn push(
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let default_type = query.worker_type.map(|name| worker_type(&name)).transpose()?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    match kind.split(';').next().unwrap_or_default().trim() {
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
         "application/json" => push_one(app, default_type, request.into_body()).await,
         "application/x-ndjson" => Ok(bulk::push_lines(app, default_type, request.into_body())),
         _ => {
@@ -52,40 +52,50 @@ fn worker_type(name: &str) -> Result<WorkerType, Problem> {
 
 async fn push_one(app: App, default_type: Option<WorkerType>, body: Body) -> Result<Response, Problem> {
     let limits = app.handle.limits();
-    let max = limits.payload_max * 2 + AROUND_PAYLOAD_MAX;
-    let text = collect(body, max).await?;
+    let text = collect(body, limits.payload_max).await?;
     let job = parse_job(&text, default_type.as_ref(), limits, app.clock.wall_ms())?;
     let pushed = answer(&app.handle, |then| app.handle.submit(vec![job], then)).await?;
     let pushed = pushed.into_iter().next().unwrap_or(Err(Refusal::Stopping))?;
-    let mut response = (status_of(&pushed), Json(pushed_json(&pushed))).into_response();
+    let body = PushedBody {
+        id: &pushed.id,
+        worker_type: &pushed.worker_type,
+        state: pushed.state,
+        duplicate: pushed.duplicate,
+    };
+    let mut response = (status_of(&pushed), Json(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{}", pushed.id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
 }
 
-async fn collect(body: Body, max: usize) -> Result<Bytes, Problem> {
+async fn collect(body: Body, payload_max: usize) -> Result<Bytes, Problem> {
+    let max = payload_max * 2 + AROUND_PAYLOAD_MAX;
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            // How much more it would have been is not waited for.
-            Err(Refusal::TooLarge { what: "the request body, at least,", bytes: max + 1, max, key: "log.payload_max" }
-                .into())
+            // How much longer it would have been is not waited for.
+            let detail = format!(
+                "the request body is longer than {max} bytes: no payload of at most {payload_max} bytes \
+                 (`log.payload_max`) needs so many"
+            );
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail))
         }
         Ok(Err(error)) => Err(Problem::bad_request(format!("the body could not be read: {error}"))),
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive within a minute")),
     }
 }
 
-fn pushed_json(pushed: &Pushed) -> serde_json::Value {
-    let mut body = serde_json::json!({ "id": pushed.id, "type": pushed.worker_type, "state": pushed.state });
-    if pushed.duplicate
-        && let Some(members) = body.as_object_mut()
-    {
-        members.insert("duplicate".to_owned(), true.into());
-    }
-    body
+/// The answer to a push, in the order of the reference.
+#[derive(serde::Serialize)]
+struct PushedBody<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    worker_type: &'a WorkerType,
+    state: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -140,6 +140,7 @@ async fn purge(State(app): State<App>, Path(worker_type): Path<String>) -> Resul
 }
 
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ReloadQuery {
     #[serde(default)]
     wait: bool,

@@ -64,6 +64,12 @@ impl Browser {
         self.call("/url", &json!({"url": url}));
     }
 
+    /// Makes the page as wide as a device of so many pixels, whatever a window can be.
+    fn resize(&self, width: u32) {
+        let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500});
+        self.call("/goog/cdp/execute", &json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}));
+    }
+
     fn run(&self, script: &str) -> Value {
         self.call("/execute/sync", &json!({"script": script, "args": []}))
     }
@@ -126,9 +132,20 @@ fn the_page_shows_what_lives_here_and_keeps_itself_current() {
     });
     assert_eq!(browser.run("return window.mark"), "same page");
 
-    // Narrow as a telephone, nothing hangs over the edge.
-    let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
-    assert_eq!(wide, 0, "the page scrolls sideways");
+    // As narrow as a telephone and as wide as a wall, nothing hangs over the edge, and no number hides behind it.
+    for width in [360, 1280, 2560] {
+        browser.resize(width);
+        let hidden = browser.run(
+            "const edge = document.documentElement.clientWidth;
+             return [...document.querySelectorAll('main *')].filter(part => part.getBoundingClientRect().right > edge + 1 &&
+                 part.getBoundingClientRect().height > 1 && !part.closest('thead')).map(part => part.outerHTML);",
+        );
+        assert_eq!(hidden, json!([]), "over the edge at {width} px");
+        let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
+        assert_eq!(wide, 0, "the page scrolls sideways at {width} px");
+        let delayed = browser.run("return document.querySelector('[data-label=Delayed]').checkVisibility()");
+        assert_eq!(delayed, true, "the number of delayed jobs is seen at {width} px");
+    }
     assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
     biotope.stop();
 }

@@ -8,13 +8,18 @@
 mod campaign;
 mod check;
 pub mod disk;
+mod expect;
 mod figures;
+mod lives;
 mod model;
+mod notice;
 mod op;
 mod plan;
 mod pools;
+mod restart;
 #[cfg(test)]
 mod tests;
+mod workers;
 mod world;
 
 pub use campaign::{Campaign, Report};

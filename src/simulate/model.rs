@@ -252,6 +252,9 @@ impl Model {
 
     /// A job turns out never to have been enqueued.
     pub(super) fn never(&mut self, job: usize) {
+        if let Some(known) = self.jobs.get_mut(job) {
+            known.parent = None;
+        }
         let names = self.jobs.get(job).map(|known| Self::names_of(&known.new)).unwrap_or_default();
         for name in names {
             if let Some(holders) = self.names.get_mut(&name) {

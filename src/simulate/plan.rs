@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
 use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Kind, decode_home};
-use crate::types::{Lease, Seq};
+use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 
 /// The worker types that a config may have.
@@ -114,10 +114,25 @@ impl Worker for Nobody {
     fn stop(&mut self) {}
 }
 
-/// Chosen id, and payload, of the job `born` whose payload's record is `home`.
-pub(super) fn decode(born: Seq, home: Seq, body: &[u8]) -> Result<(Option<String>, Vec<u8>), String> {
+/// What the record that holds a job's payload says.
+pub(super) struct HomeRecord {
+    pub(super) id: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) created_ms: UnixMs,
+    pub(super) max_attempts: u16,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Reads the record `home` of the job `born`.
+pub(super) fn decode(born: Seq, home: Seq, body: &[u8]) -> Result<HomeRecord, String> {
     let kind = if home == born { Kind::Enqueued } else { Kind::Restated };
     let (meta, payload) = decode_home(kind as u8, body).map_err(|error| error.to_string())?;
-    let id = meta.names.and_then(|names| names.id).map(str::to_owned);
-    Ok((id, payload.to_vec()))
+    let (id, key) = meta.names.as_ref().map_or((None, None), |names| (names.id, names.key));
+    Ok(HomeRecord {
+        id: id.map(str::to_owned),
+        key: key.map(str::to_owned),
+        created_ms: meta.created_ms,
+        max_attempts: meta.max_attempts,
+        payload: payload.to_vec(),
+    })
 }

@@ -1,3 +1,5 @@
+//! Worlds of fresh seeds, worlds that once failed, and that one seed is one world.
+
 use super::*;
 
 /// The seed to begin with: `SEED`, or one that is printed.
@@ -20,6 +22,20 @@ fn worlds_hold() {
         }
     }
     eprintln!("{figures}");
+}
+
+/// Worlds in which something once did not hold, or in which the model was wrong about it.
+#[test]
+fn worlds_that_failed_once_hold() {
+    let stories = [
+        (1_770_802_080, "a pool gave a job back, and a caller cancelled it, in the turn whose sync failed"),
+        (7_778_158, "a follow-up job lost with its first completion is not missed after a later one"),
+        (31_113_411, "a namesake is redriven and cancelled in one turn"),
+        (38_893_655, "a retry and a purge of the same job wait for room together"),
+    ];
+    for (seed, story) in stories {
+        run(seed, &ops(seed)).unwrap_or_else(|failure| panic!("{story}: {failure}"));
+    }
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! The lives of a simulated engine: opened, taken over by another config, stopped, cut off, and opened again.
+
+use std::sync::{Arc, PoisonError};
+
+use super::disk::{Fault, Loss};
+use super::op::How;
+use super::plan;
+use super::pools::Hands;
+use super::world::{Violation, World};
+use crate::clock::Clock;
+use crate::engine::stepped::{Stepped, Surrounding};
+use crate::types::Lease;
+
+impl World {
+    /// Takes a config over. Alone in its turn, so that it is clear which settings hold for what.
+    pub(super) fn reload(&mut self, plan: u8) -> Result<(), Violation> {
+        self.turn()?;
+        let still = self.engine.as_mut().is_some_and(Stepped::stands_still);
+        if still || !self.sent.is_empty() {
+            return Ok(());
+        }
+        self.plan = plan;
+        if let Some(engine) = &self.engine {
+            engine.handle().reload(plan::spec(plan, self.retain, self.options.segment_bytes), Box::new(|_| {}));
+        }
+        self.turn()
+    }
+
+    /// Stops in good order: what is held is given back or done, every pool ends, and the log says so.
+    pub(super) fn stop(&mut self) -> Result<(), Violation> {
+        self.turn()?;
+        let Some(engine) = &self.engine else { return Ok(()) };
+        engine.handle().stop(Box::new(|()| {}));
+        let life = self.lives;
+        for _ in 0..1000 {
+            self.turn()?;
+            if self.engine.is_none() || self.lives != life {
+                return Ok(());
+            }
+            while self.held() > 0 {
+                self.finish(0, &How::Interrupted);
+            }
+            for pick in 0..self.pools() {
+                self.pool_ends(pick);
+            }
+        }
+        Err("a stop never came to its end".to_owned())
+    }
+
+    /// Opens the disk; power is lost after so many calls, once for each number, before it is left in peace.
+    pub(super) fn open(&mut self, again: &[u16]) -> Result<(), Violation> {
+        let mut again = again.iter();
+        self.note_faults("serving");
+        loop {
+            self.lives += 1;
+            self.hands = Hands::default();
+            let cut = again.next();
+            if let Some(after) = cut {
+                self.disk.plan(u64::from(*after), Fault::Power);
+            }
+            let around = Surrounding {
+                disk: Arc::new(self.disk.clone()),
+                options: self.options,
+                log_id: *b"a simulated log.",
+                clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+                pools: Box::new(self.hands.clone()),
+                seed: self.seed ^ self.lives,
+            };
+            let opened = Stepped::open(plan::spec(self.plan, self.retain, self.options.segment_bytes), around);
+            let struck = self.disk.has_struck();
+            self.disk.unplan();
+            match opened {
+                Ok((engine, opened)) => {
+                    self.figures.count("opening", if opened.cut_bytes > 0 { "cut a torn tail" } else { "whole" });
+                    self.engine = Some(engine);
+                    return self.reconcile();
+                }
+                Err(_) if struck => {
+                    self.note_faults("opening");
+                    let seed = self.seed.wrapping_add(self.lives);
+                    let power = self.disk.has_lost_power() || seed.is_multiple_of(2);
+                    self.disk = self.disk.after(if power { Loss::Power(seed) } else { Loss::Process });
+                    self.cut_while_opening = true;
+                }
+                Err(error) => return Err(format!("the log cannot be opened: {}", error.in_full())),
+            }
+        }
+    }
+
+    /// The process ends, with or without the machine, and is started again.
+    pub(super) fn crash(&mut self, loss: Loss, again: &[u16]) -> Result<(), Violation> {
+        self.figures.count("crash", if loss == Loss::Process { "process" } else { "power" });
+        self.engine = None;
+        // What no turn has taken never happened.
+        self.sent.clear();
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let held: Vec<Lease> =
+            self.hands.all().iter().flat_map(|hand| hand.queue.iter().map(|task| task.lease)).collect();
+        self.old.extend(held);
+        self.note_faults("serving");
+        self.disk = self.disk.after(loss);
+        self.open(again)
+    }
+
+    pub(super) fn note_faults(&mut self, during: &'static str) {
+        let (struck, refused) = self.disk.take_struck();
+        for ((call, fault), times) in struck {
+            self.figures.add(&format!("{fault:?} fault while {during}"), &format!("{call:?}"), times);
+        }
+        if refused > 0 {
+            self.figures.add("fault", "no space", refused);
+        }
+    }
+}

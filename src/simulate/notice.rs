@@ -1,0 +1,230 @@
+//! What the engine did by itself, noticed from outside: who was born, given back, handed out; what time ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::check::millis;
+use super::model::{Happening, Known, Place, Standing};
+use super::plan::{self, DEAD_RETAIN, HomeRecord};
+use super::world::{Reply, Sent, Violation, World};
+use crate::engine::stepped::Stepped;
+use crate::job::event::End;
+use crate::job::ids::IdMaker;
+use crate::job::table::Job;
+use crate::job::transition::State;
+use crate::pool::Task;
+use crate::types::{Fence, Seq, UnixMs};
+
+impl World {
+    /// A purge goes on frame by frame: what it has ended up to now.
+    pub(super) fn notice_purged(&mut self) {
+        let acted = |sent: &Sent| match sent {
+            Sent::Act { job, reply, .. } if matches!(self.reply(*reply), Some(Reply::Acted(Ok(())))) => Some(*job),
+            _ => None,
+        };
+        let acted: BTreeSet<usize> = self.sent.iter().filter_map(acted).collect();
+        for at in 0..self.sent.len() {
+            let Some(Sent::Purge { of, .. }) = self.sent.get(at) else { continue };
+            let mut gone = self.purgeable(of);
+            gone.retain(|(job, _)| {
+                if acted.contains(job) {
+                    return false;
+                }
+                let born = self.model.jobs.get(*job).and_then(|known| known.born);
+                born.is_some_and(|born| self.engine.as_ref().is_some_and(|engine| engine.table().job(born).is_none()))
+            });
+            if let Some(Sent::Purge { ended, .. }) = self.sent.get_mut(at) {
+                *ended += gone.len() as u64;
+            }
+            for (job, end) in gone {
+                self.end(job, true, end);
+            }
+        }
+    }
+
+    /// Finds out which job of the table is which of the model; `all` of them must be one.
+    pub(super) fn bind(&mut self, all: bool) -> Result<(), Violation> {
+        let ids = IdMaker::new(*b"a simulated log.");
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let new: Vec<(Seq, Job)> = engine
+            .table()
+            .jobs()
+            .filter(|(born, _)| !self.model.by_born.contains_key(born))
+            .map(|(born, job)| (born, job.clone()))
+            .collect();
+        let new: BTreeMap<Seq, Job> = new.into_iter().collect();
+        for (born, job) in new {
+            let home = self.home_of(born, &job)?;
+            let (id, payload) = (home.id, home.payload);
+            let of = engine.table().worker_type(job.type_no).map(|of| of.name.clone());
+            let summary: Option<String> = serde_json::from_slice::<serde_json::Value>(&payload)
+                .ok()
+                .filter(|value| value.get("died_at").is_some())
+                .and_then(|value| value.get("id")?.as_str().map(str::to_owned));
+            let fits = |known: &Known| {
+                let live = known.now.is_live() || known.maybe.iter().any(Standing::is_live);
+                let same = match (&summary, known.summary_of) {
+                    (Some(id), Some(dead)) => {
+                        self.model.jobs.get(dead).is_some_and(|dead| dead.id.as_ref() == Some(id))
+                    }
+                    (None, None) => {
+                        known.new.payload == payload && known.new.id.as_ref().map(ToString::to_string) == id
+                    }
+                    _ => false,
+                };
+                live && same && known.born.is_none() && Some(&known.new.worker_type) == of.as_ref()
+            };
+            let Some(at) = self.model.jobs.iter().position(fits) else {
+                if !all {
+                    continue;
+                }
+                let payload = String::from_utf8_lossy(&payload).into_owned();
+                return Err(format!("job {born} of {of:?} comes from nowhere: {payload}"));
+            };
+            let made = ids.make(born, home.created_ms);
+            let Some(known) = self.model.jobs.get_mut(at) else { continue };
+            let id = known.new.id.as_ref().map_or(made, ToString::to_string);
+            if known.id.as_ref().is_some_and(|known| *known != id) {
+                return Err(format!("job {born} has the id {id}, and was answered {:?}", known.id));
+            }
+            (known.born, known.id, known.max_attempts) = (Some(born), Some(id), home.max_attempts);
+            self.model.by_born.insert(born, at);
+        }
+        Ok(())
+    }
+
+    /// What the log has of a live job.
+    pub(super) fn home_of(&self, born: Seq, job: &Job) -> Result<HomeRecord, Violation> {
+        let reader = self.engine.as_ref().map(Stepped::reader).ok_or("there is no engine")?;
+        let body = self.disk.quietly(|| reader.read(job.home.position(), job.home.seq));
+        let body = body.map_err(|error| format!("the payload of job {born} cannot be read: {error}"))?;
+        plan::decode(born, job.home.seq, &body)
+    }
+
+    /// What a pool gave back without a worker's word.
+    pub(super) fn notice_given_back(&mut self, sure: bool) {
+        let held: BTreeSet<Fence> = {
+            let all = self.hands.all();
+            all.iter().flat_map(|hand| hand.queue.iter().chain(&hand.held)).map(|task| task.lease.fence).collect()
+        };
+        let open: BTreeSet<Fence> = self
+            .sent
+            .iter()
+            .filter_map(|sent| if let Sent::Outcome { lease, .. } = sent { Some(lease.fence) } else { None })
+            .collect();
+        let gone = |known: &Known| match known.now.place {
+            Place::Running(fence) => !held.contains(&fence) && !open.contains(&fence),
+            _ => false,
+        };
+        let back: Vec<usize> = self.model.live().filter(|(_, known)| gone(known)).map(|(at, _)| at).collect();
+        for job in back {
+            self.figures.count("work", "given back unworked");
+            self.just_back.insert(job);
+            self.happen(job, sure, Happening::GivenBack);
+        }
+    }
+
+    /// What follows from the clock: jobs expire, and dead ones leave.
+    pub(super) fn notice_time(&mut self, sure: bool) {
+        let now = self.now();
+        let still = self.engine.as_mut().is_some_and(Stepped::stands_still);
+        let stays = |world: &Self, known: &Known| {
+            let in_table = known.born.and_then(|born| world.engine.as_ref()?.table().job(born)).is_some();
+            still && in_table
+        };
+        let due =
+            |known: &Known| known.expires_ms != 0 && known.expires_ms <= now && known.latest().place == Place::Waiting;
+        let expired: Vec<usize> = self
+            .model
+            .jobs
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| due(known) && !stays(self, known))
+            .map(|(at, _)| at)
+            .collect();
+        for job in expired {
+            self.figures.count("work", "expired");
+            self.end(job, sure, End::Expired);
+        }
+        let mut dead: Vec<(UnixMs, Seq, usize)> = self
+            .model
+            .jobs
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| known.latest().place == Place::Dead)
+            .map(|(at, known)| (known.latest().since_ms, known.born.unwrap_or(Seq::MAX), at))
+            .collect();
+        dead.sort_unstable();
+        let mut left = dead.len();
+        for (since, _, job) in dead {
+            let old = since + millis(DEAD_RETAIN) <= now;
+            if !old && left <= plan::dead_max(self.plan) {
+                break;
+            }
+            if self.model.jobs.get(job).is_some_and(|known| stays(self, known)) {
+                break;
+            }
+            left -= 1;
+            self.figures.count("work", "dead too long");
+            self.end(job, sure, End::Discarded);
+        }
+    }
+
+    /// What was handed to pools.
+    pub(super) fn notice_reserved(&mut self) -> Result<(), Violation> {
+        let mut tasks: Vec<(Task, String)> = {
+            let all = self.hands.all();
+            all.iter()
+                .flat_map(|hand| hand.queue.iter().map(|task| (task.clone(), hand.worker_type.to_string())))
+                .collect()
+        };
+        tasks.retain(|(task, _)| {
+            let known = self.known(task.lease.born).and_then(|job| self.model.jobs.get(job));
+            known.is_none_or(|known| known.now.place != Place::Running(task.lease.fence))
+        });
+        tasks.sort_by_key(|(task, _)| task.lease.fence);
+        let now = self.now();
+        let mut ready: BTreeMap<String, Vec<(u8, Seq)>> = BTreeMap::new();
+        for (task, of) in &tasks {
+            let job = self.known(task.lease.born);
+            let known = job.and_then(|job| self.model.jobs.get(job));
+            let Some((job, known)) = job.zip(known) else {
+                return Err(format!("job {} is handed out and was never enqueued", task.lease.born));
+            };
+            let fresh = self.fences.insert(task.lease.fence);
+            let right = fresh
+                && known.now.place == Place::Waiting
+                && known.new.worker_type.as_str() == of
+                && task.attempt == known.now.attempts + 1
+                && task.max_attempts == known.max_attempts
+                && (known.expires_ms == 0 || known.expires_ms > now)
+                && known.now.ready_ms.0 <= self.latest;
+            if !right {
+                return Err(format!("{task:?} is handed out to {of}; fresh fence {fresh}, the job is {known:?}"));
+            }
+            ready.entry(of.clone()).or_default().push((known.new.priority.get(), task.lease.born));
+            self.happen(job, true, Happening::Reserved(task.lease.fence));
+        }
+        self.check_order(&ready)
+    }
+
+    /// Every pick is the first of the highest priority, or the oldest of all.
+    pub(super) fn check_order(&self, picked: &BTreeMap<String, Vec<(u8, Seq)>>) -> Result<(), Violation> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        for (of, picks) in picked {
+            let type_no = engine.table().type_no(of);
+            let waiting =
+                engine.table().jobs().filter(|(_, job)| Some(job.type_no) == type_no && job.state == State::Ready);
+            let mut ready: BTreeSet<(u8, Seq)> = waiting.map(|(born, job)| (9 - job.priority.get(), born)).collect();
+            ready.extend(picks.iter().map(|(priority, born)| (9 - priority, *born)));
+            for (priority, born) in picks {
+                let first = ready.first().map(|(_, born)| *born);
+                let oldest = ready.iter().map(|(_, born)| *born).min();
+                if first != Some(*born) && oldest != Some(*born) {
+                    return Err(format!("job {born} of {of} is handed out before {first:?} and {oldest:?}"));
+                }
+                ready.remove(&(9 - priority, *born));
+            }
+        }
+        Ok(())
+    }
+}

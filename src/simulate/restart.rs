@@ -1,0 +1,151 @@
+//! After a start: everything acknowledged is there, and of what was not, the model learns what became of it.
+
+use super::check::totals_of;
+use super::model::{Happening, Place, Standing};
+use super::plan::TYPES;
+use super::world::{Violation, World};
+use crate::job::event::End;
+use crate::types::UnixMs;
+
+impl World {
+    /// After a start: everything acknowledged is there; what was not is there or not, and the model learns which.
+    pub(super) fn reconcile(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        let loose = std::mem::take(&mut self.loose);
+        let cut = std::mem::take(&mut self.cut_while_opening);
+        let may_die: Vec<usize> = (0..self.model.jobs.len()).filter(|at| self.may_die(*at, loose)).collect();
+        let old_jobs = self.model.jobs.len();
+        for job in may_die {
+            self.summarise(job, false);
+        }
+        self.bind(true)?;
+        let mut choices: Vec<(usize, Vec<Standing>)> = Vec::new();
+        for at in 0..self.model.jobs.len() {
+            let options = self.options(at, loose, now);
+            let Some(known) = self.model.jobs.get(at) else { continue };
+            let job = known.born.and_then(|born| self.engine.as_ref()?.table().job(born));
+            let fitting: Vec<Standing> = options
+                .iter()
+                .filter(|option| match job {
+                    Some(job) => option.is(job, 0, self.latest),
+                    None => !option.is_live(),
+                })
+                .copied()
+                .collect();
+            if fitting.is_empty() {
+                return Err(format!(
+                    "after a start the table has {job:?}\nit should be one of {options:?}\nof {known:#?}"
+                ));
+            }
+            choices.push((at, fitting));
+        }
+        self.choose(choices)?;
+        self.check_groups(old_jobs, cut)?;
+        for at in 0..self.model.jobs.len() {
+            if self.model.jobs.get(at).is_some_and(|known| known.now.place == Place::Absent) {
+                self.model.never(at);
+            }
+        }
+        self.compare_after_start()
+    }
+
+    /// Whether a start may find that a job died with its process once too often.
+    pub(super) fn may_die(&self, at: usize, loose: bool) -> bool {
+        let Some(known) = self.model.jobs.get(at) else { return false };
+        let dying = |standing: &Standing| {
+            let runs = matches!(standing.place, Place::Running(_)) || loose && standing.place == Place::Waiting;
+            runs && standing.host_deaths + 1 >= crate::limits::HOST_DEATHS_MAX
+        };
+        std::iter::once(&known.now).chain(&known.maybe).any(dying)
+    }
+
+    /// What a job may be after a start.
+    pub(super) fn options(&self, at: usize, loose: bool, now: UnixMs) -> Vec<Standing> {
+        let Some(known) = self.model.jobs.get(at) else { return Vec::new() };
+        let mut options = Vec::new();
+        for standing in std::iter::once(&known.now).chain(&known.maybe) {
+            let death = standing.after(Happening::HostDeath { at: now });
+            match standing.place {
+                Place::Running(_) => {
+                    options.push(death);
+                    if loose {
+                        // A drain of the turn that failed may have given it back.
+                        options.push(standing.after(Happening::GivenBack));
+                    }
+                }
+                Place::Waiting => {
+                    options.push(*standing);
+                    if loose {
+                        // It may have been reserved in the turn that failed.
+                        options.push(death);
+                    }
+                }
+                Place::Absent | Place::Dead | Place::Gone(_) => options.push(*standing),
+            }
+        }
+        options
+    }
+
+    /// Of what each job may be, the choice with which the counters are right.
+    pub(super) fn choose(&mut self, choices: Vec<(usize, Vec<Standing>)>) -> Result<(), Violation> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let mut open: Vec<(usize, Vec<Standing>)> = Vec::new();
+        for (at, mut fitting) in choices {
+            let first = fitting.first().map(|standing| standing.counts);
+            if fitting.iter().any(|standing| Some(standing.counts) != first) {
+                open.push((at, fitting));
+            } else if let (Some(known), Some(standing)) = (self.model.jobs.get_mut(at), fitting.pop()) {
+                (known.now, known.maybe) = (standing, Vec::new());
+            }
+        }
+        // Few are open: those that nobody can see any more, whichever they are.
+        let combinations = open.iter().map(|(_, fitting)| fitting.len()).try_fold(1_usize, usize::checked_mul);
+        for number in 0..combinations.unwrap_or(usize::MAX).min(4096) {
+            let mut rest = number;
+            for (at, fitting) in &open {
+                let standing = fitting.get(rest % fitting.len()).copied();
+                rest /= fitting.len();
+                if let (Some(known), Some(standing)) = (self.model.jobs.get_mut(*at), standing) {
+                    (known.now, known.maybe) = (standing, Vec::new());
+                }
+            }
+            if TYPES.iter().all(|of| totals_of(engine, of).is_none_or(|totals| totals == self.model.totals(of))) {
+                return Ok(());
+            }
+        }
+        let told: Vec<_> = TYPES.iter().map(|of| (totals_of(engine, of), self.model.totals(of))).collect();
+        Err(format!("after a start the counters are not explained: {told:?}"))
+    }
+
+    /// A completion and its follow-up jobs are there together, and a death and its summary.
+    pub(super) fn check_groups(&self, old_jobs: usize, cut: bool) -> Result<(), Violation> {
+        for (at, known) in self.model.jobs.iter().enumerate() {
+            let there = known.now.place != Place::Absent;
+            if let Some(parent) = known.parent.and_then(|parent| self.model.jobs.get(parent)) {
+                let done = parent.now.place == Place::Gone(End::Completed);
+                if there && !done {
+                    return Err(format!("a follow-up job is there without its completion: {known:#?} of {parent:#?}"));
+                }
+                if done && !there {
+                    return Err(format!("a completion is there without its follow-up job: {known:#?} of {parent:#?}"));
+                }
+            }
+            if let Some(dead) = known.summary_of.filter(|_| at >= old_jobs && !cut)
+                && let Some(dead) = self.model.jobs.get(dead)
+                && there != (dead.now.place == Place::Dead)
+            {
+                return Err(format!("a death at a start and its summary are not there together: {dead:#?}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn compare_after_start(&self) -> Result<(), Violation> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let live = self.model.live().count() as u64;
+        if engine.table().live_jobs() != live {
+            return Err(format!("after a start {} jobs live, {live} should", engine.table().live_jobs()));
+        }
+        Ok(())
+    }
+}

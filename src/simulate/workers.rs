@@ -1,0 +1,142 @@
+//! What the workers of a simulated world do: they come up, take jobs, are through with them or are not, and end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::op::How;
+use super::plan;
+use super::world::{Sent, Violation, World};
+use crate::job::new::NewJob;
+use crate::pool::{Report, Task};
+use crate::types::{Fence, Lease};
+use crate::worker::Outcome;
+
+impl World {
+    pub(super) fn pools(&self) -> u16 {
+        u16::try_from(self.hands.all().len()).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.hands.all().iter().map(|hand| hand.queue.len()).sum()
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.hands.all().iter().map(|hand| hand.held.len()).sum()
+    }
+
+    /// A worker takes what was handed to its pool, and reads what it shall do.
+    pub(super) fn take(&mut self, pick: u16) -> Result<(), Violation> {
+        let taken: Option<(usize, Task)> = {
+            let mut all = self.hands.all();
+            let full: Vec<usize> =
+                (0..all.len()).filter(|at| all.get(*at).is_some_and(|h| !h.queue.is_empty())).collect();
+            let at = full.get(usize::from(pick) % full.len().max(1)).copied();
+            at.and_then(|at| Some((at, all.get_mut(at)?.queue.pop_front()?)))
+        };
+        let Some((at, task)) = taken else { return Ok(()) };
+        self.old.push(task.lease);
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let read = self.disk.quietly(|| engine.reader().read(task.home.position(), task.home.seq));
+        let moved = engine.table().job(task.lease.born).is_none_or(|job| job.home != task.home);
+        match read {
+            Ok(body) => {
+                let payload = plan::decode(task.lease.born, task.home.seq, &body)?.payload;
+                let known = self.model.by_born.get(&task.lease.born).and_then(|job| self.model.jobs.get(*job));
+                let known = known.ok_or_else(|| format!("job {} runs and was never enqueued", task.lease.born))?;
+                if known.summary_of.is_none() && payload != known.new.payload {
+                    return Err(format!("job {} runs with another's payload", task.lease.born));
+                }
+            }
+            Err(_) if moved => {
+                // It was restated meanwhile, and its segment is gone: given back, it is found at its new place.
+                self.report(at, task.lease, Outcome::Interrupted);
+                return Ok(());
+            }
+            Err(error) => return Err(format!("the payload of job {} cannot be read: {error}", task.lease.born)),
+        }
+        if let Some(hand) = self.hands.all().get_mut(at) {
+            hand.held.push(task);
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&mut self, hand: usize, lease: Lease, outcome: Outcome) {
+        if let Some(hand) = self.hands.all().get(hand) {
+            hand.tell(Report::Outcome { lease, outcome: outcome.clone(), about: None });
+        }
+        self.sent.push(Sent::Outcome { lease, outcome });
+    }
+
+    pub(super) fn finish(&mut self, pick: u16, how: &How) {
+        let done: Option<(usize, Task, bool)> = {
+            let mut all = self.hands.all();
+            let busy: Vec<usize> =
+                (0..all.len()).filter(|at| all.get(*at).is_some_and(|h| !h.held.is_empty())).collect();
+            let at = busy.get(usize::from(pick) % busy.len().max(1)).copied();
+            at.and_then(|at| {
+                let hand = all.get_mut(at)?;
+                let task = hand.held.remove(usize::from(pick) % hand.held.len());
+                Some((at, task, hand.cut_off))
+            })
+        };
+        let Some((at, task, cut_off)) = done else { return };
+        let outcome = if cut_off { Outcome::Interrupted } else { self.outcome(how) };
+        self.report(at, task.lease, outcome);
+    }
+
+    /// An answer under a lease that is no more.
+    pub(super) fn late(&mut self, pick: u16, how: &How) {
+        let held: BTreeSet<Fence> =
+            self.hands.all().iter().flat_map(|hand| hand.held.iter().map(|task| task.lease.fence)).collect();
+        let gone: Vec<Lease> = self.old.iter().filter(|lease| !held.contains(&lease.fence)).copied().collect();
+        let Some(lease) = gone.get(usize::from(pick) % gone.len().max(1)).copied() else { return };
+        let outcome = self.outcome(how);
+        self.report(0, lease, outcome);
+    }
+
+    pub(super) fn outcome(&mut self, how: &How) -> Outcome {
+        match how {
+            How::Done { follow_ups } => {
+                let mut enqueue: Vec<NewJob> = follow_ups.iter().map(|job| self.new_job(job)).collect();
+                enqueue.iter_mut().for_each(|job| job.expires_at = None);
+                Outcome::Done { result: Some(b"1".to_vec()), enqueue }
+            }
+            How::Fail { killed } => Outcome::Fail { error: "no luck".to_owned(), killed: *killed },
+            How::Dead => Outcome::Dead { error: "never".to_owned() },
+            How::Defer { after_ms } => {
+                let after = after_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+                Outcome::Defer { error: "later".to_owned(), after }
+            }
+            How::Interrupted => Outcome::Interrupted,
+            How::NotStarted => Outcome::NotStarted { error: "no program".to_owned() },
+        }
+    }
+
+    pub(super) fn pool_up(&self, pick: u16) {
+        let mut all = self.hands.all();
+        let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
+        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.up && !hand.draining) {
+            hand.up = true;
+            hand.tell(Report::Up);
+        }
+    }
+
+    pub(super) fn pool_not_up(&self, pick: u16) {
+        let mut all = self.hands.all();
+        let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
+        // A pool that says so has no worker left, and so holds nothing.
+        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.ended && hand.held.is_empty()) {
+            let was_up = std::mem::take(&mut hand.up);
+            hand.tell(Report::NotUp { why: "no program".to_owned(), was_up });
+        }
+    }
+
+    pub(super) fn pool_ends(&self, pick: u16) {
+        let mut all = self.hands.all();
+        let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
+        if let Some(hand) = all.get_mut(at).filter(|hand| hand.may_end()) {
+            hand.ended = true;
+            hand.tell(Report::Ended);
+        }
+    }
+}

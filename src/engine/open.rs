@@ -154,8 +154,8 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         let table = replayed.get_or_insert_with(|| Table::new(log_id));
         table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
     })?;
-    let ids = IdMaker::new(found.log.log_id());
-    let table = replayed.unwrap_or_else(|| Table::new(found.log.log_id()));
+    let ids = IdMaker::new(found.log.names_id());
+    let table = replayed.unwrap_or_else(|| Table::new(found.log.names_id()));
     let unclean = !found.created && !table.stopped_cleanly();
     let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec.config));
     let (to_engine, inbox) = crossbeam_channel::unbounded();

@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +42,13 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// Where the directory is, for messages.
     fn place(&self) -> PathBuf;
+    /// Whether what lies at [`Disk::place`] is still the directory that was opened.
+    ///
+    /// # Errors
+    /// It was removed, or another one is there instead; or as the operating system says.
+    fn check_place(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file of a [`Disk`].
@@ -137,6 +144,15 @@ impl Disk for RealDisk {
 
     fn place(&self) -> PathBuf {
         self.dir.clone()
+    }
+
+    fn check_place(&self) -> io::Result<()> {
+        let there = std::fs::metadata(&self.dir)?;
+        let opened = self.handle.metadata()?;
+        if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) {
+            return Ok(());
+        }
+        Err(io::Error::other("the directory was replaced by another one while it was in use"))
     }
 }
 

@@ -47,6 +47,8 @@ pub struct SegmentHeader {
     pub head: u32,
     /// Its size.
     pub bytes: u64,
+    /// The log that this one was restored or salvaged from, and whose ids it goes on with; zero: none.
+    pub origin: LogId,
 }
 
 /// Why the first bytes of a file are no header of ours.
@@ -74,6 +76,7 @@ impl SegmentHeader {
         bytes.extend_from_slice(&self.segment.to_le_bytes());
         bytes.extend_from_slice(&self.head.to_le_bytes());
         bytes.extend_from_slice(&self.bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.origin);
         let mut header = [0; SEGMENT_HEADER_BYTES];
         for (to, from) in header.iter_mut().zip(bytes) {
             *to = from;
@@ -108,7 +111,13 @@ impl SegmentHeader {
             segment: u32_at(bytes, 32).ok_or(damaged)?,
             head: u32_at(bytes, 36).ok_or(damaged)?,
             bytes: u64_at(bytes, 40).ok_or(damaged)?,
+            origin: id_at(bytes, 48).ok_or(damaged)?,
         })
+    }
+
+    /// The id that ids of jobs and digests of calls are made by: those that were given out before a restore stay good.
+    pub fn names_id(&self) -> LogId {
+        if self.origin == [0; 16] { self.log_id } else { self.origin }
     }
 }
 
@@ -422,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_segment_header_tells_foreign_newer_and_damaged_apart() {
-        let header = SegmentHeader { log_id: [5; 16], segment: 9, head: 2, bytes: 1 << 26 };
+        let header = SegmentHeader { log_id: [5; 16], segment: 9, head: 2, bytes: 1 << 26, origin: [6; 16] };
         let good = header.encode();
         assert_eq!(SegmentHeader::decode(&good), Ok(header));
         for bit in 0..good.len() * 8 {

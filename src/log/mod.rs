@@ -12,7 +12,8 @@
 //! ```text
 //! segment   header 64 │ frame │ frame │ … │ end frame │ (nothing that counts)
 //!   header  0 magic "BIOTOPE\xF8" │ 8 format u16 │ 10 zero u16 │ 12 crc u32 over 0..12 and 16..64 │ 16 log id [16]
-//!           │ 32 segment u32 │ 36 head segment when it was made u32 │ 40 segment bytes u64 │ 48 zero [16]
+//!           │ 32 segment u32 │ 36 head segment when it was made u32 │ 40 segment bytes u64
+//!           │ 48 id of the log that this one was restored from, or zero [16]
 //! frame     starts at a multiple of 8; what one commit writes; whole or not there at all
 //!   header  0 magic u32 │ 4 crc u32 over 8..72 and then the crc of each record │ 8 frame bytes u32, padding included
 //!           │ 12 records u32 │ 16 log id [16] │ 32 segment u32 │ 36 epoch u32 │ 40 first seq u64
@@ -35,6 +36,7 @@ pub mod recovery;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod writer;
 
 pub use reader::{Reader, StoredRecord};
@@ -100,5 +102,6 @@ fn segment_name(number: u32) -> String {
 /// Number of the segment in a file of this name.
 fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() == 10).then(|| digits.parse().ok()).flatten()
+    let all_digits = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().ok()).flatten()
 }

@@ -2,7 +2,7 @@
 //!
 //! A valid frame names how far the log was durable when it was made. A bad place that lies below what any later valid
 //! frame names was durable once, so it is corruption, and the log is not opened. Anything else at the tail was never
-//! acknowledged: it is cut, and told. Every opening copies what is valid of the last segment into another file and
+//! acknowledged: it is cut, and told; [`verdict`] holds these decisions by themselves. Every opening copies what is valid of the last segment into another file and
 //! syncs that: after a failed sync the page cache may show bytes that the disk never took, and nobody knows any more.
 
 use std::io;
@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::disk::{Disk, DiskFile};
-use super::frame::{BadSegmentHeader, Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
 use super::spare::{self, Order, is_want_of_space};
+use super::verdict::{self, Before, Behind, LastFrames, Name, Stop, Wrong};
 use super::writer::{Log, TailStart};
-use super::{LogId, LogOptions, segment_name, segment_number};
+use super::{LogId, LogOptions, segment_name};
 use crate::types::Seq;
 
 /// Bytes that are copied at once.
@@ -91,16 +92,12 @@ struct Found {
 struct Extent {
     last: Option<FrameHeader>,
     ended: bool,
+    /// No frame is whole, and yet something like one begins there.
+    begun: bool,
 }
 
-/// The running state of a replay.
-struct Replay {
-    next_seq: Option<Seq>,
-    previous: Option<u32>,
-    epoch: u32,
-}
-
-/// Opens the log on `disk`, or makes a new one with `new_id`; calls `replay` with every record from the head on, in order.
+/// Opens the log on `disk`, or makes a new one with `new_id`; calls `replay` with every record from the head on, in order,
+/// and with the id that the log's names are made by.
 /// When it returns, every replayed record is on stable storage.
 ///
 /// # Errors
@@ -117,22 +114,28 @@ pub fn open(
         return opening.create(Arc::clone(&disk), new_id);
     };
     let log_id = first.header.log_id;
-    opening.check_numbers(&found, log_id)?;
+    opening.check_numbers(&found)?;
     let (active, head) = opening.tail_and_head(&found, log_id)?;
     let reader = Reader::new(log_id);
     let skip = (head - first.number) as usize;
-    let mut state = Replay { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
+    let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
     for segment in found.iter().take(active).skip(skip) {
-        let (in_log, end, ended) = opening.replay_segment(segment, log_id, &mut state, replay)?;
-        if !ended {
-            return Err(opening.corrupt(segment.number, end, "a frame is damaged in the middle of the log"));
+        let (in_log, end, ended) = opening.replay_segment(segment, first.header, &mut state, replay)?;
+        match verdict::stop(false, ended, in_log.is_some(), state.next_seq.unwrap_or(1), Behind::Nothing) {
+            Stop::GoesOn => in_log.into_iter().for_each(|in_log| reader.add(in_log)),
+            Stop::Head => return Err(opening.corrupt(segment.number, end, "the head of the log is damaged")),
+            Stop::Middle | Stop::Witnessed | Stop::Tail => {
+                return Err(opening.corrupt(segment.number, end, "a frame is damaged in the middle of the log"));
+            }
         }
-        reader.add(in_log);
     }
     let Some(last) = found.get(active) else {
         return Err(opening.corrupt(head, 0, "the tail is missing"));
     };
-    let (in_log, end, _) = opening.replay_segment(last, log_id, &mut state, replay)?;
+    let (in_log, end, _) = opening.replay_segment(last, first.header, &mut state, replay)?;
+    let Some(in_log) = in_log else {
+        return Err(opening.corrupt(last.number, end, "the head of the log is damaged"));
+    };
     let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
     let cut_bytes = opening.check_tail(last, end, log_id, next_seq)?;
 
@@ -152,6 +155,7 @@ pub fn open(
     reader.show_up_to(next_seq);
     let start = TailStart {
         log_id,
+        origin: first.header.origin,
         epoch: state.epoch + 1,
         next_seq,
         offset: end,
@@ -198,6 +202,15 @@ impl Opening<'_> {
         OpenError::Corrupt { file: self.path(number), offset, what: what.into() }
     }
 
+    fn wrong(&self, wrong: Wrong) -> OpenError {
+        match wrong {
+            Wrong::Foreign { segment, why } => OpenError::Foreign { file: self.path(segment), why },
+            Wrong::Newer { segment, found } => OpenError::Newer { file: self.path(segment), found },
+            Wrong::Corrupt { segment, offset, what } => OpenError::Corrupt { file: self.path(segment), offset, what },
+            Wrong::Missing { segment } => OpenError::Missing { file: self.path(segment) },
+        }
+    }
+
     fn read_error(&self, error: ReadError) -> OpenError {
         match error {
             ReadError::Io { source, .. } => self.io("read a segment", source),
@@ -210,38 +223,29 @@ impl Opening<'_> {
     fn find(&self) -> Result<Vec<Found>, OpenError> {
         let names = self.disk.list().map_err(|source| self.io("list the segments", source))?;
         let mut found = Vec::new();
-        for number in names.iter().filter_map(|name| segment_number(name)) {
+        let numbers = names.iter().filter_map(|name| match verdict::name(name) {
+            Name::Segment(number) => Some(number),
+            Name::HalfMade | Name::Other => None,
+        });
+        for number in numbers {
             let file = self.disk.open(&segment_name(number)).map_err(|source| self.io("open a segment", source))?;
             let mut bytes = [0; SEGMENT_HEADER_BYTES];
             let read = file.read_at(0, &mut bytes).map_err(|source| self.io("read a segment", source))?;
             let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
-            let header = header.map_err(|bad| self.bad_header(number, bad))?;
-            if header.segment != number {
-                return Err(self.corrupt(number, 0, format!("it says that it is segment {}", header.segment)));
-            }
+            let header = verdict::header(number, header).map_err(|wrong| self.wrong(wrong))?;
             found.push(Found { number, file, header });
         }
         found.sort_by_key(|segment| segment.number);
-        for name in names.iter().filter(|name| name.ends_with(".seg.tmp")) {
+        for name in names.iter().filter(|name| verdict::name(name) == Name::HalfMade) {
             self.disk.remove(name).map_err(|source| self.io("remove a half-made segment", source))?;
         }
         Ok(found)
     }
 
-    fn bad_header(&self, number: u32, bad: BadSegmentHeader) -> OpenError {
-        match bad {
-            BadSegmentHeader::Foreign => {
-                OpenError::Foreign { file: self.path(number), why: "it does not begin like one" }
-            }
-            BadSegmentHeader::Newer { found } => OpenError::Newer { file: self.path(number), found },
-            BadSegmentHeader::Damaged => self.corrupt(number, 0, "its header is damaged"),
-        }
-    }
-
     /// Makes the log's first segment.
     fn create(&self, disk: Arc<dyn Disk>, log_id: LogId) -> Result<Opened, OpenError> {
         let io = |source| self.io("make the log's first segment", source);
-        let header = SegmentHeader { log_id, segment: 1, head: 1, bytes: self.options.segment_bytes };
+        let header = SegmentHeader { log_id, segment: 1, head: 1, bytes: self.options.segment_bytes, origin: [0; 16] };
         let file = spare::make(self.disk, &Order { header, recycle: None, write: false }, &AtomicBool::new(false))
             .map_err(io)?;
         let active = Segment::new(1, file, 1);
@@ -250,6 +254,7 @@ impl Opening<'_> {
         reader.show_up_to(1);
         let start = TailStart {
             log_id,
+            origin: [0; 16],
             epoch: 1,
             next_seq: 1,
             offset: HEADER_END,
@@ -264,75 +269,59 @@ impl Opening<'_> {
     }
 
     /// One log, without a gap.
-    fn check_numbers(&self, found: &[Found], log_id: LogId) -> Result<(), OpenError> {
-        for (before, after) in found.iter().zip(found.iter().skip(1)) {
-            if after.number != before.number + 1 {
-                return Err(OpenError::Missing { file: self.path(before.number + 1) });
-            }
-        }
-        match found.iter().find(|segment| segment.header.log_id != log_id) {
-            Some(other) => Err(OpenError::Foreign { file: self.path(other.number), why: "it belongs to another log" }),
-            None => Ok(()),
-        }
+    fn check_numbers(&self, found: &[Found]) -> Result<(), OpenError> {
+        let segments: Vec<_> = found.iter().map(|segment| (segment.number, segment.header.log_id)).collect();
+        verdict::one_log(&segments).map_err(|wrong| self.wrong(wrong))
     }
 
     /// Place in `found` of the segment that is written, and the number of the head.
     fn tail_and_head(&self, found: &[Found], log_id: LogId) -> Result<(usize, u32), OpenError> {
-        let mut tail = None;
+        let (mut last, mut begun) = (None, None);
         for (at, segment) in found.iter().enumerate().rev() {
             let extent = self.extent(segment, log_id)?;
-            if extent.last.is_some() {
-                tail = Some((at, segment, extent));
+            if extent.begun {
+                begun = Some(at);
+            }
+            if let Some(frame) = extent.last {
+                last = Some(LastFrames { at, ended: extent.ended, head: frame.head });
                 break;
             }
         }
-        let lowest = found.first().map_or(1, |segment| segment.number);
-        let (active, named) = match tail {
-            None => (0, 1),
-            Some((at, segment, extent)) => {
-                let active = if extent.ended { at + 1 } else { at };
-                if active == found.len() {
-                    return Err(OpenError::Missing { file: self.path(segment.number + 1) });
-                }
-                (active, extent.last.map_or(1, |frame| frame.head))
-            }
-        };
-        if let Some(stray) = found.get(active + 2) {
-            return Err(self.corrupt(stray.number, 0, "it lies past the tail of the log"));
-        }
-        let head = found.iter().map(|segment| segment.header.head).chain([named]).max().unwrap_or(1);
-        if lowest > head {
-            return Err(OpenError::Missing { file: self.path(head) });
-        }
-        if found.get(active).is_none_or(|segment| segment.number < head) {
-            return Err(self.corrupt(head, 0, "the head lies past the tail of the log"));
-        }
-        Ok((active, head))
+        let segments: Vec<_> = found.iter().map(|segment| (segment.number, segment.header.head)).collect();
+        let reach = verdict::reach(&segments, last, begun).map_err(|wrong| self.wrong(wrong))?;
+        Ok((reach.active, reach.head))
     }
 
     fn extent(&self, segment: &Found, log_id: LogId) -> Result<Extent, OpenError> {
         let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
-        let mut extent = Extent { last: None, ended: false };
+        let mut extent = Extent { last: None, ended: false, begun: false };
         while let Some((_, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
             if !is_whole(&bytes) {
                 break;
             }
-            extent = Extent { last: Some(header), ended: header.kind == FrameKind::End };
+            extent = Extent { last: Some(header), ended: header.kind == FrameKind::End, begun: false };
             if extent.ended {
                 break;
             }
         }
+        if extent.last.is_none() {
+            frames.offset = HEADER_END;
+            let first = frames.ahead(super::frame::FRAME_HEADER_BYTES).map_err(|error| self.read_error(error))?;
+            extent.begun = first.is_some_and(|first| Frame::begins_one_of(first, &log_id, segment.number));
+        }
         Ok(extent)
     }
 
-    /// Replays one segment; returns it with its marks, the end of its valid frames, and whether it was ended.
+    /// Replays one segment; returns it with its marks if a record of it is known, the end of its valid frames, and whether
+    /// it was ended.
     fn replay_segment(
         &self,
         segment: &Found,
-        log_id: LogId,
-        state: &mut Replay,
+        log: SegmentHeader,
+        state: &mut Before,
         replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
-    ) -> Result<(Arc<Segment>, u32, bool), OpenError> {
+    ) -> Result<(Option<Arc<Segment>>, u32, bool), OpenError> {
+        let log_id = log.log_id;
         let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
         let mut in_log = state.next_seq.map(|seq| Segment::new(segment.number, Arc::clone(&segment.file), seq));
         let mut end = HEADER_END;
@@ -340,7 +329,7 @@ impl Opening<'_> {
             if !is_whole(&bytes) {
                 break;
             }
-            self.check_order(segment.number, at, &header, state)?;
+            verdict::follows(state, &header).map_err(|what| self.corrupt(segment.number, at, what))?;
             let marked =
                 in_log.get_or_insert_with(|| Segment::new(segment.number, Arc::clone(&segment.file), header.first_seq));
             if header.kind == FrameKind::Data {
@@ -349,7 +338,7 @@ impl Opening<'_> {
             for record in records(segment.number, at, &bytes) {
                 let record = record.map_err(|error| self.read_error(error))?;
                 let (seq, offset) = (record.seq, record.position.offset);
-                replay(log_id, record)
+                replay(log.names_id(), record)
                     .map_err(|what| self.corrupt(segment.number, offset, format!("record {seq}: {what}")))?;
             }
             state.next_seq = Some(header.first_seq + u64::from(header.records));
@@ -357,29 +346,10 @@ impl Opening<'_> {
             state.epoch = header.epoch;
             end = frames.offset;
             if header.kind == FrameKind::End {
-                return in_log
-                    .map(|in_log| (in_log, end, true))
-                    .ok_or_else(|| self.corrupt(segment.number, 0, "empty"));
+                return Ok((in_log, end, true));
             }
         }
-        match in_log {
-            Some(in_log) => Ok((in_log, end, false)),
-            None => Err(self.corrupt(segment.number, end, "the head of the log is damaged")),
-        }
-    }
-
-    fn check_order(&self, number: u32, at: u32, header: &FrameHeader, state: &Replay) -> Result<(), OpenError> {
-        if state.next_seq.is_some_and(|next| next != header.first_seq) {
-            return Err(self.corrupt(
-                number,
-                at,
-                format!("a frame begins with record {}, out of order", header.first_seq),
-            ));
-        }
-        if state.previous.is_some_and(|previous| previous != header.previous) || header.epoch < state.epoch {
-            return Err(self.corrupt(number, at, "a frame does not follow the one before it"));
-        }
-        Ok(())
+        Ok((in_log, end, false))
     }
 
     /// Looks past the end of the valid frames for a witness that something there was durable. Returns the bytes to cut.
@@ -393,7 +363,7 @@ impl Opening<'_> {
         while frames.seek_magic().map_err(|error| self.read_error(error))? {
             let here = frames.offset;
             match frames.next_any().map_err(|error| self.read_error(error))? {
-                Some((_, _, header)) if header.durable_up_to > next_seq => {
+                Some((_, _, header)) if is_witness(next_seq, header.durable_up_to) => {
                     let what = format!(
                         "records {next_seq} to {} were durable and are damaged; a frame at offset {here} is a witness",
                         header.durable_up_to - 1
@@ -463,6 +433,11 @@ impl Opening<'_> {
         last.file.sync_data()?;
         Ok(Copied { file: Arc::clone(&last.file), bytes: last.header.bytes, spare: None })
     }
+}
+
+/// Whether a frame behind the last whole one tells that something there was durable.
+fn is_witness(next_seq: Seq, durable_up_to: Seq) -> bool {
+    verdict::stop(true, false, true, next_seq, Behind::Frames { durable_up_to }) == Stop::Witnessed
 }
 
 /// Copies what lies between a segment's header and `end`.

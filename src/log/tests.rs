@@ -1,5 +1,8 @@
 //! The log against a real directory: what is synced comes back, what is torn is cut, what is damaged is refused.
 
+mod faults;
+mod table;
+
 use std::sync::Arc;
 
 use super::disk::{Disk, RealDisk};

@@ -58,6 +58,7 @@ pub struct LogFigures {
 /// What a new tail begins with.
 pub(super) struct TailStart {
     pub(super) log_id: LogId,
+    pub(super) origin: LogId,
     pub(super) epoch: u32,
     pub(super) next_seq: Seq,
     pub(super) offset: u32,
@@ -74,6 +75,7 @@ pub struct Log {
     disk: Arc<dyn Disk>,
     options: LogOptions,
     log_id: LogId,
+    origin: LogId,
     epoch: u32,
     reader: Reader,
     maker: SpareMaker,
@@ -116,6 +118,7 @@ impl Log {
             disk,
             options,
             log_id: start.log_id,
+            origin: start.origin,
             epoch: start.epoch,
             reader,
             maker,
@@ -147,18 +150,24 @@ impl Log {
     }
 
     fn order_next(&mut self, recycle: Option<String>) {
-        let header = SegmentHeader {
-            log_id: self.log_id,
-            segment: self.active.number + 1,
-            head: self.head_durable,
-            bytes: self.options.segment_bytes,
-        };
+        let header = SegmentHeader { segment: self.active.number + 1, head: self.head_durable, ..self.header() };
         self.maker.order(Order { header, recycle, write: true });
+    }
+
+    /// The header of the active segment, as it would be made now.
+    fn header(&self) -> SegmentHeader {
+        let (log_id, origin, bytes) = (self.log_id, self.origin, self.options.segment_bytes);
+        SegmentHeader { log_id, segment: self.active.number, head: self.head, bytes, origin }
     }
 
     /// The log's identity.
     pub fn log_id(&self) -> LogId {
         self.log_id
+    }
+
+    /// The id that ids of jobs and digests of calls are made by: that of the log this one was restored from, if it was.
+    pub fn names_id(&self) -> LogId {
+        self.header().names_id()
     }
 
     /// The number of this opening.
@@ -331,6 +340,10 @@ impl Log {
     pub fn rotate(&mut self) -> Result<(), Poisoned> {
         self.check()?;
         assert_eq!(self.records, 0, "a frame must be written before its segment ends");
+        if let Err(error) = self.disk.check_place() {
+            // What is written from now on would go where nobody looks for it.
+            return Err(self.poison("looking after the log's directory", &error));
+        }
         // The next segment is there before this one ends: an ended segment without a follower means a missing file.
         let Some(file) = self.spare.take().or_else(|| self.maker.take()) else {
             let error = std::io::Error::other("the thread that makes segments is gone");

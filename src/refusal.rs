@@ -77,6 +77,16 @@ pub enum Refusal {
         /// What the operating system said.
         detail: String,
     },
+    /// A record on which the answer hangs cannot be read.
+    #[error(
+        "{what} may be known, and the record that would tell cannot be read: {detail}; `biotope log verify` tells more"
+    )]
+    Damaged {
+        /// "the id" or "the idempotency key".
+        what: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The process is stopping.
     #[error("biotope is stopping")]
     Stopping,
@@ -104,6 +114,7 @@ impl Refusal {
             Self::WrongState { .. } => "wrong_state",
             Self::Busy { .. } => "busy",
             Self::DiskFull { .. } => "disk_full",
+            Self::Damaged { .. } => "damaged",
             Self::Stopping => "stopping",
             Self::Poisoned => "poisoned",
             Self::InvalidConfig { .. } => "invalid_config",

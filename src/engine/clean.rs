@@ -7,7 +7,7 @@
 
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
-use crate::job::event::{Event, Generation, Kind, Routed, Totals, TypeNamed, VersionAccepted};
+use crate::job::event::{Event, Generation, Routed, Totals, TypeNamed, VersionAccepted, decode_home};
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
 use crate::log::reader::Scan;
 use crate::log::{Poisoned, Reader};
@@ -37,13 +37,22 @@ pub(super) enum Cleaning {
 impl Core {
     /// Starts to clean the head segment, if the log is larger than it need be.
     pub(super) fn clean_if_due(&mut self) {
-        let figures = self.log.figures();
         let live = self.table.live_bytes();
         let full = self.log.full().is_some();
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
         let retain = if full { 0 } else { self.config.log.retain };
         let bound = 2 * live + retain + self.config.log.segment;
         let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
+        let mut figures = self.log.figures();
+        while !busy
+            && figures.head < figures.active
+            && figures.disk_bytes > bound
+            && self.table.homes_in(figures.head) == 0
+        {
+            // Nothing in it lives: it need not even be read.
+            self.pass_head();
+            figures = self.log.figures();
+        }
         if busy || figures.head >= figures.active || figures.disk_bytes <= bound {
             return;
         }
@@ -71,6 +80,15 @@ impl Core {
         }
     }
 
+    /// Leaves the head segment behind: nothing that lives is in it.
+    fn pass_head(&mut self) {
+        let next = self.log.figures().head + 1;
+        self.log.move_head(next);
+        if let Some(first) = self.log.reader().first_seq_of(next) {
+            self.table.forget_below(first);
+        }
+    }
+
     /// The next portion of a sweep that nobody else steps.
     pub(super) fn step_cleaning(&mut self) -> Option<Survivors> {
         let Cleaning::Stepped(sweep) = &mut self.cleaning else { return None };
@@ -80,19 +98,15 @@ impl Core {
     /// Restates those that live; after the last portion, moves the head.
     pub(super) fn restate(&mut self, survivors: Survivors) -> Result<(), Poisoned> {
         for record in &survivors.records {
-            let here = self.table.job(record.born).is_some_and(|job| job.home.seq == record.seq);
-            let Some(restated) = here.then(|| self.table.restate(record.born)).flatten() else { continue };
+            let job = self.table.job_of(record.type_no, record.born).filter(|job| job.home.seq == record.seq);
+            let Some(restated) = job.map(|job| job.restate(record.born)) else { continue };
             self.record(&Event::Restated(restated, &record.enqueued))?;
         }
         drop(survivors.done);
         if !survivors.last {
             return Ok(());
         }
-        let next = survivors.segment + 1;
-        self.log.move_head(next);
-        if let Some(first) = self.log.reader().first_seq_of(next) {
-            self.table.forget_below(first);
-        }
+        self.pass_head();
         if !self.log.has_unwritten() {
             // The head moves with a frame, and on a full disk there may be none for long.
             let totals = self.table.types().next().map(|(_, of_type)| of_type.totals);
@@ -206,26 +220,23 @@ impl Iterator for Sweep {
         while bytes < PORTION_BYTES {
             let record = match scan.next() {
                 Some(Ok(record)) if record.position.segment == segment => record,
-                Some(Ok(_)) | None => return Some(Survivors { segment, records, done: None, last: true }),
+                Some(Ok(_)) | None => return Some(Survivors { records, done: None, last: true }),
                 Some(Err(error)) => {
                     // Nothing is given up: the segment stays, and the log grows until somebody looks.
                     tracing::error!(%error, segment, "the log's head cannot be cleaned");
                     return None;
                 }
             };
-            let (born, enqueued) = if record.kind == Kind::Enqueued as u8 {
-                (record.seq, record.body.clone())
-            } else if record.kind == Kind::Restated as u8
-                && let Ok(Event::Restated(meta, enqueued)) = Event::decode(record.kind, record.version, &record.body)
-            {
-                (meta.born, record.body.slice_ref(enqueued))
-            } else {
-                continue;
+            let Ok((meta, _)) = decode_home(record.kind, &record.body) else { continue };
+            let type_no = meta.type_no;
+            let (born, enqueued) = match Event::decode(record.kind, record.version, &record.body) {
+                Ok(Event::Restated(state, enqueued)) => (state.born, record.body.slice_ref(enqueued)),
+                _ => (record.seq, record.body.clone()),
             };
             bytes += enqueued.len();
-            records.push(Survivor { born, seq: record.seq, enqueued });
+            records.push(Survivor { born, seq: record.seq, type_no, enqueued });
         }
         self.scan = Some(scan);
-        Some(Survivors { segment, records, done: None, last: false })
+        Some(Survivors { records, done: None, last: false })
     }
 }

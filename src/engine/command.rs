@@ -6,14 +6,16 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
+use super::facts::Facts;
 use super::view::{EcosystemView, ReloadVerdict};
 use crate::job::event::End;
 use crate::job::new::{NewJob, Pushed};
 use crate::job::table::Job;
-use crate::pool::{PoolId, Report};
+use crate::pool::{About, PoolId, Report};
 use crate::refusal::Refusal;
 use crate::sync::{Answerer, Broadcast, Slot};
-use crate::types::{Seq, UnixMs};
+use crate::types::{Lease, Seq, UnixMs};
+use crate::worker::Outcome;
 
 /// What can be done to one job from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,13 +80,15 @@ pub(super) enum Known {
 pub(super) struct LiveJob {
     pub(super) born: Seq,
     pub(super) job: Job,
+    /// Its id, if its caller chose one and it is at hand.
+    pub(super) id: Option<Box<str>>,
     pub(super) parked: bool,
 }
 
 /// What somebody wants of the engine.
 pub(super) enum Command {
     /// Enqueue.
-    Push { jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers> },
+    Push(Pushing),
     /// Do something to a job; answers with its born seq and its id.
     Act { id: String, action: JobAction, to: To<Result<LiveOrEnded, Refusal>> },
     /// Cancel and discard all of a type that does not run.
@@ -103,16 +107,35 @@ pub(super) enum Command {
     ReloadFailed { why: String },
     /// Stop.
     Stop { to: To<()> },
+    /// The records that a command waited for were read.
+    Known { facts: Facts, then: Box<Self> },
+    /// What became of a run, once more.
+    Outcome { lease: Lease, outcome: Outcome, about: Option<Box<About>> },
+    /// Dead jobs whose time is over leave.
+    ForgetDead,
     /// A pool reports.
     Pool(PoolId, Report),
     /// The cleaner found what may have to be restated.
     Survivors(Survivors),
 }
 
+/// Jobs that are being enqueued.
+pub(super) struct Pushing {
+    pub(super) jobs: Vec<NewJob>,
+    /// What became of the first ones.
+    pub(super) answers: PushAnswers,
+    /// Bytes that they take of the bound of what may be in flight.
+    pub(super) bytes: usize,
+    pub(super) to: To<PushAnswers>,
+}
+
 /// A purge that is under way.
 pub(super) struct Purging {
-    /// Jobs of the type that did not run when it began.
-    pub(super) rest: std::vec::IntoIter<Seq>,
+    pub(super) type_no: u32,
+    /// Jobs of the type that did not run when it began, but for fresh ones.
+    pub(super) noted: std::iter::Peekable<std::vec::IntoIter<Seq>>,
+    /// Fresh jobs that were born before this are meant, too.
+    pub(super) below: Seq,
     pub(super) count: u64,
     pub(super) to: To<Result<u64, Refusal>>,
 }
@@ -124,7 +147,9 @@ impl Command {
         /// Bytes of numbers, headers and attempts beside a restated job's payload.
         const RESTATED_SPARE: u64 = 4096;
         match self {
-            Self::Push { .. } | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
+            Self::Push(_) | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
+            Self::Known { then, .. } => then.needs_room(room),
+            Self::Outcome { .. } | Self::ForgetDead => true,
             Self::ReloadFailed { .. } | Self::Stop { .. } => false,
             Self::Act { .. } | Self::Purge { .. } | Self::PurgeRest(_) | Self::Reload { .. } | Self::Pool(..) => true,
             Self::Survivors(survivors) => {
@@ -152,7 +177,6 @@ pub(super) enum LiveOrEnded {
 
 /// Records of the head segment that hold the payloads of jobs which may be alive.
 pub(super) struct Survivors {
-    pub(super) segment: u32,
     pub(super) records: Vec<Survivor>,
     /// Told when they are restated; the cleaner then goes on.
     pub(super) done: Option<Sender<()>>,
@@ -164,6 +188,7 @@ pub(super) struct Survivors {
 pub(super) struct Survivor {
     pub(super) born: Seq,
     pub(super) seq: Seq,
+    pub(super) type_no: u32,
     /// Body of the job's `Enqueued` record.
     pub(super) enqueued: Bytes,
 }

@@ -2,6 +2,7 @@
 //!
 //! One thread owns all of it. It never reads the disk, and waits for nothing but its queue and its own commits.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::clean::Cleaning;
 use super::command::Command;
+use super::facts::{Facts, Librarian, LookUp};
 use super::runs::{PoolRun, Rollover, TypeRun};
 use super::shared::Shared;
 use super::stop::Stopping;
@@ -17,10 +19,10 @@ use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
 use crate::job::event::{End, Ended, Event};
 use crate::job::ids::IdMaker;
-use crate::job::table::Table;
+use crate::job::table::{OwnedNames, Table};
 use crate::log::lock::DirLock;
 use crate::log::{Log, Poisoned};
-use crate::pool::{PoolId, PoolMaker, Task};
+use crate::pool::{About, PoolId, PoolMaker, Task};
 use crate::types::{Seq, UnixMs};
 
 /// A seal follows a burst of commits after so much quiet.
@@ -74,6 +76,15 @@ pub(super) struct Core {
     pub(super) types: BTreeMap<u32, TypeRun>,
     pub(super) rollover: Rollover,
     pub(super) cleaning: Cleaning,
+    /// What was read for the command that is handled now.
+    pub(super) facts: Facts,
+    pub(super) librarian: Librarian,
+    /// Commands whose records are to be read once they are written.
+    pub(super) look_ups: Vec<LookUp>,
+    /// Commands whose records are being read.
+    pub(super) looking: usize,
+    /// Whether records of dead jobs that leave are being read.
+    pub(super) forgetting: bool,
     /// For pauses that shall differ.
     pub(super) random: fastrand::Rng,
     pub(super) last_sync: Duration,
@@ -99,6 +110,7 @@ pub(super) struct CoreParts {
     pub(super) lock: Option<DirLock>,
     pub(super) pool_maker: Box<dyn PoolMaker>,
     pub(super) cleaning: Cleaning,
+    pub(super) librarian: Librarian,
     pub(super) random: fastrand::Rng,
 }
 
@@ -129,6 +141,11 @@ impl Core {
             types: BTreeMap::new(),
             rollover: Rollover::default(),
             cleaning: parts.cleaning,
+            facts: Facts::default(),
+            librarian: parts.librarian,
+            look_ups: Vec::new(),
+            looking: 0,
+            forgetting: false,
             random: parts.random,
             last_sync: Duration::ZERO,
             again: false,
@@ -207,6 +224,7 @@ impl Core {
         self.timers()?;
         self.dispatch()?;
         self.commit()?;
+        self.send_look_ups();
         if self.is_over() {
             self.finish()?;
             return Ok(true);
@@ -260,10 +278,10 @@ impl Core {
         by_wall.chain(by_mono).chain(space).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
     }
 
-    fn handle(&mut self, command: Command) -> Result<(), Poisoned> {
+    pub(super) fn handle(&mut self, command: Command) -> Result<(), Poisoned> {
         match command {
-            Command::Push { jobs, bytes, to } => self.push(jobs, bytes, to),
-            Command::Act { id, action, to } => self.act(&id, action, to),
+            Command::Push(pushing) => self.push(pushing),
+            Command::Act { id, action, to } => self.act(id, action, to),
             Command::Purge { worker_type, to } => self.purge(&worker_type, to),
             Command::PurgeRest(purge) => self.purge_on(purge),
             Command::Ecosystem { to } => {
@@ -273,10 +291,12 @@ impl Core {
                 });
                 Ok(())
             }
-            Command::Find { id, to } => {
-                let known = self.find(&id);
-                self.reply(move |_| to.give(known));
-                Ok(())
+            Command::Find { id, to } => self.answer_find(id, to),
+            Command::Known { facts, then } => self.known(facts, *then),
+            Command::Outcome { lease, outcome, about } => self.outcome(lease, outcome, about),
+            Command::ForgetDead => {
+                self.forgetting = false;
+                self.forget_dead()
             }
             Command::LiveAt { places, to } => {
                 let live = self.live_at(&places);
@@ -387,7 +407,7 @@ impl Core {
         }
         if !self.stands_still() {
             while let Some(born) = self.table.expired(self.now) {
-                self.end(born, End::Expired, &[])?;
+                self.end(born, End::Expired, &[], None)?;
             }
             self.forget_dead()?;
         }
@@ -405,35 +425,39 @@ impl Core {
 
     /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
     fn forget_dead(&mut self) -> Result<(), Poisoned> {
+        /// Records that are read at once.
+        const AT_ONCE: usize = 256;
         let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
-        while let Some((since, born)) = self.table.oldest_dead() {
+        while let Some((since, born)) = self.table.oldest_dead().filter(|_| !self.forgetting) {
             let old = since.saturating_add(retain_ms) <= self.now;
             if !old && self.table.dead_jobs() <= self.config.log.dead_max {
                 break;
             }
-            self.end(born, End::Discarded, &[])?;
+            if self.table.noted(born).is_some_and(|job| !self.knows_names(job)) {
+                self.forgetting = true;
+                let named = self.table.dead_first(AT_ONCE).filter_map(|born| self.table.noted(born));
+                let seqs = named.filter(|job| job.named).map(|job| job.home.seq).collect();
+                return self.look_up(seqs, Command::ForgetDead);
+            }
+            self.end(born, End::Discarded, &[], None)?;
         }
         Ok(())
     }
 
-    /// Records that a live job is finished; `result` is empty unless it was completed with one.
-    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8]) -> Result<(), Poisoned> {
+    /// Records that a live job is finished; `result` is empty unless it was completed with one. The job's names are at hand,
+    /// or cannot be read.
+    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) -> Result<(), Poisoned> {
         let bytes = 512 + result.len();
         self.make_room(1, bytes)?;
-        self.put_end(born, end, result);
+        self.put_end(born, end, result, about);
         Ok(())
     }
 
     /// As [`Core::end`], where there is room.
-    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8]) {
-        let Some(job) = self.table.job(born) else { return };
-        let names =
-            job.names().map(|names| (names.id.map(Box::<str>::from), names.key.map(Box::<str>::from), names.digest));
-        let names = names.as_ref().map(|(id, key, digest)| crate::job::event::Names {
-            id: id.as_deref(),
-            key: key.as_deref(),
-            digest: *digest,
-        });
+    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) {
+        let found = self.table.noted(born).map(Cow::Borrowed).or_else(|| self.table.job(born).map(Cow::Owned));
+        let Some(job) = found else { return };
+        let names = self.names_of(&job, about);
         let ended = Ended {
             born,
             end,
@@ -444,7 +468,7 @@ impl Core {
             given_back: job.given_back,
             created_ms: job.created_ms,
             home: job.home,
-            names,
+            names: names.as_ref().map(OwnedNames::as_names),
         };
         self.put(&Event::Ended(ended, result), false);
     }

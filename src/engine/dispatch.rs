@@ -47,7 +47,7 @@ impl Core {
         let fence = Fence { epoch: self.log.epoch(), counter: self.leases };
         let event = Event::Reserved(Reserved { born, fence, version_no: run.version_no, at: self.now });
         self.record(&event)?;
-        let Some(job) = self.table.job(born) else { return Ok(()) };
+        let Some(job) = self.table.noted(born) else { return Ok(()) };
         // A job that was interrupted before, or soon after an unclean stop, could else run twice without a trace.
         let careful = job.given_back.interrupts > 0 || job.given_back.host_deaths > 0 || self.mono < self.careful_until;
         let task = Task {
@@ -56,6 +56,7 @@ impl Core {
             created_ms: job.created_ms,
             attempt: job.attempts.saturating_add(1),
             max_attempts: job.max_attempts,
+            named: job.named,
         };
         let when_written = !careful && job.home.seq < self.log.durable_up_to();
         self.staged.push(Staged { pool, task, when_written });
@@ -72,7 +73,7 @@ impl Core {
                 if let Some(run) = self.pools.get_mut(&pool) {
                     run.handed = run.handed.saturating_sub(1);
                 }
-                self.outcome(lease, outcome, about.as_deref())
+                self.outcome(lease, outcome, about)
             }
             Report::Up => self.pool_up(pool),
             Report::NotUp { why, was_up } => self.pool_not_up(pool, why, was_up),
@@ -98,6 +99,6 @@ impl Core {
     /// Born seqs of all reserved jobs.
     pub(super) fn held_leases(&self) -> Vec<Seq> {
         let types: Vec<u32> = self.table.types().map(|(no, _)| no).collect();
-        types.into_iter().flat_map(|no| self.table.jobs_in(no, &[State::Reserved])).collect()
+        types.into_iter().flat_map(|no| self.table.noted_in(no, &[State::Reserved])).collect()
     }
 }

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 pub use super::command::{JobAction, Then};
 
-use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, To};
+use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::lookup;
 use super::shared::Shared;
 use super::view::{EcosystemView, JobFilter, JobPage, JobView, ReloadVerdict};
@@ -43,7 +43,7 @@ impl Handle {
     pub fn submit(&self, jobs: Vec<NewJob>, then: Then<Vec<Result<Pushed, Refusal>>>) {
         match self.enter(&jobs) {
             Err(refusal) => then(vec![Err(refusal); jobs.len()]),
-            Ok(bytes) => drop(self.to_engine.send(Command::Push { jobs, bytes, to: To::Then(then) })),
+            Ok(bytes) => drop(self.to_engine.send(push_command(jobs, bytes, To::Then(then)))),
         }
     }
 
@@ -62,7 +62,7 @@ impl Handle {
             Ok(bytes) => bytes,
             Err(refusal) => return vec![Err(refusal); count],
         };
-        let answers = self.ask::<PushAnswers>(|to| Command::Push { jobs, bytes, to });
+        let answers = self.ask::<PushAnswers>(|to| push_command(jobs, bytes, to));
         answers.unwrap_or_else(|| vec![Err(self.shared.gone()); count])
     }
 
@@ -168,4 +168,9 @@ impl Handle {
     pub fn on_poisoned(&self, then: Then<String>) {
         self.shared.on_poisoned(then);
     }
+}
+
+fn push_command(jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers>) -> Command {
+    let answers = Vec::with_capacity(jobs.len());
+    Command::Push(Pushing { jobs, answers, bytes, to })
 }

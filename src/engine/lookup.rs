@@ -89,8 +89,8 @@ fn failure_view(shared: &Shared, failure: &Failure) -> FailureView {
 fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
     let job = &live.job;
     let mut view = blank(shared, live.born, job.type_no, job.created_ms, state_word(job.state, live.parked));
-    if let Some(id) = job.names().and_then(|names| names.id) {
-        id.clone_into(&mut view.id);
+    if let Some(id) = &live.id {
+        id.as_ref().clone_into(&mut view.id);
     }
     view.priority = job.priority.get();
     view.attempts = job.attempts;

@@ -3,10 +3,12 @@
 //! Owns the table, the log's tail, and every decision: what is accepted, what follows an outcome, who gets which job,
 //! which versions live. One thread; [`handle`] is the way in, `open` its beginning, `core` its loop.
 
+mod act;
 mod clean;
 mod command;
 mod core;
 mod dispatch;
+mod facts;
 pub mod handle;
 mod lookup;
 mod open;

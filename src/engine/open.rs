@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::GenerationSpec;
 use super::clean::Cleaning;
 use super::core::{Core, CoreParts};
+use super::facts::Librarian;
 use super::handle::Handle;
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::job::event::{self, Event, decode_home};
 use crate::job::ids::IdMaker;
-use crate::job::table::Table;
+use crate::job::table::{OwnedNames, Table};
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::lock::{DirLock, LockError};
 use crate::log::{LogId, LogOptions, Poisoned, recovery};
@@ -119,6 +120,7 @@ impl Engine {
                 pool_maker: Box::new(ThreadPools { clock: Arc::clone(&clock) }),
                 clock,
                 cleaning: Cleaning::default(),
+                threads: true,
                 random: fastrand::Rng::new(),
                 lock: Some(lock),
             },
@@ -141,6 +143,8 @@ pub(super) struct Surroundings {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pool_maker: Box<dyn PoolMaker>,
     pub(super) cleaning: Cleaning,
+    /// Whether records are read by a thread beside the engine's.
+    pub(super) threads: bool,
     pub(super) random: fastrand::Rng,
     pub(super) lock: Option<DirLock>,
 }
@@ -161,6 +165,12 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
     let (to_engine, inbox) = crossbeam_channel::unbounded();
     let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
     let clock = Arc::clone(&around.clock);
+    let librarian = if around.threads {
+        let started = Librarian::start(found.log.reader(), to_engine.clone());
+        started.map_err(|source| OpenError::System { doing: "start the thread that reads", source })?
+    } else {
+        Librarian::Inline
+    };
     let mut core = Core::new(CoreParts {
         log: found.log,
         table,
@@ -174,6 +184,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         lock: around.lock,
         pool_maker: around.pool_maker,
         cleaning: around.cleaning,
+        librarian,
         random: around.random,
     });
     core.begin(spec)?;
@@ -233,10 +244,11 @@ impl Core {
 
     /// What a job says of itself, from the log: only while nothing is served yet.
     fn about(&self, born: Seq) -> Option<About> {
-        let home = self.table.job(born)?.home;
+        let home = self.table.noted(born)?.home;
         let body = self.log.reader().read(home.position(), home.seq).ok()?;
         let kind = if home.seq == born { event::Kind::Enqueued } else { event::Kind::Restated };
         let (meta, _) = decode_home(kind as u8, &body).ok()?;
-        Some(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned) })
+        let names = meta.names.as_ref().map(OwnedNames::from);
+        Some(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names })
     }
 }

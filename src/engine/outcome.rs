@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::command::Command;
 use super::core::Core;
 use super::push::Admitted;
 use super::words::moment;
 use crate::config::Backoff;
 use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
-use crate::job::table::tail_of;
+use crate::job::table::{Job, tail_of};
 use crate::job::transition::State;
 use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, KILLED_RETRY};
 use crate::log::Poisoned;
@@ -22,13 +23,24 @@ const RECORD_SPARE: usize = 1024;
 
 impl Core {
     /// Takes an outcome over, unless its lease is not the job's any more.
-    pub(super) fn outcome(&mut self, lease: Lease, outcome: Outcome, about: Option<&About>) -> Result<(), Poisoned> {
+    pub(super) fn outcome(
+        &mut self,
+        lease: Lease,
+        outcome: Outcome,
+        about: Option<Box<About>>,
+    ) -> Result<(), Poisoned> {
         let born = lease.born;
-        let held = self.table.job(born).is_some_and(|job| job.state == State::Reserved && job.fence == lease.fence);
-        if !held {
+        let job = self.table.noted(born);
+        let Some(job) = job.filter(|job| job.state == State::Reserved && job.fence == lease.fence) else {
             tracing::debug!(born, "an outcome of an older lease is refused");
             return Ok(());
+        };
+        let seqs = self.to_read_for(job, &outcome, about.as_deref());
+        if seqs.iter().any(|seq| self.facts.get(*seq).is_none()) {
+            return self.look_up(seqs, Command::Outcome { lease, outcome, about });
         }
+        let about = about.or_else(|| self.facts.fact(job.home.seq).map(|fact| Box::new(fact.about())));
+        let about = about.as_deref();
         match outcome {
             Outcome::Done { result, enqueue } => self.done(born, result.as_deref(), &enqueue, about),
             Outcome::Fail { error, killed } => self.fail(born, &error, killed, false, about),
@@ -37,6 +49,18 @@ impl Core {
             Outcome::Interrupted => self.give_back(born),
             Outcome::NotStarted { error } => self.release(born, Release::NotStarted, &error),
         }
+    }
+
+    /// Records on which it hangs what follows from an outcome: they may say who holds a follow-up job's name, and what the
+    /// job itself is named, if its pool did not say so.
+    fn to_read_for(&self, job: &Job, outcome: &Outcome, about: Option<&About>) -> Vec<Seq> {
+        let enqueue: &[NewJob] = match outcome {
+            Outcome::Done { enqueue, .. } => enqueue,
+            Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => &[],
+            Outcome::Interrupted | Outcome::NotStarted { .. } => return Vec::new(),
+        };
+        let own = (job.named && about.is_none()).then_some(job.home.seq);
+        self.may_hold(enqueue).into_iter().chain(own).collect()
     }
 
     /// Gives a reserved job back at no cost.
@@ -60,7 +84,7 @@ impl Core {
     ) -> Result<(), Poisoned> {
         let result = result.unwrap_or_default();
         if enqueue.is_empty() {
-            return self.end(born, End::Completed, result);
+            return self.end(born, End::Completed, result, about);
         }
         let mut admitted = Vec::with_capacity(enqueue.len());
         let mut bytes = RECORD_SPARE + result.len();
@@ -70,11 +94,12 @@ impl Core {
                 // Two of one completion with the same name and body are one job.
                 (Some(twin), _) if twin == job => None,
                 (Some(_), _) => Some("an id or key of it is an earlier one's of the same completion".to_owned()),
-                (None, Ok(Admitted::New { .. })) => {
-                    admitted.push(job);
+                (None, Ok(Admitted::New { type_no, digest })) => {
+                    admitted.push((job, type_no, digest));
                     None
                 }
                 (None, Ok(Admitted::Known(_))) => None,
+                (None, Ok(Admitted::Unsure)) => unreachable!("every record that may hold its names was read"),
                 (None, Err(refusal)) => Some(refusal.to_string()),
             };
             if let Some(refused) = refused {
@@ -88,23 +113,21 @@ impl Core {
             let error = format!("result and follow-up jobs are {bytes} bytes together, the most is {most}");
             return self.fail(born, &error, false, false, about);
         }
-        let parent = self.id_of_live(born);
+        let parent = self.id_of_live(born, about);
         self.make_room(1 + admitted.len(), bytes)?;
-        self.put_end(born, End::Completed, result);
-        for job in admitted {
-            if let Ok(Admitted::New { type_no, digest }) = self.admit(job) {
-                let event = self.enqueued(job, type_no, digest, Some(&parent));
-                self.put(&event, true);
-            }
+        self.put_end(born, End::Completed, result, about);
+        for (job, type_no, digest) in admitted {
+            let event = self.enqueued(job, type_no, digest, Some(&parent));
+            self.put(&event, true);
         }
         Ok(())
     }
 
     /// A live job's id.
-    pub(super) fn id_of_live(&self, born: Seq) -> String {
-        let Some(job) = self.table.job(born) else { return String::new() };
-        match job.names().and_then(|names| names.id) {
-            Some(id) => id.to_owned(),
+    fn id_of_live(&self, born: Seq, about: Option<&About>) -> String {
+        let Some(job) = self.table.noted(born) else { return String::new() };
+        match self.names_of(job, about).and_then(|names| names.id) {
+            Some(id) => id.into(),
             None => self.ids.make(born, job.created_ms),
         }
     }
@@ -117,7 +140,7 @@ impl Core {
         at_once: bool,
         about: Option<&About>,
     ) -> Result<(), Poisoned> {
-        let Some(job) = self.table.job(born) else { return Ok(()) };
+        let Some(job) = self.table.noted(born) else { return Ok(()) };
         let (type_no, version_no, max_attempts) = (job.type_no, job.version_no, job.max_attempts);
         let attempts = job.attempts.saturating_add(1);
         let error = tail_of(error, ERROR_BYTES_MAX);
@@ -135,14 +158,14 @@ impl Core {
         let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + RECORD_SPARE);
         self.make_room(2, event.bytes_max() + summary_bytes)?;
         self.put(&event, false);
-        self.put_summary(born, summary.as_ref());
+        self.put_summary(born, summary.as_ref(), about);
         Ok(())
     }
 
     /// Enqueues a dead job's summary, in the group of what is recorded last.
-    fn put_summary(&mut self, born: Seq, summary: Option<&NewJob>) {
+    fn put_summary(&mut self, born: Seq, summary: Option<&NewJob>, about: Option<&About>) {
         let Some(summary) = summary else { return };
-        let parent = self.id_of_live(born);
+        let parent = self.id_of_live(born, about);
         if let Ok(Admitted::New { type_no, digest }) = self.admit(summary) {
             let event = self.enqueued(summary, type_no, digest, Some(&parent));
             self.put(&event, true);
@@ -152,21 +175,21 @@ impl Core {
     /// Enqueues the summary of a job that died with the process.
     pub(super) fn report_death(&mut self, born: Seq, about: Option<&About>) -> Result<(), Poisoned> {
         let error = "the process ended while the job ran, once too often";
-        let Some(attempts) = self.table.job(born).map(|job| job.attempts) else { return Ok(()) };
+        let Some(attempts) = self.table.noted(born).map(|job| job.attempts) else { return Ok(()) };
         let Some(summary) = self.summary(born, attempts, error, about) else { return Ok(()) };
         self.make_room(1, summary.payload.len() + RECORD_SPARE)?;
-        self.put_summary(born, Some(&summary));
+        self.put_summary(born, Some(&summary), about);
         Ok(())
     }
 
     /// The job that tells `on_dead` of a dead one.
     fn summary(&self, born: Seq, attempts: u16, error: &str, about: Option<&About>) -> Option<NewJob> {
-        let job = self.table.job(born)?;
+        let job = self.table.noted(born)?;
         let of_type = self.types.get(&job.type_no)?;
         let to = of_type.worker.as_ref()?.live.on_dead.clone()?;
         let version = self.table.version(job.version_no).map(|version| version.label.as_str());
         let summary = serde_json::json!({
-            "id": self.id_of_live(born),
+            "id": self.id_of_live(born, about),
             "type": self.table.worker_type(job.type_no)?.name,
             "task": about.map_or("", |about| &about.task),
             "tenant": about.and_then(|about| about.tenant.as_deref()),
@@ -186,7 +209,7 @@ impl Core {
         after: Option<Duration>,
         about: Option<&About>,
     ) -> Result<(), Poisoned> {
-        let Some(job) = self.table.job(born) else { return Ok(()) };
+        let Some(job) = self.table.noted(born) else { return Ok(()) };
         let (type_no, deferrals) = (job.type_no, job.given_back.deferrals);
         if deferrals >= DEFERRALS_MAX {
             let error = format!("given back {DEFERRALS_MAX} times for a pause, the most; at last: {error}");

@@ -1,28 +1,38 @@
-//! Deciding about jobs that somebody enqueues, and about what somebody wants done to one.
+//! Deciding about jobs that somebody enqueues: accepted, known already, or refused and why.
 
-use super::command::{Command, JobAction, Known, LiveJob, LiveOrEnded, Purging, PushAnswers, To};
+use super::command::{Command, Pushing};
 use super::core::Core;
-use super::words::{end_word, state_word};
-use crate::job::event::{End, Enqueued, Event, Names, Redriven};
-use crate::job::ids::Holder;
+use super::facts::{Fact, Read};
+use super::words::end_word;
+use crate::job::event::{Enqueued, Event, Names};
 use crate::job::new::{NewJob, Pushed, Start};
-use crate::job::transition::State;
 use crate::limits::MAX_ATTEMPTS_DEFAULT;
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
 use crate::types::Seq;
 
 impl Core {
-    pub(super) fn push(&mut self, jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers>) -> Result<(), Poisoned> {
+    pub(super) fn push(&mut self, mut pushing: Pushing) -> Result<(), Poisoned> {
         self.log.check()?;
         let refused = self.refuses_pushes();
-        let mut answers = Vec::with_capacity(jobs.len());
-        for job in &jobs {
-            answers.push(match &refused {
+        while let Some(job) = pushing.jobs.get(pushing.answers.len()) {
+            let admitted = match &refused {
                 Some(refusal) => Err(refusal.clone()),
-                None => self.enqueue(job)?,
-            });
+                None => self.admit(job),
+            };
+            let answer = match admitted {
+                Ok(Admitted::New { type_no, digest }) => Ok(self.enqueue(job, type_no, digest)?),
+                Ok(Admitted::Known(pushed)) => Ok(pushed),
+                Ok(Admitted::Unsure) => {
+                    let rest = pushing.jobs.get(pushing.answers.len()..).unwrap_or_default();
+                    let seqs = self.may_hold(rest);
+                    return self.look_up(seqs, Command::Push(pushing));
+                }
+                Err(refusal) => Err(refusal),
+            };
+            pushing.answers.push(answer);
         }
+        let Pushing { mut answers, bytes, to, .. } = pushing;
         let shared = std::sync::Arc::clone(&self.shared);
         self.reply(move |durable| {
             shared.settled(bytes);
@@ -43,25 +53,22 @@ impl Core {
         self.log.full().map(|detail| Refusal::DiskFull { detail: detail.to_string() })
     }
 
-    /// Records one job, unless it is refused or known already.
-    fn enqueue(&mut self, job: &NewJob) -> Result<Result<Pushed, Refusal>, Poisoned> {
-        let (type_no, digest) = match self.admit(job) {
-            Ok(Admitted::New { type_no, digest }) => (type_no, digest),
-            Ok(Admitted::Known(pushed)) => return Ok(Ok(pushed)),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+    /// Records one job that was admitted.
+    fn enqueue(&mut self, job: &NewJob, type_no: u32, digest: u64) -> Result<Pushed, Poisoned> {
         let event = self.enqueued(job, type_no, digest, None);
+        let delayed = matches!(&event, Event::Enqueued(meta, _) if meta.ready_ms > meta.created_ms);
         self.make_room(1, event.bytes_max())?;
         let born = self.put(&event, false);
-        Ok(Ok(self.pushed(job, born)))
-    }
-
-    fn pushed(&self, job: &NewJob, born: Seq) -> Pushed {
         let id = match &job.id {
             Some(id) => id.as_str().to_owned(),
             None => self.ids.make(born, self.now),
         };
-        Pushed { id, worker_type: job.worker_type.clone(), state: self.state_of(born), duplicate: false }
+        let state = match delayed {
+            true => "delayed",
+            false if self.is_parked(type_no) => "parked",
+            false => "ready",
+        };
+        Ok(Pushed { id, worker_type: job.worker_type.clone(), state, duplicate: false })
     }
 
     /// Checks a job against what is known: its type, its size, its id and its key.
@@ -78,29 +85,67 @@ impl Core {
             return Ok(Admitted::New { type_no, digest: 0 });
         }
         let digest = self.digest(job);
-        let by_id = job.id.as_ref().and_then(|id| Some(("the id", id, self.table.ids().by_id(type_no, id.as_str())?)));
-        let by_key = job.idempotency_key.as_ref();
-        let by_key =
-            by_key.and_then(|key| Some(("the idempotency key", key, self.table.ids().by_key(type_no, key.as_str())?)));
-        // The digest covers both: who holds either with an equal body holds both.
-        let Some((what, value, holder)) = by_id.or(by_key) else { return Ok(Admitted::New { type_no, digest }) };
-        let first_id = self.id_of(holder);
-        if holder.digest != digest {
-            return Err(Refusal::KeyConflict { what, value: value.as_str().to_owned(), first_id });
+        let mut holder = Holder::None;
+        if let Some(id) = &job.id {
+            let seqs = self.table.ids().by_id(type_no, id.as_str());
+            let same = |fact: &Fact| fact.type_no == type_no && fact.id() == Some(id.as_str());
+            holder = self.holder("the id", id.as_str(), &seqs, same)?;
         }
-        let state = match holder.ended {
-            Some((end, _)) => end_word(end),
-            None => self.state_of(holder.born),
+        if let (Holder::None, Some(key)) = (&holder, &job.idempotency_key) {
+            let seqs = self.table.ids().by_key(type_no, key.as_str());
+            let same = |fact: &Fact| fact.type_no == type_no && fact.key() == Some(key.as_str());
+            holder = self.holder("the idempotency key", key.as_str(), &seqs, same)?;
+        }
+        // The digest covers both: who holds either with an equal body holds both.
+        let (what, value, fact) = match holder {
+            Holder::None => return Ok(Admitted::New { type_no, digest }),
+            Holder::Unsure => return Ok(Admitted::Unsure),
+            Holder::Is { what, value, fact } => (what, value, fact),
+        };
+        let first_id = match fact.id() {
+            Some(id) => id.to_owned(),
+            None => self.ids.make(fact.born, fact.created_ms),
+        };
+        if fact.names.as_ref().is_none_or(|names| names.digest != digest) {
+            return Err(Refusal::KeyConflict { what, value: value.to_owned(), first_id });
+        }
+        let state = match fact.end {
+            Some(end) => end_word(end),
+            None => self.state_of(type_no, fact.born),
         };
         let worker_type = job.worker_type.clone();
         Ok(Admitted::Known(Pushed { id: first_id, worker_type, state, duplicate: true }))
     }
 
-    fn id_of(&self, holder: &Holder) -> String {
-        match &holder.id {
-            Some(id) => id.to_string(),
-            None => self.ids.make(holder.born, holder.created_ms),
+    /// Who holds a name, of the records that may bear it.
+    fn holder<'a>(
+        &'a self,
+        what: &'static str,
+        value: &'a str,
+        seqs: &[Seq],
+        same: impl Fn(&Fact) -> bool,
+    ) -> Result<Holder<'a>, Refusal> {
+        for seq in seqs {
+            match self.facts.get(*seq) {
+                None => return Ok(Holder::Unsure),
+                Some(Read::Fact(fact)) if same(fact) => return Ok(Holder::Is { what, value, fact }),
+                Some(Read::Fact(_) | Read::Nothing) => {}
+                Some(Read::Damaged(detail)) => return Err(Refusal::Damaged { what, detail: detail.clone() }),
+            }
         }
+        Ok(Holder::None)
+    }
+
+    /// Seqs of the records that may bear names of these jobs.
+    pub(super) fn may_hold(&self, jobs: &[NewJob]) -> Vec<Seq> {
+        let of = |job: &NewJob| {
+            let type_no = self.table.type_no(job.worker_type.as_str()).unwrap_or(0);
+            let ids = self.table.ids();
+            let mut seqs = job.id.as_ref().map(|id| ids.by_id(type_no, id.as_str())).unwrap_or_default();
+            seqs.extend(job.idempotency_key.iter().flat_map(|key| ids.by_key(type_no, key.as_str())));
+            seqs
+        };
+        jobs.iter().flat_map(of).collect()
     }
 
     /// What a repeated call is compared by: everything that its body says.
@@ -156,117 +201,16 @@ impl Core {
         };
         Event::Enqueued(meta, &job.payload)
     }
+}
 
-    /// A live job's state on the wire.
-    pub(super) fn state_of(&self, born: Seq) -> &'static str {
-        self.table.job(born).map_or("completed", |job| state_word(job.state, self.is_parked(job.type_no)))
-    }
-
-    pub(super) fn is_parked(&self, type_no: u32) -> bool {
-        self.types.get(&type_no).is_none_or(|of_type| of_type.worker.is_none())
-    }
-
-    pub(super) fn live(&self, born: Seq) -> Option<LiveJob> {
-        let job = self.table.job(born)?.clone();
-        let parked = self.is_parked(job.type_no);
-        Some(LiveJob { born, job, parked })
-    }
-
-    /// Finds a job by any id.
-    pub(super) fn find(&self, id: &str) -> Known {
-        if let Some((born, _)) = self.ids.read(id) {
-            if let Some(live) = self.live(born).filter(|live| live.job.names().is_none_or(|names| names.id.is_none())) {
-                return Known::Live(Box::new(live));
-            }
-            if born < self.log.next_seq() {
-                return Known::Look { born, from: born, ended: None };
-            }
-        }
-        // Ids are chosen within a type: a live job is shown first, then the latest one.
-        let holders = self.table.types().filter_map(|(type_no, _)| self.table.ids().by_id(type_no, id));
-        let Some(holder) = holders.max_by_key(|holder| (holder.ended.is_none(), holder.born)) else {
-            return Known::Nothing;
-        };
-        match (holder.ended, self.live(holder.born)) {
-            (None, Some(live)) => Known::Live(Box::new(live)),
-            (Some((end, seq)), _) => Known::Look { born: holder.born, from: seq, ended: Some(end) },
-            (None, None) => Known::Nothing,
-        }
-    }
-
-    pub(super) fn live_at(&self, places: &[(Seq, Seq)]) -> Vec<Option<LiveJob>> {
-        places.iter().map(|(born, home)| self.live(*born).filter(|live| live.job.home.seq == *home)).collect()
-    }
-
-    pub(super) fn act(
-        &mut self,
-        id: &str,
-        action: JobAction,
-        to: To<Result<LiveOrEnded, Refusal>>,
-    ) -> Result<(), Poisoned> {
-        let done = self.decide_act(id, action)?;
-        self.reply(move |durable| to.give(if durable { done } else { Err(Refusal::Poisoned) }));
-        Ok(())
-    }
-
-    fn decide_act(&mut self, id: &str, action: JobAction) -> Result<Result<LiveOrEnded, Refusal>, Poisoned> {
-        let id = id.to_owned();
-        let live = match self.find(&id) {
-            Known::Live(live) => live,
-            Known::Look { ended, .. } => {
-                let state = ended.map_or("finished", end_word);
-                return Ok(Err(Refusal::WrongState { id, state, remedy: "a finished job stays as it is" }));
-            }
-            Known::Nothing => return Ok(Err(Refusal::NotFound { id })),
-        };
-        let (born, at) = (live.born, self.now);
-        let state = state_word(live.job.state, live.parked);
-        match (action, live.job.state) {
-            (JobAction::Retry, State::Dead | State::Delayed) => {
-                self.record(&Event::Redriven(Redriven { born, at }))?;
-                Ok(self.live(born).map(|live| LiveOrEnded::Live(Box::new(live))).ok_or(Refusal::NotFound { id }))
-            }
-            (JobAction::Cancel, State::Ready | State::Delayed) => {
-                self.end(born, End::Cancelled, &[])?;
-                Ok(Ok(LiveOrEnded::Ended { last: live, end: End::Cancelled, at }))
-            }
-            (JobAction::Discard, State::Dead) => {
-                self.end(born, End::Discarded, &[])?;
-                Ok(Ok(LiveOrEnded::Ended { last: live, end: End::Discarded, at }))
-            }
-            _ => Ok(Err(Refusal::WrongState { id, state, remedy: remedy(action) })),
-        }
-    }
-
-    pub(super) fn purge(&mut self, worker_type: &str, to: To<Result<u64, Refusal>>) -> Result<(), Poisoned> {
-        let Some(type_no) = self.table.type_no(worker_type) else {
-            let refusal = self.shared.unknown_type(worker_type);
-            self.reply(move |_| to.give(Err(refusal)));
-            return Ok(());
-        };
-        let jobs = self.table.jobs_in(type_no, &[State::Ready, State::Delayed, State::Dead]);
-        self.purge_on(Purging { rest: jobs.into_iter(), count: 0, to })
-    }
-
-    /// Ends as many as one frame holds; others are served in between.
-    pub(super) fn purge_on(&mut self, mut purge: Purging) -> Result<(), Poisoned> {
-        while !self.log.is_full() && !self.stands_still() {
-            let Some(born) = purge.rest.next() else {
-                let (count, to) = (purge.count, purge.to);
-                self.reply(move |durable| to.give(if durable { Ok(count) } else { Err(Refusal::Poisoned) }));
-                return Ok(());
-            };
-            let end = match self.table.job(born).map(|job| job.state) {
-                Some(State::Ready | State::Delayed) => End::Cancelled,
-                Some(State::Dead) => End::Discarded,
-                Some(State::Reserved) | None => continue,
-            };
-            self.end(born, end, &[])?;
-            purge.count += 1;
-        }
-        drop(self.to_self.send(Command::PurgeRest(purge)));
-        Ok(())
-    }
+/// Who holds a name.
+enum Holder<'a> {
+    /// Nobody.
+    None,
+    /// The job of this record.
+    Is { what: &'static str, value: &'a str, fact: &'a Fact },
+    /// A record must be read first.
+    Unsure,
 }
 
 /// What the table says of a job that somebody enqueues.
@@ -280,12 +224,6 @@ pub(super) enum Admitted {
     },
     /// It was enqueued before.
     Known(Pushed),
-}
-
-fn remedy(action: JobAction) -> &'static str {
-    match action {
-        JobAction::Retry => "only a dead or a delayed job can be retried",
-        JobAction::Cancel => "only a job that waits can be cancelled; discard a dead one",
-        JobAction::Discard => "only a dead job can be discarded; cancel one that waits",
-    }
+    /// Records must be read first: those that `may_hold` names.
+    Unsure,
 }

@@ -24,7 +24,7 @@ impl Core {
         let run = self.types.get(&no);
         let parked = self.is_parked(no);
         let waiting = of_type.queue.len();
-        let oldest = of_type.queue.oldest().and_then(|born| self.table.job(born));
+        let oldest = of_type.queue.oldest().and_then(|born| self.table.job_of(no, born));
         TypeView {
             worker_type: of_type.name.clone(),
             ready: if parked { 0 } else { waiting },

@@ -53,6 +53,7 @@ impl Stepped {
                 clock: around.clock,
                 pool_maker: around.pools,
                 cleaning: Cleaning::SteppedIdle,
+                threads: false,
                 random: fastrand::Rng::with_seed(around.seed),
                 lock: None,
             },

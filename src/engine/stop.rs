@@ -47,7 +47,7 @@ impl Core {
 
     pub(super) fn is_over(&self) -> bool {
         let Some(stopping) = &self.stopping else { return false };
-        self.pools.is_empty() || (stopping.cut_off && stopping.deadline <= self.mono)
+        (self.pools.is_empty() && self.looking == 0) || (stopping.cut_off && stopping.deadline <= self.mono)
     }
 
     /// Writes the last words.

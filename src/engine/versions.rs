@@ -203,8 +203,8 @@ impl Core {
         let of_type = self.types.entry(run.type_no).or_default();
         of_type.current = of_type.current.filter(|current| *current != pool);
         of_type.incoming = None;
-        for born in self.table.jobs_in(run.type_no, &[State::Reserved]) {
-            if self.table.job(born).is_some_and(|job| job.version_no == run.version_no) {
+        for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
+            if self.table.noted(born).is_some_and(|job| job.version_no == run.version_no) {
                 self.give_back(born)?;
             }
         }

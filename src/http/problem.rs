@@ -37,6 +37,7 @@ pub fn status_of(refusal: &Refusal) -> StatusCode {
         Refusal::KeyConflict { .. } | Refusal::InvalidConfig { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::WrongState { .. } => StatusCode::CONFLICT,
         Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Stopping | Refusal::Poisoned => StatusCode::SERVICE_UNAVAILABLE,
     }

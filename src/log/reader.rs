@@ -185,6 +185,43 @@ impl Reader {
         Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
     }
 
+    /// Records by their seqs alone, each once, ascending; reads a frame for each, or one for those that share it.
+    pub fn records_at(&self, mut seqs: Vec<Seq>) -> Vec<(Seq, Result<StoredRecord, ReadError>)> {
+        seqs.sort_unstable();
+        seqs.dedup();
+        let mut frame: Vec<StoredRecord> = Vec::new();
+        let mut found = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            if frame.last().is_none_or(|last| last.seq < seq) {
+                match self.frame_with(seq) {
+                    Ok(records) => frame = records,
+                    Err(error) => {
+                        found.push((seq, Err(error)));
+                        continue;
+                    }
+                }
+            }
+            let record = frame.iter().find(|record| record.seq == seq).cloned();
+            found.push((seq, record.ok_or(ReadError::Gone { seq })));
+        }
+        found
+    }
+
+    /// The records of the frame in which `seq` lies.
+    fn frame_with(&self, seq: Seq) -> Result<Vec<StoredRecord>, ReadError> {
+        let map = self.0.segments.load();
+        let segment = map.values().rev().find(|segment| segment.first_seq <= seq).ok_or(ReadError::Gone { seq })?;
+        let mut frames = FrameStream::new(segment.number, &segment.file, self.0.log_id, segment.offset_before(seq));
+        while let Some((offset, bytes)) = frames.next_frame()? {
+            let past = Frame::decode(&bytes)
+                .is_some_and(|frame| frame.header.first_seq + u64::from(frame.header.records) > seq);
+            if past {
+                return records(segment.number, offset, &bytes).collect();
+            }
+        }
+        Err(ReadError::Damaged { segment: segment.number, offset: frames.offset, seq })
+    }
+
     /// All records from `from` on, or from the first one that is there, up to what may be shown now.
     pub fn scan(&self, from: Seq) -> Scan {
         let up_to = self.visible_up_to();

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::LiveConfig;
 use crate::job::event::Home;
 use crate::job::ids::IdMaker;
+use crate::job::table::OwnedNames;
 use crate::log::Reader;
 use crate::types::{Lease, UnixMs};
 use crate::worker::{Cutoff, Outcome, WorkerFactory};
@@ -36,19 +37,23 @@ pub struct Task {
     pub attempt: u16,
     /// The last attempt.
     pub max_attempts: u16,
+    /// Whether its caller chose an id or a key: its end is reported with them.
+    pub named: bool,
 }
 
 /// Names a pool among those of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u64);
 
-/// What a job said of itself, for the summary of a dead one.
+/// What a job said of itself, where the engine has to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// Its task.
     pub task: String,
     /// Whom it was for.
     pub tenant: Option<String>,
+    /// What its caller chose.
+    pub names: Option<OwnedNames>,
 }
 
 /// What a pool tells the engine.
@@ -69,7 +74,7 @@ pub enum Report {
         lease: Lease,
         /// What became of it.
         outcome: Outcome,
-        /// For a run that failed, or has follow-up jobs.
+        /// For a run that failed or has follow-up jobs, and for a job whose caller chose its name.
         about: Option<Box<About>>,
     },
     /// The last thread has ended; nothing is held any more.

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use super::{About, Order, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::job::event::{Kind, decode_home};
+use crate::job::table::OwnedNames;
 use crate::log::reader::{NearbyReader, ReadError};
-use crate::types::Lease;
 use crate::worker::{Assignment, Outcome, Worker};
 
 /// First pause before a worker that could not be started is started again; doubles up to the most.
@@ -139,27 +139,36 @@ impl Thread<'_> {
             return None;
         }
         let mut not_started = None;
+        let mut next = 0;
         worker.cycle(batch, &mut |lease, outcome| {
+            // Most answers come in order.
+            let at = match tasks.get(next) {
+                Some(task) if task.lease == lease => Some(next),
+                _ => tasks.iter().position(|task| task.lease == lease),
+            };
+            next = at.map_or(next, |at| at + 1);
+            let task = at.and_then(|at| tasks.get(at));
             let about = match &outcome {
                 Outcome::NotStarted { error } => {
                     not_started = Some(error.clone());
-                    None
+                    false
                 }
-                Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => self.about(&tasks, lease),
-                Outcome::Done { enqueue, .. } if !enqueue.is_empty() => self.about(&tasks, lease),
-                Outcome::Done { .. } | Outcome::Interrupted => None,
+                Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => true,
+                Outcome::Done { enqueue, .. } => !enqueue.is_empty() || task.is_some_and(|task| task.named),
+                Outcome::Interrupted => false,
             };
+            let about = task.filter(|_| about).and_then(|task| self.about(task));
             report(Report::Outcome { lease, outcome, about });
         });
         not_started
     }
 
     /// What a job said of itself; read once more, since few need it.
-    fn about(&mut self, tasks: &[Task], lease: Lease) -> Option<Box<About>> {
-        let task = tasks.iter().find(|task| task.lease == lease)?;
+    fn about(&mut self, task: &Task) -> Option<Box<About>> {
         let body = self.reader.read(task.home.position(), task.home.seq).ok()?;
         let (meta, _) = decode_home(home_kind(task) as u8, &body).ok()?;
-        Some(Box::new(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned) }))
+        let names = meta.names.as_ref().map(OwnedNames::from);
+        Some(Box::new(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names }))
     }
 
     /// Reads a task's payload, and what else its worker shall know.

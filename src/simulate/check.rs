@@ -134,7 +134,7 @@ impl World {
         let (table, now) = (engine.table(), self.now());
         for (_, known) in self.model.live() {
             let job = known.born.and_then(|born| table.job(born));
-            if !job.is_some_and(|job| known.now.is(job, now, self.latest)) {
+            if !job.as_ref().is_some_and(|job| known.now.is(job, now, self.latest)) {
                 return Err(format!("the model has {known:#?}\nthe table has {job:?}"));
             }
         }

@@ -52,6 +52,9 @@ impl World {
             (Err(Refusal::DiskFull { .. }), _) if self.tight => {
                 self.figures.count("refused", "disk full");
             }
+            (Err(Refusal::Damaged { .. }), _) if self.disk.has_struck() => {
+                self.figures.count("refused", "unreadable");
+            }
             (Err(Refusal::Poisoned), Admission::New | Admission::Either(_)) if !sure => {
                 self.accept(new, None, None, false);
             }
@@ -188,7 +191,7 @@ impl World {
                     && home.key.as_deref() == new.idempotency_key.as_ref().map(|key| key.as_str())
             }),
         };
-        engine.table().jobs().any(|(born, job)| job.type_no == type_no && same(born, job))
+        engine.table().jobs().any(|(born, job)| job.type_no == type_no && same(born, &job))
     }
 
     pub(super) fn fail(&mut self, job: usize, sure: bool, killed: bool, at_once: bool) {

@@ -45,12 +45,8 @@ impl World {
     pub(super) fn bind(&mut self, all: bool) -> Result<(), Violation> {
         let ids = IdMaker::new(*b"a simulated log.");
         let Some(engine) = &self.engine else { return Ok(()) };
-        let new: Vec<(Seq, Job)> = engine
-            .table()
-            .jobs()
-            .filter(|(born, _)| !self.model.by_born.contains_key(born))
-            .map(|(born, job)| (born, job.clone()))
-            .collect();
+        let new: Vec<(Seq, Job)> =
+            engine.table().jobs().filter(|(born, _)| !self.model.by_born.contains_key(born)).collect();
         let new: BTreeMap<Seq, Job> = new.into_iter().collect();
         for (born, job) in new {
             let home = self.home_of(born, &job)?;

@@ -26,7 +26,7 @@ impl World {
             let job = known.born.and_then(|born| self.engine.as_ref()?.table().job(born));
             let fitting: Vec<Standing> = options
                 .iter()
-                .filter(|option| match job {
+                .filter(|option| match &job {
                     Some(job) => option.is(job, 0, self.latest),
                     None => !option.is_live(),
                 })

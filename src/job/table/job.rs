@@ -1,13 +1,13 @@
 //! One live job, as the table holds it: bounded memory, no payload.
 
-use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names};
+use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names, Restated};
+use crate::job::queue::Fresh;
 use crate::job::transition::State;
 use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT};
-use crate::log::frame::RECORD_HEADER_BYTES;
-use crate::types::{Fence, Priority, UnixMs};
+use crate::types::{Fence, Priority, Seq, UnixMs};
 
 /// A live job: everything but its payload.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// Its type.
     pub type_no: u32,
@@ -35,22 +35,41 @@ pub struct Job {
     pub version_no: u32,
     /// Where its payload lies.
     pub home: Home,
+    /// Whether its caller chose an id or a key; they stand in its home record.
+    pub named: bool,
     /// What few jobs have.
     extras: Option<Box<Extras>>,
 }
 
 /// What few jobs have.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Extras {
     names: Option<OwnedNames>,
     failures: Vec<Failure>,
 }
 
-#[derive(Debug, Clone)]
-struct OwnedNames {
-    id: Option<Box<str>>,
-    key: Option<Box<str>>,
-    digest: u64,
+/// What a caller chose, kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedNames {
+    /// The job's id, if it was chosen.
+    pub id: Option<Box<str>>,
+    /// The idempotency key.
+    pub key: Option<Box<str>>,
+    /// Digest of the call's body.
+    pub digest: u64,
+}
+
+impl OwnedNames {
+    /// As a record bears them.
+    pub fn as_names(&self) -> Names<'_> {
+        Names { id: self.id.as_deref(), key: self.key.as_deref(), digest: self.digest }
+    }
+}
+
+impl From<&Names<'_>> for OwnedNames {
+    fn from(names: &Names<'_>) -> Self {
+        Self { id: names.id.map(Box::from), key: names.key.map(Box::from), digest: names.digest }
+    }
 }
 
 impl Job {
@@ -61,19 +80,57 @@ impl Job {
         }
     }
 
-    /// What its caller chose.
-    pub fn names(&self) -> Option<Names<'_>> {
-        let names = self.extras.as_ref()?.names.as_ref()?;
-        Some(Names { id: names.id.as_deref(), key: names.key.as_deref(), digest: names.digest })
+    /// What its caller chose, if that is kept in memory: for jobs that expire, which nobody reads before they end.
+    pub fn names(&self) -> Option<&OwnedNames> {
+        self.extras.as_ref()?.names.as_ref()
+    }
+
+    /// A fresh job, as one of its own.
+    pub(super) fn of(fresh: Fresh, type_no: u32, priority: Priority) -> Self {
+        Self {
+            type_no,
+            priority,
+            state: State::Ready,
+            attempts: 0,
+            max_attempts: fresh.max_attempts,
+            given_back: GivenBack::default(),
+            created_ms: fresh.created_ms,
+            ready_ms: 0,
+            expires_ms: 0,
+            since_ms: 0,
+            fence: Fence::default(),
+            version_no: 0,
+            home: fresh.home,
+            named: fresh.named,
+            extras: None,
+        }
+    }
+
+    /// The job as a fresh one, if that says all of it.
+    pub(super) fn as_fresh(&self, born: Seq) -> Option<Fresh> {
+        let (home, created_ms, max_attempts, named) = (self.home, self.created_ms, self.max_attempts, self.named);
+        let fresh = Fresh { born, home, created_ms, max_attempts, named };
+        (self.state == State::Ready && *self == Self::of(fresh, self.type_no, self.priority)).then_some(fresh)
+    }
+
+    /// Its whole state, as an event; it is the job `born`.
+    pub fn restate(&self, born: Seq) -> Restated {
+        Restated {
+            born,
+            state: self.state,
+            attempts: self.attempts,
+            given_back: self.given_back,
+            ready_ms: self.ready_ms,
+            fence: self.fence,
+            version_no: self.version_no,
+            since_ms: self.since_ms,
+            failures: self.failures().to_vec(),
+        }
     }
 
     /// Its failed attempts that are still known.
     pub fn failures(&self) -> &[Failure] {
         self.extras.as_ref().map_or(&[], |extras| &extras.failures)
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        u64::from(self.home.body) + RECORD_HEADER_BYTES as u64
     }
 
     pub(super) fn fail(&mut self, at: UnixMs, version_no: u32, error: &[u8]) {
@@ -99,11 +156,8 @@ pub fn tail_of(text: &str, bytes: usize) -> &str {
 
 /// A job as it is enqueued, in a state.
 pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
-    let names = meta.names.as_ref().map(|names| OwnedNames {
-        id: names.id.map(Box::from),
-        key: names.key.map(Box::from),
-        digest: names.digest,
-    });
+    // The engine reads the home record of a job that is to end, but for one that ends by itself.
+    let kept = meta.names.as_ref().filter(|_| meta.expires_ms != 0).map(OwnedNames::from);
     Job {
         type_no: meta.type_no,
         priority: meta.priority,
@@ -118,6 +172,7 @@ pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
         fence: Fence::default(),
         version_no: 0,
         home,
-        extras: names.map(|names| Box::new(Extras { names: Some(names), failures: Vec::new() })),
+        named: meta.names.is_some(),
+        extras: kept.map(|names| Box::new(Extras { names: Some(names), failures: Vec::new() })),
     }
 }

@@ -3,26 +3,48 @@
 use std::collections::BTreeSet;
 
 use super::{GenerationRecord, Job, Table, TypeState, VersionRecord};
-use crate::job::event::Restated;
 use crate::job::ids::IdIndex;
+use crate::job::queue::Fresh;
 use crate::job::transition::State;
 use crate::types::{Seq, UnixMs};
 
 /// Looking at the table.
 impl Table {
     /// A live job.
-    pub fn job(&self, born: Seq) -> Option<&Job> {
-        self.jobs.get(&born)
+    pub fn job(&self, born: Seq) -> Option<Job> {
+        self.noted(born).cloned().or_else(|| self.types().find_map(|(no, of_type)| fresh(of_type, no, born)))
+    }
+
+    /// A live job of a type: found sooner.
+    pub fn job_of(&self, type_no: u32, born: Seq) -> Option<Job> {
+        let fresh = || fresh(self.worker_type(type_no)?, type_no, born);
+        self.noted(born).filter(|job| job.type_no == type_no).cloned().or_else(fresh)
+    }
+
+    /// A live job that is not fresh: every one that is reserved, delayed or dead, and some that are ready.
+    pub fn noted(&self, born: Seq) -> Option<&Job> {
+        self.noted.get(born)
     }
 
     /// All live jobs, in no order.
-    pub fn jobs(&self) -> impl Iterator<Item = (Seq, &Job)> {
-        self.jobs.iter().map(|(born, job)| (*born, job))
+    pub fn jobs(&self) -> impl Iterator<Item = (Seq, Job)> {
+        let fresh = self.types().flat_map(|(no, of_type)| {
+            let lines = of_type.queue.by_priority();
+            lines.flat_map(move |(priority, line)| {
+                line.fresh_jobs().map(move |fresh| (fresh.born, Job::of(fresh, no, priority)))
+            })
+        });
+        self.noted.iter().map(|(born, job)| (born, job.clone())).chain(fresh)
     }
 
     /// How many jobs are alive.
     pub fn live_jobs(&self) -> u64 {
-        self.jobs.len() as u64
+        self.noted.len() as u64 + self.types.iter().map(|of_type| of_type.queue.fresh()).sum::<u64>()
+    }
+
+    /// How many live jobs have their payload in a segment.
+    pub fn homes_in(&self, segment: u32) -> u64 {
+        self.homes.get(&segment).copied().unwrap_or(0)
     }
 
     /// Bytes of the records that hold the live jobs' payloads.
@@ -86,17 +108,28 @@ impl Table {
         self.dead.first().copied()
     }
 
+    /// The jobs that died first, some at most, in this order.
+    pub fn dead_first(&self, some: usize) -> impl Iterator<Item = Seq> {
+        self.dead.iter().take(some).map(|(_, born)| *born)
+    }
+
     /// How many jobs are dead.
     pub fn dead_jobs(&self) -> usize {
         self.dead.len()
     }
 
-    /// Born seqs of all jobs of a type in one of these states, ascending.
-    pub fn jobs_in(&self, type_no: u32, states: &[State]) -> Vec<Seq> {
-        let of_type = self.jobs.iter().filter(|(_, job)| job.type_no == type_no && states.contains(&job.state));
-        let mut born: Vec<Seq> = of_type.map(|(born, _)| *born).collect();
+    /// Born seqs of the jobs of a type in one of these states, ascending, without the fresh ones.
+    pub fn noted_in(&self, type_no: u32, states: &[State]) -> Vec<Seq> {
+        let of_type = self.noted.iter().filter(|(_, job)| job.type_no == type_no && states.contains(&job.state));
+        let mut born: Vec<Seq> = of_type.map(|(born, _)| born).collect();
         born.sort_unstable();
         born
+    }
+
+    /// Fresh jobs of a type that were born before `below`, some at most; the oldest of each priority.
+    pub fn fresh_in(&self, type_no: u32, below: Seq, some: usize) -> Vec<Fresh> {
+        let lines = self.worker_type(type_no).into_iter().flat_map(|of_type| of_type.queue.by_priority());
+        lines.flat_map(|(_, line)| line.fresh_jobs().take_while(|job| job.born < below).take(some)).take(some).collect()
     }
 
     /// Whether the last process that had the log stopped in good order; true for a new log.
@@ -108,20 +141,8 @@ impl Table {
     pub fn died_at_opening(&self) -> &[Seq] {
         &self.died_at_opening
     }
+}
 
-    /// A live job's whole state, as an event.
-    pub fn restate(&self, born: Seq) -> Option<Restated> {
-        let job = self.jobs.get(&born)?;
-        Some(Restated {
-            born,
-            state: job.state,
-            attempts: job.attempts,
-            given_back: job.given_back,
-            ready_ms: job.ready_ms,
-            fence: job.fence,
-            version_no: job.version_no,
-            since_ms: job.since_ms,
-            failures: job.failures().to_vec(),
-        })
-    }
+fn fresh(of_type: &TypeState, type_no: u32, born: Seq) -> Option<Job> {
+    of_type.queue.get(born).map(|(priority, fresh)| Job::of(fresh, type_no, priority))
 }

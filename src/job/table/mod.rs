@@ -5,11 +5,11 @@
 
 mod job;
 mod look;
+mod noted;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::job::event::{
     After, End, Ended, Enqueued, Event, Failed, GivenBack, Home, Release, Released, Restated, Totals, decode_home,
@@ -18,34 +18,13 @@ use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::queue::Queue;
 use crate::job::transition::{Change, Next, State, next};
 use crate::limits::HOST_DEATHS_MAX;
+use crate::log::frame::RECORD_HEADER_BYTES;
 use crate::log::{LogId, Position};
 use crate::types::{Label, Seq, UnixMs, WorkerType};
 
 use job::new_job;
-pub use job::{Job, tail_of};
-
-/// Born seqs are ours and ascend: spreading their bits is all that a map needs.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct SeqHasher(u64);
-
-impl Hasher for SeqHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
-    }
-}
-
-/// A map by seq.
-pub type SeqMap<V> = HashMap<Seq, V, BuildHasherDefault<SeqHasher>>;
+pub use job::{Job, OwnedNames, tail_of};
+use noted::Noted;
 
 /// A worker type that was ever known here.
 #[derive(Debug)]
@@ -119,7 +98,8 @@ pub enum Illegal {
 /// Everything that lives.
 #[derive(Debug)]
 pub struct Table {
-    jobs: SeqMap<Job>,
+    /// Jobs with a state of their own; fresh ones are in their type's queue.
+    noted: Noted,
     types: Vec<TypeState>,
     type_numbers: HashMap<WorkerType, u32>,
     versions: HashMap<u32, VersionRecord>,
@@ -129,6 +109,8 @@ pub struct Table {
     expiring: BTreeSet<(UnixMs, Seq)>,
     dead: BTreeSet<(UnixMs, Seq)>,
     live_bytes: u64,
+    /// Jobs by the segment in which their payload lies.
+    homes: BTreeMap<u32, u64>,
     /// Seq of the first record that was ever applied: below it, events name jobs that nobody knows any more.
     first_seq: Option<Seq>,
     clean_stop: bool,
@@ -140,7 +122,7 @@ impl Table {
     /// The empty table of a log.
     pub fn new(log_id: LogId) -> Self {
         Self {
-            jobs: SeqMap::default(),
+            noted: Noted::new(),
             types: Vec::new(),
             type_numbers: HashMap::new(),
             versions: HashMap::new(),
@@ -150,6 +132,7 @@ impl Table {
             expiring: BTreeSet::new(),
             dead: BTreeSet::new(),
             live_bytes: 0,
+            homes: BTreeMap::new(),
             first_seq: None,
             clean_stop: true,
             died_at_opening: Vec::new(),
@@ -165,14 +148,17 @@ impl Table {
         self.clean_stop = matches!(event, Event::Stopped(_));
         match event {
             Event::Enqueued(meta, _) => self.enqueued(seq, Home::new(seq, position), meta),
-            Event::Reserved(event) => self.change(event.born, Change::Reserve, |job| {
-                job.fence = event.fence;
-                job.version_no = event.version_no;
-            }),
+            Event::Reserved(event) => {
+                let type_no = self.versions.get(&event.version_no).map(|version| version.type_no);
+                self.change(event.born, type_no, Change::Reserve, |job| {
+                    job.fence = event.fence;
+                    job.version_no = event.version_no;
+                })
+            }
             Event::Ended(event, _) => self.ended(seq, event),
             Event::Failed(event, error) => self.failed(event, error),
             Event::Released(event, _) => self.released(event),
-            Event::Redriven(event) => self.change(event.born, Change::Redrive, |job| {
+            Event::Redriven(event) => self.change(event.born, None, Change::Redrive, |job| {
                 job.ready_ms = 0;
                 if job.state == State::Dead {
                     (job.attempts, job.given_back) = (0, GivenBack::default());
@@ -217,24 +203,18 @@ impl Table {
     fn enqueued(&mut self, born: Seq, home: Home, meta: &Enqueued<'_>) -> Result<(), Illegal> {
         self.type_mut(meta.type_no)?.totals.enqueued += 1;
         let state = if meta.ready_ms > meta.created_ms { State::Delayed } else { State::Ready };
-        let job = new_job(meta, home, state);
         if let Some(names) = &meta.names {
-            self.ids.insert(meta.type_no, born, meta.created_ms, names);
+            self.ids.note(meta.type_no, names, None, born);
         }
-        self.live_bytes += job.bytes();
-        self.enter(born, &job);
-        self.jobs.insert(born, job);
+        self.add(born, new_job(meta, home, state));
         Ok(())
     }
 
     fn ended(&mut self, seq: Seq, event: &Ended<'_>) -> Result<(), Illegal> {
+        self.change(event.born, Some(event.type_no), Change::End(event.end), |_| {})?;
         if let Some(names) = &event.names {
-            if self.is_forgotten(event.born) && !self.jobs.contains_key(&event.born) {
-                self.ids.insert(event.type_no, event.born, event.created_ms, names);
-            }
-            self.ids.end(event.type_no, event.born, names, event.end, seq);
+            self.ids.note(event.type_no, names, Some(event.home.seq), seq);
         }
-        self.change(event.born, Change::End(event.end), |_| {})?;
         // It counts though the job may be forgotten: its first records have left the log, and this one has not.
         let totals = &mut self.type_mut(event.type_no)?.totals;
         match event.end {
@@ -248,7 +228,7 @@ impl Table {
 
     fn failed(&mut self, event: &Failed, error: &[u8]) -> Result<(), Illegal> {
         let change = if event.after == After::Dead { Change::Die } else { Change::Retry };
-        self.change(event.born, change, |job| {
+        self.change(event.born, Some(event.type_no), change, |job| {
             job.fail(event.at, event.version_no, error);
             match event.after {
                 After::Retry { ready_ms } => job.ready_ms = ready_ms,
@@ -262,7 +242,7 @@ impl Table {
 
     fn released(&mut self, event: &Released) -> Result<(), Illegal> {
         let change = if matches!(event.release, Release::Deferral { .. }) { Change::Defer } else { Change::GiveBack };
-        self.change(event.born, change, |job| match event.release {
+        self.change(event.born, None, change, |job| match event.release {
             Release::Interrupt => job.given_back.interrupts = job.given_back.interrupts.saturating_add(1),
             Release::NotStarted => {}
             Release::Deferral { ready_ms } => {
@@ -277,12 +257,6 @@ impl Table {
             return Err(Illegal::NoJob(event.born));
         };
         self.type_mut(meta.type_no)?;
-        if let Some(old) = self.jobs.remove(&event.born) {
-            self.leave(event.born, &old);
-            self.live_bytes -= old.bytes();
-        } else if let Some(names) = &meta.names {
-            self.ids.insert(meta.type_no, event.born, meta.created_ms, names);
-        }
         let mut job = new_job(&meta, home, event.state);
         job.attempts = event.attempts;
         job.given_back = event.given_back;
@@ -291,21 +265,35 @@ impl Table {
         job.fence = event.fence;
         job.version_no = event.version_no;
         job.set_failures(&event.failures);
-        self.live_bytes += job.bytes();
-        self.enter(event.born, &job);
-        self.jobs.insert(event.born, job);
+        let old = self.move_fresh(event.born, &job).or_else(|| {
+            let old = self.take(event.born, Some(meta.type_no));
+            self.add(event.born, job);
+            old.map(|old| old.home.seq)
+        });
+        if let Some(names) = &meta.names {
+            self.ids.note(meta.type_no, names, old, home.seq);
+        }
         Ok(())
+    }
+
+    /// Gives a fresh job that stays fresh its new home; returns the seq of the old one.
+    fn move_fresh(&mut self, born: Seq, job: &Job) -> Option<Seq> {
+        let fresh = job.as_fresh(born)?;
+        let old = self.type_mut(job.type_no).ok()?.queue.replace(job.priority, fresh)?;
+        self.count_off(old.home);
+        self.count(fresh.home);
+        Some(old.home.seq)
     }
 
     /// Whatever was reserved has lost its run: the process that held it is gone.
     fn opened(&mut self, at: UnixMs) -> Result<(), Illegal> {
         let mut reserved: Vec<Seq> =
-            self.jobs.iter().filter(|(_, job)| job.state == State::Reserved).map(|(born, _)| *born).collect();
+            self.noted.iter().filter(|(_, job)| job.state == State::Reserved).map(|(born, _)| born).collect();
         reserved.sort_unstable();
         self.died_at_opening.clear();
         for born in reserved {
-            let last = self.jobs.get(&born).is_some_and(|job| job.given_back.host_deaths + 1 >= HOST_DEATHS_MAX);
-            self.change(born, if last { Change::LastHostDeath } else { Change::HostDeath }, |job| {
+            let last = self.noted.get(born).is_some_and(|job| job.given_back.host_deaths + 1 >= HOST_DEATHS_MAX);
+            self.change(born, None, if last { Change::LastHostDeath } else { Change::HostDeath }, |job| {
                 job.given_back.host_deaths += 1;
                 if last {
                     job.since_ms = at;
@@ -340,27 +328,84 @@ impl Table {
         Ok(())
     }
 
-    /// Moves a job along the transition table; `update` sees it after it left its old state and before it enters the new one.
-    fn change(&mut self, born: Seq, change: Change, update: impl FnOnce(&mut Job)) -> Result<(), Illegal> {
-        let Some(mut job) = self.jobs.remove(&born) else {
+    /// Moves a job along the transition table; `update` sees it after it left its old state and before it enters the new
+    /// one. It is looked for among the fresh ones of `type_no` only, where that is known.
+    fn change(
+        &mut self,
+        born: Seq,
+        type_no: Option<u32>,
+        change: Change,
+        update: impl FnOnce(&mut Job),
+    ) -> Result<(), Illegal> {
+        let Some(mut job) = self.take(born, type_no) else {
             return if self.is_forgotten(born) { Ok(()) } else { Err(Illegal::NoJob(born)) };
         };
-        let to = next(job.state, change);
-        if to == Next::Illegal {
-            let (state, change) = (format!("{:?}", job.state), format!("{change:?}"));
-            self.jobs.insert(born, job);
-            return Err(Illegal::State { born, state, change });
+        match next(job.state, change) {
+            Next::Illegal => {
+                let (state, change) = (format!("{:?}", job.state), format!("{change:?}"));
+                self.add(born, job);
+                return Err(Illegal::State { born, state, change });
+            }
+            Next::To(state) => {
+                update(&mut job);
+                job.state = state;
+                self.add(born, job);
+            }
+            Next::Finished => {}
         }
-        self.leave(born, &job);
-        update(&mut job);
-        if let Next::To(state) = to {
-            job.state = state;
-            self.enter(born, &job);
-            self.jobs.insert(born, job);
-            return Ok(());
-        }
-        self.live_bytes -= job.bytes();
         Ok(())
+    }
+
+    /// Takes a job out of everything.
+    fn take(&mut self, born: Seq, type_no: Option<u32>) -> Option<Job> {
+        let job = match self.noted.remove(born) {
+            Some(job) => {
+                self.leave(born, &job);
+                job
+            }
+            None => self.take_fresh(born, type_no)?,
+        };
+        self.count_off(job.home);
+        Some(job)
+    }
+
+    fn count(&mut self, home: Home) {
+        self.live_bytes += bytes_of(home);
+        *self.homes.entry(home.segment).or_default() += 1;
+    }
+
+    fn count_off(&mut self, home: Home) {
+        self.live_bytes -= bytes_of(home);
+        if let Some(homes) = self.homes.get_mut(&home.segment) {
+            *homes -= 1;
+            if *homes == 0 {
+                self.homes.remove(&home.segment);
+            }
+        }
+    }
+
+    fn take_fresh(&mut self, born: Seq, type_no: Option<u32>) -> Option<Job> {
+        let find = |(no, of_type): (u32, &mut TypeState)| {
+            let (priority, fresh) = of_type.queue.remove(born)?;
+            Some(Job::of(fresh, no, priority))
+        };
+        match type_no {
+            Some(no) => self.type_mut(no).ok().and_then(|of_type| find((no, of_type))),
+            None => (1..).zip(&mut self.types).find_map(find),
+        }
+    }
+
+    /// Puts a job in where it belongs.
+    fn add(&mut self, born: Seq, job: Job) {
+        self.count(job.home);
+        if let Some(fresh) = job.as_fresh(born) {
+            if let Ok(of_type) = self.type_mut(job.type_no) {
+                of_type.queue.insert(job.priority, fresh);
+            }
+            return;
+        }
+        self.enter(born, &job);
+        self.noted.insert(born, job);
     }
 
     /// Takes a job out of the orders of its state.
@@ -371,7 +416,7 @@ impl Table {
         let Some(of_type) = self.types.get_mut((job.type_no as usize).wrapping_sub(1)) else { return };
         match job.state {
             State::Ready => {
-                of_type.queue.remove(job.priority, born);
+                of_type.queue.remove_returned(job.priority, born);
             }
             State::Delayed => {
                 of_type.delayed -= 1;
@@ -392,7 +437,7 @@ impl Table {
         }
         let Some(of_type) = self.types.get_mut((job.type_no as usize).wrapping_sub(1)) else { return };
         match job.state {
-            State::Ready => of_type.queue.insert(job.priority, born),
+            State::Ready => of_type.queue.insert_returned(job.priority, born),
             State::Delayed => {
                 of_type.delayed += 1;
                 self.delayed.insert((job.ready_ms, born));
@@ -417,7 +462,7 @@ impl Table {
     pub fn ripen(&mut self, now: UnixMs) {
         while let Some((_, born)) = self.delayed.first().copied().filter(|(ready_ms, _)| *ready_ms <= now) {
             // A delayed job may always ripen.
-            self.change(born, Change::Ripen, |_| {}).expect("the transition table lets a delayed job ripen");
+            self.change(born, None, Change::Ripen, |_| {}).expect("the transition table lets a delayed job ripen");
         }
     }
 
@@ -425,4 +470,9 @@ impl Table {
     pub fn forget_below(&mut self, first_seq: Seq) {
         self.ids.forget_below(first_seq);
     }
+}
+
+/// Bytes of the record that holds a payload.
+fn bytes_of(home: Home) -> u64 {
+    u64::from(home.body) + RECORD_HEADER_BYTES as u64
 }

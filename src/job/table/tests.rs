@@ -75,9 +75,8 @@ impl Life {
     fn try_change(&mut self, born: Seq, what: u8, amount: u64) {
         let at = self.now;
         let Some(job) = self.table.job(born) else { return };
-        let names = job.names().map(|names| (names.id.map(str::to_owned), names.key.map(str::to_owned), names.digest));
-        let names =
-            names.as_ref().map(|(id, key, digest)| Names { id: id.as_deref(), key: key.as_deref(), digest: *digest });
+        let body = self.enqueued_body(born);
+        let names = decode_home(crate::job::event::Kind::Enqueued as u8, &body).unwrap().0.names;
         let ended = |end| {
             let ended = Ended {
                 born,
@@ -115,8 +114,9 @@ impl Life {
     }
 
     fn live(&self) -> Vec<Seq> {
-        let states = [State::Ready, State::Delayed, State::Reserved, State::Dead];
-        (1..).zip(TYPES).flat_map(|(no, _)| self.table.jobs_in(no, &states)).collect()
+        let mut live: Vec<Seq> = self.table.jobs().map(|(born, _)| born).collect();
+        live.sort_unstable();
+        live
     }
 
     /// Restates everything, as the cleaner does, and returns where a replay may begin.
@@ -130,7 +130,7 @@ impl Life {
             self.put(&Event::Totals(totals)).unwrap();
         }
         for born in self.live() {
-            let restated: Restated = self.table.restate(born).unwrap();
+            let restated: Restated = self.table.job(born).unwrap().restate(born);
             let body = self.enqueued_body(born);
             self.put(&Event::Restated(restated, &body)).unwrap();
         }
@@ -149,12 +149,16 @@ fn snapshot(table: &Table) -> String {
         let (queue, delayed) = (of_type.queue.len(), of_type.delayed);
         let (reserved, dead) = (of_type.reserved, of_type.dead);
         writeln!(shown, "{} {queue} {delayed} {reserved} {dead} {:?}", of_type.name, of_type.totals).unwrap();
-        for born in table.jobs_in(no, &[State::Ready, State::Delayed, State::Reserved, State::Dead]) {
-            let job = table.job(born).unwrap();
-            let (restated, names) = (table.restate(born), job.names());
-            writeln!(shown, "{restated:?} {names:?} {:?} {}", job.priority, job.max_attempts).unwrap();
-            if let Some(id) = names.and_then(|names| names.id) {
-                assert_eq!(table.ids().by_id(no, id).map(|holder| holder.born), Some(born), "a live job's id is held");
+        let mut jobs: Vec<(Seq, Job)> = table.jobs().filter(|(_, job)| job.type_no == no).collect();
+        jobs.sort_by_key(|(born, _)| *born);
+        for (born, job) in jobs {
+            assert_eq!(table.job(born), table.job_of(no, born));
+            let (restated, names) = (job.restate(born), job.names());
+            writeln!(shown, "{restated:?} {names:?} {:?} {} {}", job.priority, job.max_attempts, job.named).unwrap();
+            if job.named {
+                let (id, key) = (format!("id-{born}"), format!("key-{born}"));
+                assert_eq!(table.ids().by_id(no, &id), [job.home.seq], "a live job's id leads to its home");
+                assert_eq!(table.ids().by_key(no, &key), [job.home.seq], "and so does its key");
             }
         }
     }

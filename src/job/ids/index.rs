@@ -1,0 +1,243 @@
+//! The index of ids and keys that callers chose: from a name to the records that may bear it.
+//!
+//! Pure. It holds eight bytes a name and never the name itself: whoever asks gets the seqs of records, reads them, and
+//! compares. A false one comes once in thousands, a missing one never. A name's record is its job's home, and once the
+//! job has ended, the record that says so; when that has left the log, so has the name.
+//!
+//! ```text
+//! slot   tag, 26 bits of the name's hash, not 0 │ seq modulo 2^38          0: empty
+//! ```
+//!
+//! The log never holds 2^38 records at once, so that a seq is told by its lower bits. A slot whose record has left the log
+//! is stale: it is passed over, taken by another name, or dropped when its part is made anew. Parts are tables of
+//! their own with linear probing; a slot stands at or behind the place that its tag says.
+
+use super::{IdMaker, SPACE_ID, SPACE_KEY};
+use crate::job::event::Names;
+use crate::types::Seq;
+
+/// Bits of the hash that choose a part. Each part grows by itself, so that no moment's growth is long.
+const PART_BITS: u32 = 12;
+const TAG_BITS: u32 = 26;
+const SEQ_BITS: u32 = 64 - TAG_BITS;
+const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
+/// A part is made anew when more than this share of it is taken, of 100, and is then filled to the lower one.
+const FULL_PERCENT: usize = 85;
+const FILLED_PERCENT: usize = 72;
+const PART_SLOTS_MIN: usize = 4;
+
+/// A name, as the index knows it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    part: usize,
+    tag: u64,
+}
+
+impl Place {
+    fn new(hash: u128) -> Self {
+        let bits = |shift: u32, bits: u32| u64::try_from(hash >> shift & ((1 << bits) - 1)).unwrap_or(0);
+        Self { part: usize::try_from(bits(0, PART_BITS)).unwrap_or(0), tag: bits(64, TAG_BITS).max(1) }
+    }
+
+    fn slot(self, seq: Seq) -> u64 {
+        self.tag << SEQ_BITS | seq & SEQ_MASK
+    }
+}
+
+fn tag_of(slot: u64) -> u64 {
+    slot >> SEQ_BITS
+}
+
+#[derive(Debug, Default, Clone)]
+struct Part {
+    slots: Box<[u64]>,
+    /// Slots that are not empty.
+    taken: usize,
+}
+
+impl Part {
+    /// Numbers and contents of the slots in which a tag may stand, up to the first empty one.
+    fn probe(&self, tag: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
+        let start = self.start(tag);
+        let (before, after) = self.slots.split_at(start);
+        let numbered = (start..).zip(after).chain((0..).zip(before));
+        numbered.map(|(at, slot)| (at, *slot)).take_while(|(_, slot)| *slot != 0)
+    }
+
+    fn start(&self, tag: u64) -> usize {
+        usize::try_from((tag * self.slots.len() as u64) >> TAG_BITS).unwrap_or(0)
+    }
+
+    /// Puts a slot into the first empty place; there is one.
+    fn add(&mut self, slot: u64) {
+        let start = self.start(tag_of(slot));
+        let (before, after) = self.slots.split_at_mut(start);
+        if let Some(place) = after.iter_mut().chain(before).find(|place| **place == 0) {
+            *place = slot;
+            self.taken += 1;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        (self.taken + 1) * 100 > self.slots.len() * FULL_PERCENT
+    }
+}
+
+/// Chosen ids and keys → records.
+#[derive(Debug)]
+pub struct IdIndex {
+    maker: IdMaker,
+    parts: Box<[Part]>,
+    /// First seq that is in the log.
+    first_seq: Seq,
+    /// The newest seq that was noted.
+    newest: Seq,
+}
+
+impl IdIndex {
+    /// An empty index.
+    pub fn new(maker: IdMaker) -> Self {
+        Self { maker, parts: vec![Part::default(); 1 << PART_BITS].into(), first_seq: 1, newest: 0 }
+    }
+
+    /// Seqs of the records that may bear this id, in no order.
+    pub fn by_id(&self, type_no: u32, id: &str) -> Vec<Seq> {
+        self.candidates(Place::new(self.maker.slot(SPACE_ID, type_no, id)))
+    }
+
+    /// Seqs of the records that may bear this key, in no order.
+    pub fn by_key(&self, type_no: u32, key: &str) -> Vec<Seq> {
+        self.candidates(Place::new(self.maker.slot(SPACE_KEY, type_no, key)))
+    }
+
+    fn candidates(&self, place: Place) -> Vec<Seq> {
+        let Some(part) = self.parts.get(place.part) else { return Vec::new() };
+        let same = part.probe(place.tag).filter(|(_, slot)| tag_of(*slot) == place.tag);
+        same.filter_map(|(_, slot)| self.seq_of(slot)).collect()
+    }
+
+    /// The seq of a slot, unless its record has left the log.
+    fn seq_of(&self, slot: u64) -> Option<Seq> {
+        let ahead = (slot & SEQ_MASK).wrapping_sub(self.first_seq) & SEQ_MASK;
+        let seq = self.first_seq + ahead;
+        (seq <= self.newest).then_some(seq)
+    }
+
+    /// Notes that the record `seq` bears these names, and no more the record `old`, if there was one.
+    pub fn note(&mut self, type_no: u32, names: &Names<'_>, old: Option<Seq>, seq: Seq) {
+        self.newest = self.newest.max(seq);
+        let id = names.id.map(|id| self.maker.slot(SPACE_ID, type_no, id));
+        let key = names.key.map(|key| self.maker.slot(SPACE_KEY, type_no, key));
+        for hash in id.into_iter().chain(key) {
+            self.put(Place::new(hash), old, seq);
+        }
+    }
+
+    fn put(&mut self, place: Place, old: Option<Seq>, seq: Seq) {
+        let new = place.slot(seq);
+        let old = old.map(|old| place.slot(old));
+        let Some(part) = self.parts.get(place.part) else { return };
+        let mut stale = None;
+        let mut same = None;
+        for (at, slot) in part.probe(place.tag) {
+            if slot == new || Some(slot) == old {
+                same = Some(at);
+                break;
+            }
+            if stale.is_none() && self.seq_of(slot).is_none() {
+                stale = Some(at);
+            }
+        }
+        if same.or(stale).is_none() && part.is_full() {
+            self.renew(place.part);
+        }
+        let Some(part) = self.parts.get_mut(place.part) else { return };
+        match same.or(stale).and_then(|at| part.slots.get_mut(at)) {
+            Some(slot) => *slot = new,
+            None => part.add(new),
+        }
+    }
+
+    /// Makes a part anew, with room for more, without what is stale.
+    fn renew(&mut self, number: usize) {
+        let Some(old) = self.parts.get_mut(number).map(std::mem::take) else { return };
+        let kept: Vec<u64> =
+            old.slots.iter().copied().filter(|slot| *slot != 0 && self.seq_of(*slot).is_some()).collect();
+        drop(old);
+        let room = ((kept.len() + 1) * 100 / FILLED_PERCENT + 1).max(PART_SLOTS_MIN);
+        let mut part = Part { slots: vec![0; room].into(), taken: 0 };
+        for slot in kept {
+            part.add(slot);
+        }
+        if let Some(place) = self.parts.get_mut(number) {
+            *place = part;
+        }
+    }
+
+    /// The log begins at `first_seq` now.
+    pub fn forget_below(&mut self, first_seq: Seq) {
+        self.first_seq = self.first_seq.max(first_seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn names(id: &str) -> Names<'_> {
+        Names { id: Some(id), key: None, digest: 0 }
+    }
+
+    #[test]
+    fn a_name_is_found_where_it_was_noted_last_until_that_has_left_the_log() {
+        let mut index = IdIndex::new(IdMaker::new([1; 16]));
+        let both = Names { id: Some("a"), key: Some("k"), digest: 5 };
+        index.note(1, &both, None, 10);
+        assert_eq!((index.by_id(1, "a"), index.by_key(1, "k")), (vec![10], vec![10]));
+        assert!(index.by_id(2, "a").is_empty() && index.by_id(1, "k").is_empty());
+        index.note(1, &both, Some(10), 120);
+        index.forget_below(120);
+        assert_eq!((index.by_id(1, "a"), index.by_key(1, "k")), (vec![120], vec![120]));
+        index.forget_below(121);
+        assert!(index.by_id(1, "a").is_empty() && index.by_key(1, "k").is_empty());
+    }
+
+    #[test]
+    fn no_name_of_many_is_missed_and_few_are_mistaken() {
+        let seed = fastrand::u64(..);
+        eprintln!("SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut index = IdIndex::new(IdMaker::new([7; 16]));
+        let mut last: HashMap<u64, Seq> = HashMap::new();
+        let (mut first, mut false_ones) = (1, 0);
+        for seq in 1..200_000 {
+            let name = random.u64(0..60_000);
+            let text = name.to_string();
+            let old = last.insert(name, seq).filter(|old| *old >= first);
+            let found = index.by_id(1, &text);
+            assert!(old.is_none_or(|old| found.contains(&old)), "SEED={seed} {name} at {seq}: {found:?}");
+            false_ones += found.len() - usize::from(old.is_some());
+            index.note(1, &names(&text), old, seq);
+            if seq > 100_000 {
+                first = seq - 100_000;
+                index.forget_below(first);
+            }
+        }
+        assert!(false_ones < 100, "SEED={seed}: {false_ones} of 200,000 were other names'");
+        let slots: usize = index.parts.iter().map(|part| part.slots.len()).sum();
+        assert!(slots < 2 * 60_000, "{slots} slots for at most 60,000 names");
+    }
+
+    #[test]
+    fn a_seq_is_told_by_its_lower_bits() {
+        let mut index = IdIndex::new(IdMaker::new([1; 16]));
+        let first = (3 << SEQ_BITS) - 5;
+        index.forget_below(first);
+        index.note(1, &names("a"), None, first + 2);
+        index.note(1, &names("b"), None, first + 20);
+        assert_eq!(index.by_id(1, "a"), [first + 2]);
+        assert_eq!(index.by_id(1, "b"), [first + 20]);
+    }
+}

@@ -1,0 +1,265 @@
+//! The checker itself on trial: one good history, and one for each way in which it can be wrong.
+
+use crate::checker::{Fail, Figures, check};
+use crate::history::{Event, Fault, How};
+
+fn push(n: u64, named: bool) -> Event {
+    Event::Push { n, named }
+}
+
+fn acked(n: u64, id: &str) -> Event {
+    Event::Acked { n, id: id.to_owned() }
+}
+
+fn begin(n: u64, id: &str, attempt: u16, fence: u64) -> Event {
+    Event::Begin { n, id: id.to_owned(), attempt, fence, at: 0 }
+}
+
+fn end(n: u64, id: &str, fence: u64, how: How) -> Event {
+    Event::End { n, id: id.to_owned(), fence, how }
+}
+
+fn gone(by: Fault) -> Event {
+    Event::Gone { by }
+}
+
+/// Five pushes with all that may happen in good order: a failure, a pause, a crash in and after a run, an unknown answer.
+fn good() -> Vec<Event> {
+    vec![
+        push(1, false),
+        acked(1, "a"),
+        begin(1, "a", 1, 10),
+        end(1, "a", 10, How::Fail),
+        begin(1, "a", 2, 11),
+        end(1, "a", 11, How::Defer),
+        push(2, true),
+        push(3, false),
+        begin(2, "b", 1, 12),
+        begin(1, "a", 2, 13),
+        end(1, "a", 13, How::Ok),
+        // 13: the process dies; b was going on, a was perhaps not recorded, 2 and 3 have no answer.
+        gone(Fault::Kill),
+        Event::Up,
+        Event::Unknown { n: 2 },
+        Event::Unknown { n: 3 },
+        push(2, true),
+        acked(2, "b"),
+        push(3, false),
+        acked(3, "d"),
+        begin(2, "b", 1, 20),
+        end(2, "b", 20, How::Ok),
+        Event::Done { id: "b".to_owned() },
+        begin(1, "a", 2, 21),
+        end(1, "a", 21, How::Ok),
+        begin(3, "c", 1, 22),
+        end(3, "c", 22, How::Ok),
+        begin(3, "d", 1, 23),
+        end(3, "d", 23, How::Ok),
+        push(4, false),
+        Event::Refused { n: 4 },
+        push(5, false),
+        acked(5, "e"),
+        begin(5, "e", 1, 24),
+        end(5, "e", 24, How::Dead),
+        Event::Discarded { id: "e".to_owned() },
+        Event::Drained { completed: 4 },
+    ]
+}
+
+/// What the checker finds in the good history after `doctor` was at it; all of it must be of one kind.
+fn found(doctor: impl FnOnce(&mut Vec<Event>)) -> Fail {
+    let mut events = good();
+    doctor(&mut events);
+    let violations = check(&events).expect_err("the doctored history was taken for a good one");
+    let first = violations[0].fail;
+    assert!(violations.iter().all(|violation| violation.fail == first), "{violations:#?}");
+    first
+}
+
+/// Where an event stands in the good history.
+fn place(events: &[Event], event: &Event) -> usize {
+    events.iter().position(|other| other == event).unwrap_or_else(|| panic!("no {event:?}"))
+}
+
+fn remove(events: &mut Vec<Event>, event: &Event) {
+    let at = place(events, event);
+    events.remove(at);
+}
+
+fn replace(events: &mut [Event], event: &Event, by: Event) {
+    let at = place(events, event);
+    events[at] = by;
+}
+
+/// Puts events right before the last one, which says that nothing is left to do.
+fn late<const N: usize>(events: &mut Vec<Event>, more: [Event; N]) {
+    let at = events.len() - 1;
+    events.splice(at..at, more);
+}
+
+#[test]
+fn the_good_history_is_good() {
+    let figures = Figures { acked: 4, runs: 9, recovered: 0, run_twice: 1, pushed_twice: 1, ends: 1 };
+    assert_eq!(check(&good()), Ok(figures));
+}
+
+#[test]
+fn an_acknowledged_job_without_a_run_is_lost() {
+    let verdict = found(|events| late(events, [push(6, true), acked(6, "f")]));
+    assert_eq!(verdict, Fail::Lost);
+}
+
+#[test]
+fn a_job_whose_last_run_was_cut_off_and_never_repeated_is_lost() {
+    let verdict = found(|events| {
+        late(events, [push(6, true), acked(6, "f"), begin(6, "f", 1, 30), gone(Fault::Cut), Event::Up]);
+    });
+    assert_eq!(verdict, Fail::Lost);
+}
+
+#[test]
+fn a_job_shown_as_completed_before_its_run_ended_is_found() {
+    let verdict = found(|events| {
+        let at = place(events, &end(2, "b", 20, How::Ok));
+        events.swap(at, at + 1);
+    });
+    assert_eq!(verdict, Fail::Lost);
+}
+
+#[test]
+fn a_run_of_what_nobody_pushed_is_unexpected() {
+    let verdict = found(|events| {
+        late(events, [begin(7, "g", 1, 30), end(7, "g", 30, How::Dead), Event::Discarded { id: "g".to_owned() }]);
+    });
+    assert_eq!(verdict, Fail::Unexpected);
+}
+
+#[test]
+fn a_run_of_what_was_refused_is_unexpected() {
+    let verdict = found(|events| {
+        late(events, [begin(4, "g", 1, 30), end(4, "g", 30, How::Dead), Event::Discarded { id: "g".to_owned() }]);
+    });
+    assert_eq!(verdict, Fail::Unexpected);
+}
+
+#[test]
+fn a_run_after_the_completion_was_seen_is_found() {
+    let verdict = found(|events| {
+        late(events, [gone(Fault::Kill), Event::Up, begin(2, "b", 1, 30), end(2, "b", 30, How::Ok)]);
+    });
+    assert_eq!(verdict, Fail::AfterEnd);
+}
+
+#[test]
+fn a_second_run_without_a_crash_is_a_duplicate() {
+    let verdict = found(|events| late(events, [begin(3, "d", 1, 30), end(3, "d", 30, How::Ok)]));
+    assert_eq!(verdict, Fail::Duplicate);
+}
+
+#[test]
+fn a_stop_in_good_order_is_no_reason_for_a_duplicate() {
+    let verdict = found(|events| {
+        late(events, [gone(Fault::Stop), Event::Up, begin(3, "d", 1, 30), end(3, "d", 30, How::Ok)]);
+    });
+    assert_eq!(verdict, Fail::Duplicate);
+}
+
+#[test]
+fn a_crash_before_the_good_run_is_no_reason_for_a_duplicate() {
+    // The last end of a process lies before d's only run, so it explains nothing about a second one.
+    let verdict = found(|events| {
+        let at = place(events, &begin(3, "d", 1, 23));
+        events.splice(at..at, [gone(Fault::Kill), Event::Up]);
+        late(events, [begin(3, "d", 1, 30), end(3, "d", 30, How::Ok)]);
+    });
+    assert_eq!(verdict, Fail::Duplicate);
+}
+
+#[test]
+fn two_live_leases_of_one_job_are_found() {
+    let verdict = found(|events| {
+        let run = begin(3, "d", 1, 23);
+        let at = place(events, &run);
+        events.insert(at, begin(3, "d", 1, 22));
+    });
+    assert_eq!(verdict, Fail::Overlap);
+}
+
+#[test]
+fn a_fence_that_repeats_is_found() {
+    let verdict = found(|events| {
+        replace(events, &begin(2, "b", 1, 20), begin(2, "b", 1, 12));
+        replace(events, &end(2, "b", 20, How::Ok), end(2, "b", 12, How::Ok));
+    });
+    assert_eq!(verdict, Fail::Fence);
+}
+
+#[test]
+fn a_name_that_became_two_jobs_is_found() {
+    let verdict = found(|events| {
+        events.pop();
+        events.extend([push(2, true), acked(2, "x"), begin(2, "x", 1, 30), end(2, "x", 30, How::Ok)]);
+        events.push(Event::Drained { completed: 5 });
+    });
+    assert_eq!(verdict, Fail::TwoJobs);
+}
+
+#[test]
+fn a_push_that_became_two_jobs_without_an_unknown_answer_is_found() {
+    let verdict = found(|events| remove(events, &Event::Unknown { n: 3 }));
+    assert_eq!(verdict, Fail::TwoJobs);
+}
+
+#[test]
+fn an_attempt_counted_for_a_crash_of_the_host_is_found() {
+    let verdict = found(|events| replace(events, &begin(2, "b", 1, 20), begin(2, "b", 2, 20)));
+    assert_eq!(verdict, Fail::Attempt);
+}
+
+#[test]
+fn a_failure_that_was_not_counted_is_found() {
+    let verdict = found(|events| {
+        for event in events.iter_mut() {
+            if let Event::Begin { id, attempt, .. } = event
+                && id == "a"
+            {
+                *attempt = 1;
+            }
+        }
+    });
+    assert_eq!(verdict, Fail::Attempt);
+}
+
+#[test]
+fn a_payload_that_changed_is_found() {
+    let verdict = found(|events| replace(events, &end(3, "d", 23, How::Ok), end(3, "d", 23, How::Wrong)));
+    assert_eq!(verdict, Fail::Payload);
+}
+
+#[test]
+fn a_history_that_was_not_drained_is_no_proof() {
+    let verdict = found(|events| {
+        events.pop();
+    });
+    assert_eq!(verdict, Fail::NotDrained);
+}
+
+#[test]
+fn a_push_after_the_drain_takes_its_word_back() {
+    let verdict = found(|events| {
+        events.extend([push(6, true), acked(6, "f"), begin(6, "f", 1, 30), end(6, "f", 30, How::Ok)]);
+    });
+    assert_eq!(verdict, Fail::NotDrained);
+}
+
+#[test]
+fn a_counter_that_lost_a_job_is_found() {
+    let verdict = found(|events| replace(events, &Event::Drained { completed: 4 }, Event::Drained { completed: 3 }));
+    assert_eq!(verdict, Fail::Count);
+}
+
+#[test]
+fn an_end_without_a_beginning_is_nonsense() {
+    let verdict = found(|events| late(events, [end(3, "d", 99, How::Ok)]));
+    assert_eq!(verdict, Fail::Nonsense);
+}

@@ -1,0 +1,127 @@
+//! The history of a campaign: what producers, workers and faults did, as JSON lines in the order in which it happened.
+//!
+//! One file on another file system than the log's. Everybody appends with `O_APPEND` and one write a line, so the order
+//! of the lines is an order in which it can have happened: what is written after an answer came after it. Never judges;
+//! that is [`crate::checker`]'s.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What happened. `n` numbers what producers want done: one logical job each, however often it is pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ev", rename_all = "lowercase")]
+pub(crate) enum Event {
+    /// A push is about to be sent; `named` if the caller chose an id or a key, so that a repeat is the same job.
+    Push { n: u64, named: bool },
+    /// It was answered with yes.
+    Acked { n: u64, id: String },
+    /// It was answered with a clear no.
+    Refused { n: u64 },
+    /// It got no answer, or one that does not say what happened.
+    Unknown { n: u64 },
+    /// A worker began a run. `at` is in hundredths of a second since the machine started.
+    Begin { n: u64, id: String, attempt: u16, fence: u64, at: u64 },
+    /// A worker is about to end its run.
+    End { n: u64, id: String, fence: u64, how: How },
+    /// The job was shown as completed.
+    Done { id: String },
+    /// A dead job got all its attempts again.
+    Redriven { id: String },
+    /// A dead job was given up.
+    Discarded { id: String },
+    /// The process is gone, and all its children are.
+    Gone { by: Fault },
+    /// The process serves again.
+    Up,
+    /// Nothing is left to do: no job lives; as many were ever counted as completed.
+    Drained { completed: u64 },
+}
+
+/// How a run ended, as its worker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum How {
+    /// Well.
+    Ok,
+    /// Well, but the payload was not what was pushed.
+    Wrong,
+    /// With a failure.
+    Fail,
+    /// With the wish never to be run again.
+    Dead,
+    /// Given back for a pause.
+    Defer,
+    /// By a signal that the run sent to itself.
+    Crash,
+    /// Not at all: it waits for its timeout.
+    Hang,
+}
+
+/// What ended the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fault {
+    /// SIGKILL.
+    Kill,
+    /// The power.
+    Cut,
+    /// A failed sync.
+    Disk,
+    /// SIGTERM: a stop in good order, for which all runs are waited for.
+    Stop,
+    /// SIGTERM, and again: a stop that cuts off what runs.
+    Halt,
+}
+
+/// A history that is being written. Cheap to clone, for any thread.
+#[derive(Debug)]
+pub(crate) struct History {
+    path: PathBuf,
+    file: File,
+}
+
+impl History {
+    /// Begins a new history in `dir`.
+    pub(crate) fn new(dir: &Path) -> Self {
+        let path = dir.join("history.ndjson");
+        let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        Self { path, file }
+    }
+
+    /// The same history, to append to from another process.
+    pub(crate) fn join(path: &Path) -> Self {
+        let file = OpenOptions::new().append(true).open(path).unwrap();
+        Self { path: path.to_path_buf(), file }
+    }
+
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one event.
+    pub(crate) fn add(&self, event: &Event) {
+        self.add_all(std::slice::from_ref(event));
+    }
+
+    /// Appends events, with one write.
+    pub(crate) fn add_all(&self, events: &[Event]) {
+        let mut text = Vec::new();
+        for event in events {
+            serde_json::to_writer(&mut text, event).unwrap();
+            text.push(b'\n');
+        }
+        (&self.file).write_all(&text).unwrap();
+    }
+
+    /// All that was appended up to now.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let text = std::fs::read_to_string(&self.path).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}")))
+            .collect()
+    }
+}

@@ -1,0 +1,122 @@
+//! One life of the real process: started plainly or under strace, ended in one of many ways, and seen off with all its children.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use crate::support::wait::until;
+use crate::support::{BIOTOPE, Home, SOON, http};
+
+/// A running biotope. Dropped, it is killed and reaped.
+pub(crate) struct Process<'a> {
+    home: &'a Home,
+    child: Child,
+}
+
+/// A command that runs `biotope run`, under strace with `inject` if there is one. strace stands aside (`-D`), so that
+/// signals and exit codes are biotope's own.
+fn command(home: &Home, inject: Option<&str>) -> Command {
+    let mut command = match inject {
+        None => Command::new(BIOTOPE),
+        Some(inject) => {
+            let mut strace = Command::new("strace");
+            strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject]).arg(BIOTOPE);
+            strace
+        }
+    };
+    command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
+    command
+}
+
+impl<'a> Process<'a> {
+    /// Starts it, and does not wait for anything.
+    pub(crate) fn start(home: &'a Home, inject: Option<&str>) -> Self {
+        let said = std::fs::File::create(home.path("stderr.txt")).unwrap();
+        let mut command = command(home, inject);
+        command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).process_group(0);
+        Self { home, child: command.spawn().unwrap() }
+    }
+
+    /// Starts it and waits until it serves.
+    pub(crate) fn serving(home: &'a Home) -> Self {
+        let mut process = Self::start(home, None);
+        assert!(process.is_serving(), "ended before it served:\n{}", process.said());
+        process
+    }
+
+    /// Waits until it serves, whether it takes new jobs or not; `false` if it ended before.
+    pub(crate) fn is_serving(&mut self) -> bool {
+        until("serving", SOON, || {
+            if self.child.try_wait().unwrap().is_some() {
+                return Ok(false);
+            }
+            match http::get(self.home.port, "/readyz") {
+                Ok(answer) if answer.status == 200 || answer.status == 507 => Ok(true),
+                other => Err(format!("{other:?}\n{}", self.said())),
+            }
+        })
+    }
+
+    /// What it said so far.
+    pub(crate) fn said(&self) -> String {
+        self.home.text("stderr.txt")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // It may have ended by itself just now: then there is nobody to hear it.
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end and for that of everything that it had started.
+    pub(crate) fn until_gone(mut self) -> (ExitStatus, String) {
+        let said = self.said();
+        let status =
+            until("the end of the process", Duration::from_secs(60), || self.ended().ok_or_else(|| said.clone()));
+        until_deserted(self.home);
+        (status, self.said())
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(self) {
+        self.signal(Signal::KILL);
+        self.until_gone();
+    }
+
+    /// Stops it in good order.
+    pub(crate) fn stop(self) {
+        self.signal(Signal::TERM);
+        let (status, said) = self.until_gone();
+        assert_eq!(status.code(), Some(0), "{status}\n{said}");
+    }
+}
+
+impl Drop for Process<'_> {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            self.signal(Signal::KILL);
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Waits until no process works in the home any more: what a dead biotope leaves behind must not write into a history.
+fn until_deserted(home: &Home) {
+    let place = home.path(".").canonicalize().unwrap();
+    until("the end of all children", SOON, || {
+        let mut left = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let cwd = std::fs::read_link(entry.path().join("cwd"));
+            if cwd.is_ok_and(|cwd| cwd.starts_with(&place)) {
+                left.push(entry.file_name());
+            }
+        }
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} work in {}", place.display())) }
+    });
+}

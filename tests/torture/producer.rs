@@ -1,0 +1,195 @@
+//! The producers of a campaign: each pushes one request after the other, and repeats what got no answer.
+//!
+//! Untidy on purpose: single jobs and bulks, ids, keys and neither, small and large payloads, all priorities, delays.
+//! Every push is noted before it is sent, and every answer after it came.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::history::{Event, History};
+use crate::support::wait::until;
+use crate::wire::{Answer, connect, get};
+use crate::workers::TYPES;
+
+/// Jobs that may live before producers hold back.
+const BACKLOG_MAX: u64 = 1500;
+/// Acknowledged ids that wait to be looked up.
+const SAMPLE_MAX: usize = 256;
+
+/// What producers, the watcher and the campaign share.
+pub(crate) struct Shared {
+    pub(crate) port: u16,
+    pub(crate) history: History,
+    /// No new pushes are begun; what has no answer yet is repeated until it has one.
+    pub(crate) stop: AtomicBool,
+    /// The watcher ends.
+    pub(crate) watched: AtomicBool,
+    hold: AtomicBool,
+    next: AtomicU64,
+    sample: Mutex<Vec<String>>,
+    /// The most segments that the head was seen to have passed.
+    pub(crate) cleaned: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(port: u16, history: History) -> Self {
+        Self {
+            port,
+            history,
+            stop: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            hold: AtomicBool::new(false),
+            next: AtomicU64::new(1),
+            sample: Mutex::default(),
+            cleaned: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A job on its way in.
+struct Wanted {
+    n: u64,
+    named: bool,
+    job: Value,
+}
+
+/// Pushes until it is told to stop and everything has an answer.
+pub(crate) fn produce(shared: &Shared, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut wanted: Vec<Wanted> = Vec::new();
+    loop {
+        if wanted.is_empty() {
+            if shared.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if shared.hold.load(Ordering::Relaxed) {
+                rest(10);
+                continue;
+            }
+            wanted = some(shared, &mut random);
+        }
+        let Ok(line) = connect(shared.port) else {
+            rest(2);
+            continue;
+        };
+        let pushes: Vec<Event> = wanted.iter().map(|one| Event::Push { n: one.n, named: one.named }).collect();
+        shared.history.add_all(&pushes);
+        let jobs: Vec<Value> = wanted.iter().map(|one| one.job.clone()).collect();
+        let answers = line.push(&jobs);
+        let noted: Vec<Event> = wanted.iter().zip(&answers).map(|(one, answer)| noted(one.n, answer)).collect();
+        shared.history.add_all(&noted);
+        note_sample(shared, &mut random, &answers);
+        let unanswered = wanted.into_iter().zip(answers);
+        wanted = unanswered.filter(|(_, answer)| !matches!(answer, Answer::Yes(_))).map(|(one, _)| one).collect();
+    }
+}
+
+fn noted(n: u64, answer: &Answer) -> Event {
+    match answer {
+        Answer::Yes(id) => Event::Acked { n, id: id.clone() },
+        // Everything that is pushed here is in order: only want of room may be a reason for a no.
+        Answer::No(429 | 507, _) => Event::Refused { n },
+        Answer::No(status, code) => panic!("push {n} was refused: {status} {code}"),
+        Answer::Unknown => Event::Unknown { n },
+    }
+}
+
+fn note_sample(shared: &Shared, random: &mut fastrand::Rng, answers: &[Answer]) {
+    let mut sample = shared.sample.lock().unwrap();
+    for answer in answers {
+        if let Answer::Yes(id) = answer {
+            if sample.len() < SAMPLE_MAX {
+                sample.push(id.clone());
+            } else if random.u8(..8) == 0 {
+                let at = random.usize(..sample.len());
+                sample[at].clone_from(id);
+            }
+        }
+    }
+}
+
+/// One job, or a bulk.
+fn some(shared: &Shared, random: &mut fastrand::Rng) -> Vec<Wanted> {
+    let many = [1, 1, 1, 2, 10, 60];
+    let many = many[random.usize(..many.len())];
+    (0..many).map(|_| one(shared.next.fetch_add(1, Ordering::Relaxed), random)).collect()
+}
+
+fn one(n: u64, random: &mut fastrand::Rng) -> Wanted {
+    let (worker_type, whats) = TYPES[random.usize(..TYPES.len())];
+    // Most runs go well at once; a run that hangs takes a worker for long.
+    let what = whats[random.usize(..whats.len())];
+    let what = if random.u8(..3) == 0 && what != "hang" || random.u8(..20) == 0 { what } else { "ok" };
+    let pad = [0, 10, 100, 1000, 5000, 400_000];
+    let most = pad[random.usize(..pad.len())];
+    let pad = random.usize(..=most);
+    let mut job = json!({
+        "type": worker_type,
+        "task": format!("{n} {what}"),
+        "payload": {"n": n, "pad": "x".repeat(pad)},
+    });
+    let members = job.as_object_mut().unwrap();
+    if random.bool() {
+        members.insert("priority".to_owned(), random.u8(..=9).into());
+    }
+    if random.u8(..4) == 0 {
+        members.insert("tenant".to_owned(), ["é", "a b", "\u{1F41D}", "t"][random.usize(..4)].into());
+    }
+    if random.u8(..8) == 0 {
+        members.insert("delay".to_owned(), format!("{}ms", random.u16(1..200)).into());
+    }
+    let name = match random.u8(..4) {
+        0 => Some("id"),
+        1 => Some("idempotency_key"),
+        _ => None,
+    };
+    if let Some(name) = name {
+        members.insert(name.to_owned(), format!("name-{n}").into());
+    }
+    Wanted { n, named: name.is_some(), job }
+}
+
+/// Looks again and again at how many jobs live, and whether what was acknowledged is completed by now.
+pub(crate) fn watch(shared: &Shared, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    while !shared.watched.load(Ordering::Relaxed) {
+        if let Some(seen) = get(shared.port, "/v1/ecosystem") {
+            let live: u64 = seen["types"].as_array().unwrap().iter().map(alive).sum();
+            shared.hold.store(live > BACKLOG_MAX, Ordering::Relaxed);
+            let head = seen["log"]["head_segment"].as_u64().unwrap();
+            shared.cleaned.fetch_max(head - 1, Ordering::Relaxed);
+        }
+        for _ in 0..8 {
+            look_up(shared, &mut random);
+        }
+        rest(10);
+    }
+}
+
+fn look_up(shared: &Shared, random: &mut fastrand::Rng) {
+    let picked = {
+        let sample = shared.sample.lock().unwrap();
+        if sample.is_empty() { return } else { sample[random.usize(..sample.len())].clone() }
+    };
+    let Some(job) = get(shared.port, &format!("/v1/jobs/{picked}")) else { return };
+    if job["state"] == "completed" {
+        shared.history.add(&Event::Done { id: picked.clone() });
+        shared.sample.lock().unwrap().retain(|id| *id != picked);
+    }
+}
+
+/// Jobs of a type that are not finished.
+pub(crate) fn alive(of_type: &Value) -> u64 {
+    ["ready", "delayed", "reserved", "parked", "dead"].iter().map(|state| of_type[state].as_u64().unwrap()).sum()
+}
+
+/// Lets so many milliseconds pass.
+pub(crate) fn rest(ms: u64) {
+    let end = crate::support::wait::now() + Duration::from_millis(ms);
+    until("a moment", Duration::from_secs(60), || {
+        if crate::support::wait::now() >= end { Ok(()) } else { Err(String::new()) }
+    });
+}

@@ -1,0 +1,94 @@
+//! The workers of a campaign: programs that note in the history when a run begins and how it is about to end.
+//!
+//! A job's task is `N WHAT`: its number, and what its run shall do. Its payload is made of its number, so that whoever
+//! runs it can tell whether it is what was pushed.
+
+use std::path::Path;
+
+use crate::support::Home;
+
+/// One process for each job. It may not be ended between its last note and its exit: it ignores SIGTERM there.
+const EACH: &str = r#"
+history=$1 n=${BIOTOPE_TASK%% *} what=${BIOTOPE_TASK#* }
+read -r up _ </proc/uptime
+printf '{"ev":"begin","n":%s,"id":"%s","attempt":%s,"fence":%s,"at":%s}\n' \
+    "$n" "$BIOTOPE_JOB_ID" "$BIOTOPE_ATTEMPT" "$BIOTOPE_FENCE" "${up%.*}${up#*.}" >>"$history"
+end() {
+    printf '{"ev":"end","n":%s,"id":"%s","fence":%s,"how":"%s"}\n' "$n" "$BIOTOPE_JOB_ID" "$BIOTOPE_FENCE" "$1" >>"$history"
+}
+[ "$what" = hang ] || trap '' TERM
+case $what in
+slow) sleep 0.1 ;;
+fail) [ "$BIOTOPE_ATTEMPT" -gt 1 ] || { end fail; exit 1; } ;;
+defer) [ $((BIOTOPE_FENCE % 2)) -eq 0 ] || { end defer; exit 75; } ;;
+crash) [ "$BIOTOPE_ATTEMPT" -gt 1 ] || { end crash; kill -9 $$; } ;;
+hang) [ "$BIOTOPE_ATTEMPT" -gt 1 ] || { end hang; exec sleep 60; } ;;
+dead) end dead; exit 65 ;;
+esac
+end ok
+"#;
+
+/// A persistent process, several jobs a cycle, which checks every payload.
+const HELD: &str = r##"#!/usr/bin/env -S python3 -I -S
+import json, os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+history = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+def note(**event):
+    os.write(history, (json.dumps(event) + "\n").encode())
+def answer(id, **what):
+    sys.stdout.write(json.dumps({"id": id, "jsonrpc": "2.0", **what}) + "\n")
+    sys.stdout.flush()
+def fails(id, outcome, **data):
+    answer(id, error={"code": 1, "message": "as told", "data": {"outcome": outcome, **data}})
+def run(id, job):
+    n, what = job["task"].split(" ")
+    run = {"n": int(n), "id": job["job_id"]}
+    at = int(open("/proc/uptime").read().split(" ")[0].replace(".", ""))
+    note(ev="begin", **run, attempt=job["attempt"], fence=job["fence"], at=at)
+    def end(how):
+        note(ev="end", **run, fence=job["fence"], how=how)
+    if job["payload"] != {"n": int(n), "pad": "x" * len(job["payload"]["pad"])}:
+        end("wrong")
+        answer(id, result={})
+    elif what == "fail" and job["attempt"] == 1:
+        end("fail")
+        fails(id, "fail")
+    elif what == "defer" and job["fence"] % 2:
+        end("defer")
+        fails(id, "retry", after_ms=5)
+    elif what == "dead":
+        end("dead")
+        fails(id, "dead")
+    else:
+        end("ok")
+        answer(id, result={"value": int(n)})
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["method"] == "hello":
+        answer(message["id"], result={"protocol": 1})
+    elif message["method"] == "job":
+        run(message["id"], message["params"])
+    elif "id" in message:
+        answer(message["id"], result={})
+"##;
+
+/// What the runs of a job may be told to do, by worker type; `ok` more often than all others together.
+pub(crate) const TYPES: [(&str, &[&str]); 2] = [
+    ("each", &["ok", "ok", "ok", "ok", "ok", "ok", "slow", "fail", "defer", "crash", "hang", "dead"]),
+    ("held", &["ok", "ok", "ok", "ok", "ok", "ok", "ok", "fail", "defer", "dead"]),
+];
+
+/// Writes programs and config: small segments and a short history, so that the log rotates and is cleaned all the time.
+pub(crate) fn furnish(home: &Home, history: &Path) {
+    home.script("each.sh", EACH);
+    home.script("held.py", HELD);
+    let history = history.display();
+    let retry = "max_attempts = 1000\nbackoff = { first = \"10ms\", factor = 2, max = \"40ms\" }";
+    home.configure_with(
+        "stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"8MiB\"",
+        &format!(
+            "[workers.each]\nversion = \"v1\"\nexec = [\"./each.sh\", \"{history}\"]\nconcurrency = 2\ntimeout = \"300ms\"\nkill_after = \"100ms\"\n{retry}\n\
+             [workers.held]\nversion = \"v1\"\nexec = [\"./held.py\", \"{history}\"]\nmode = \"persistent\"\nbatch = 8\n{retry}\n"
+        ),
+    );
+}

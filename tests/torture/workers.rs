@@ -18,7 +18,7 @@ end() {
 }
 [ "$what" = hang ] || trap '' TERM
 case $what in
-slow) sleep 0.1 ;;
+slow) sleep 0.05 ;;
 fail) [ "$BIOTOPE_ATTEMPT" -gt 1 ] || { end fail; exit 1; } ;;
 defer) [ $((BIOTOPE_FENCE % 2)) -eq 0 ] || { end defer; exit 75; } ;;
 crash) [ "$BIOTOPE_ATTEMPT" -gt 1 ] || { end crash; kill -9 $$; } ;;
@@ -74,7 +74,13 @@ for line in sys.stdin:
 
 /// What the runs of a job may be told to do, by worker type; `ok` more often than all others together.
 pub(crate) const TYPES: [(&str, &[&str]); 2] = [
-    ("each", &["ok", "ok", "ok", "ok", "ok", "ok", "slow", "fail", "defer", "crash", "hang", "dead"]),
+    (
+        "each",
+        &[
+            "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "slow", "fail", "fail", "defer", "defer", "crash", "hang",
+            "dead",
+        ],
+    ),
     ("held", &["ok", "ok", "ok", "ok", "ok", "ok", "ok", "fail", "defer", "dead"]),
 ];
 
@@ -85,7 +91,7 @@ pub(crate) fn furnish(home: &Home, history: &Path) {
     let history = history.display();
     let retry = "max_attempts = 1000\nbackoff = { first = \"10ms\", factor = 2, max = \"40ms\" }";
     home.configure_with(
-        "stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"8MiB\"",
+        "stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"2MiB\"",
         &format!(
             "[workers.each]\nversion = \"v1\"\nexec = [\"./each.sh\", \"{history}\"]\nconcurrency = 2\ntimeout = \"300ms\"\nkill_after = \"100ms\"\n{retry}\n\
              [workers.held]\nversion = \"v1\"\nexec = [\"./held.py\", \"{history}\"]\nmode = \"persistent\"\nbatch = 8\n{retry}\n"

@@ -15,7 +15,7 @@ use crate::process::Process;
 use crate::producer::{Shared, alive, produce, rest, watch};
 use crate::support::wait::until;
 use crate::support::{Home, LATER, SOON, tell};
-use crate::wire::{get, post};
+use crate::wire::{get, jobs, post};
 use crate::workers;
 
 const PRODUCERS: u64 = 3;
@@ -205,9 +205,8 @@ impl Campaign {
     /// Waits until nothing lives. The dead are decided on: what died with its hosts runs again, what asked for it is given up.
     fn drain(&self) {
         until("an empty queue", LATER, || {
-            let dead = get(self.home.port, "/v1/jobs?state=dead&limit=1000").unwrap();
-            for job in dead["jobs"].as_array().unwrap() {
-                self.decide(job);
+            for job in jobs(self.home.port, "state=dead") {
+                self.decide(&job);
             }
             match self.lives() {
                 0 => Ok(()),

@@ -9,7 +9,7 @@ use crate::support::{long, skipped, tell};
 const LIVES_MAX: u64 = 250;
 
 /// A number from the environment, or what this tier has.
-fn number(name: &str, short: u64, in_long: u64) -> u64 {
+pub(crate) fn number(name: &str, short: u64, in_long: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")),
         Err(_) if long() => in_long,
@@ -18,14 +18,14 @@ fn number(name: &str, short: u64, in_long: u64) -> u64 {
 }
 
 /// The seed of a campaign: given, or drawn; told in any case.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = number("SEED", fastrand::u64(1..1 << 32), fastrand::u64(1..1 << 32));
     tell(&format!("SEED={seed}"));
     seed
 }
 
 /// Whether processes may be traced here.
-fn can_trace() -> bool {
+pub(crate) fn can_trace() -> bool {
     Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|output| output.status.success())
 }
 

@@ -15,11 +15,15 @@
 mod campaign;
 mod checker;
 mod doctored;
+mod full;
 mod ground;
 mod history;
 mod kills;
+mod names;
+mod native;
 mod process;
 mod producer;
+mod stall;
 #[expect(dead_code, reason = "shared with the other integration tests, which use all of it")]
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -75,6 +75,19 @@ pub(crate) fn get(port: u16, path: &str) -> Option<Value> {
     (status == 200).then(|| serde_json::from_slice(&body).ok())?
 }
 
+/// All jobs of a query such as `state=dead`, over all pages.
+pub(crate) fn jobs(port: u16, query: &str) -> Vec<Value> {
+    let (mut jobs, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(port, &format!("/v1/jobs?{query}&limit=1000{cursor}")).unwrap();
+        jobs.extend(page["jobs"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return jobs,
+        }
+    }
+}
+
 /// `POST path` without a body; the status.
 pub(crate) fn post(port: u16, path: &str) -> Option<u16> {
     Some(connect(port).ok()?.send("POST", path, "application/json", b"")?.0)

@@ -282,6 +282,48 @@ kill_after = "1s"
     biotope.stop();
 }
 
+/// How often the threads of a process have gone to sleep so far, and their nanoseconds on a processor.
+fn scheduled(pid: i32) -> (u64, u64) {
+    let number = |text: &str, at: usize| text.split_whitespace().nth(at).unwrap().parse::<u64>().unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    tasks.fold((0, 0), |(sleeps, ns), task| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        // Only these are of its own will: what a busy machine takes from it counts elsewhere.
+        let own = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+        let stat = std::fs::read_to_string(task.join("schedstat")).unwrap();
+        (sleeps + number(own, 1), ns + number(&stat, 0))
+    })
+}
+
+#[test]
+fn an_idle_biotope_sleeps() {
+    let worker = |name: &str, exec: &str| format!("[workers.{name}]\nversion = \"v1\"\nexec = [\"{exec}\"]\n");
+    let home = Home::new(&(worker("a", "cat") + &worker("b", "cat") + &worker("c", "cat") + &worker("d", "./tell.sh")));
+    home.script("tell.sh", "echo done >told");
+    home.pipe("told");
+    let biotope = home.start();
+    // The next segment is written behind the start: that is work, and it ends.
+    until("the next segment", SOON, || {
+        let names = std::fs::read_dir(home.path("data/log")).unwrap().map(|entry| entry.unwrap().file_name());
+        let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        let ready = names.len() >= 2 && names.iter().all(|name| name.ends_with(".seg"));
+        if ready { Ok(()) } else { Err(format!("{names:?}")) }
+    });
+    let pid = biotope.pid().as_raw_nonzero().get();
+    biotope.push(&json!({"type": "d", "delay": "3s"}));
+    let (sleeps_before, ns_before) = scheduled(pid);
+    // Nothing is asked of it until the job's time has come: its worker opens the pipe's other end.
+    assert_eq!(home.text("told"), "done\n");
+    let (sleeps_after, ns_after) = scheduled(pid);
+    let (sleeps, ns) = (sleeps_after - sleeps_before, ns_after - ns_before);
+    tell(&format!("went to sleep {sleeps} times in 3 s, {} us on a processor", ns / 1000));
+    // The seal of the push, and the delayed job: its time, its record, its pool, its process. Who looks ten times a
+    // second whether there is something to do adds 30.
+    assert!(sleeps < 40, "went to sleep {sleeps} times in 3 s");
+    assert!(ns < 50_000_000, "{ns} ns on a processor in 3 s");
+    biotope.stop();
+}
+
 #[test]
 fn the_data_directory_is_for_its_owner_alone() {
     let home = Home::new(ECHO);

@@ -66,3 +66,8 @@ pub mod simulate;
 pub mod sync;
 pub mod types;
 pub mod worker;
+
+/// The README's own code is compiled with the tests.
+#[cfg(all(doctest, feature = "daemon"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

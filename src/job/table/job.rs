@@ -140,7 +140,7 @@ impl Job {
         if failures.len() == ATTEMPTS_KEPT {
             failures.remove(0);
         }
-        let error = tail_of(&String::from_utf8_lossy(error), ERROR_BYTES_KEPT).to_owned();
+        let error = ends_of(&String::from_utf8_lossy(error), ERROR_BYTES_KEPT);
         failures.push(Failure { attempt: self.attempts, at, version_no, error });
     }
 }
@@ -152,6 +152,17 @@ pub fn tail_of(text: &str, bytes: usize) -> &str {
         from += 1;
     }
     text.get(from..).unwrap_or_default()
+}
+
+/// Both ends of a text, at most so many bytes: in front stands what happened, at the end what was said last about it.
+fn ends_of(text: &str, bytes: usize) -> String {
+    const GAP: &str = " … ";
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let front = text.get(..text.floor_char_boundary(bytes / 4)).unwrap_or_default();
+    let rest = bytes.saturating_sub(front.len() + GAP.len());
+    format!("{front}{GAP}{}", tail_of(text, rest))
 }
 
 /// A job as it is enqueued, in a state.
@@ -174,5 +185,19 @@ pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
         home,
         named: meta.names.is_some(),
         extras: kept.map(|names| Box::new(Extras { names: Some(names), failures: Vec::new() })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_keeps_what_happened_and_what_was_said_last() {
+        assert_eq!(ends_of("exit 1: short", 256), "exit 1: short");
+        let long = format!("w.py exited with code 3: {}the reason", "ä".repeat(500));
+        let kept = ends_of(&long, 256);
+        assert!(kept.starts_with("w.py exited with code 3: ä") && kept.ends_with("äthe reason"), "{kept}");
+        assert!(kept.len() <= 256 && kept.len() > 250, "{} bytes", kept.len());
     }
 }

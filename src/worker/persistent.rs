@@ -7,7 +7,7 @@
 //! |---|---|
 //! | an answer | that job: as the answer says |
 //! | the process ends, closes its stdout, or breaks the protocol | Fail, with the reason; the process is replaced |
-//! | no answer for as long as `timeout`, counted from the batch or the last answer | the same |
+//! | no answer for as long as `timeout`, counted from the batch, the last answer or the last `extend` | the same |
 //! | the cutoff | Interrupted; what is answered between TERM and the end still counts |
 //! | the process was gone before it was given anything | NotStarted |
 
@@ -234,6 +234,7 @@ impl PersistentWorker {
                     sink(lease, outcome);
                     deadline = RealClock.mono().saturating_add(timeout);
                 }
+                Some(Event::Extended) => deadline = RealClock.mono().saturating_add(timeout),
                 event => self.note(event),
             }
         }

@@ -38,6 +38,8 @@ pub(super) enum Event {
     Hello,
     /// What became of a job.
     Answer(Lease, Outcome),
+    /// It needs more time for a job that is open.
+    Extended,
     /// All state of the cycle is dropped.
     Wiped,
     /// It wants something to be logged: JSON text, cut.
@@ -118,6 +120,12 @@ struct JobParams<'a> {
 
 #[derive(Serialize)]
 struct NoParams {}
+
+/// What `extend` says: the id of the job's question.
+#[derive(Deserialize)]
+struct Extend {
+    id: String,
+}
 
 #[derive(Deserialize)]
 struct HelloResult {
@@ -259,7 +267,8 @@ impl Session {
         }
         match (message.method.as_deref(), message.id) {
             (Some("log"), None) => Ok(message.params.map(|p| Event::Log(front(p.get(), ERROR_BYTES_MAX).to_owned()))),
-            // `progress`, `extend`, and what a later protocol may notify of: nothing here depends on them.
+            (Some("extend"), None) => Ok(message.params.and_then(|params| self.handle_extend(params))),
+            // `progress`, and what a later protocol may notify of: nothing here depends on them.
             (Some(_), None) => Ok(None),
             (Some(method), Some(_)) => Err(Violation(format!("asks for {:?}; a worker answers", front(method, 64)))),
             (None, None) => Err(no_rpc("neither `id` nor `method`".into())),
@@ -300,6 +309,12 @@ impl Session {
             (Control::Hello, Err(error)) => Err(Violation(format!("refused hello: {}", error_message(error)))),
             (Control::Wipe(_), Err(error)) => Err(Violation(format!("did not wipe: {}", error_message(error)))),
         }
+    }
+
+    /// More time for a job that is not answered yet; for any other one it comes too late, and means nothing.
+    fn handle_extend(&self, params: &RawValue) -> Option<Event> {
+        let Extend { id } = serde_json::from_str(params.get()).ok()?;
+        self.jobs.get(&id).filter(|asked| !asked.answered).map(|_| Event::Extended)
     }
 
     fn handle_hello(&self, result: &RawValue) -> Result<Event, Violation> {

@@ -172,19 +172,24 @@ fn hung_job_times_out_and_a_program_that_ignores_term_is_killed() {
 
 #[test]
 fn each_answer_begins_the_timeout_anew() {
-    let mut cage = started("job() { sleep 0.1; result $1 '{}'; }");
-    assert!(
-        cage.cycle_within(Duration::from_millis(280), [1, 2, 3])
-            .iter()
-            .all(|(_, outcome)| matches!(outcome, Outcome::Done { .. }))
-    );
+    let mut cage = started("job() { sleep 0.5; result $1 '{}'; }");
+    let outcomes = cage.cycle_within(Duration::from_millis(1400), [1, 2, 3]);
+    assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Done { .. })), "{outcomes:?}");
+}
+
+#[test]
+fn each_extend_begins_the_timeout_anew() {
+    let extend = r#"extend() { sleep 0.5; say '{"jsonrpc":"2.0","method":"extend","params":{"id":"'"$1"'"}}'; }"#;
+    let mut cage = started(&format!("{extend}\njob() {{ extend $1; extend $1; extend $1; result $1 '{{}}'; }}"));
+    let outcomes = cage.cycle_within(Duration::from_millis(1400), [1]);
+    assert!(matches!(outcomes.as_slice(), [(1, Outcome::Done { .. })]), "{outcomes:?}");
 }
 
 #[test]
 fn wipe_that_fails_replaces_the_process_but_harms_no_job() {
     for wild in ["wipe() { :; }", "wipe() { failure $1 '{\"code\":1,\"message\":\"no\"}'; }"] {
         let mut cage = started(wild);
-        assert_eq!(cage.cycle_within(Duration::from_millis(250), [1]), [(1, done("1"))]);
+        assert_eq!(cage.cycle_within(Duration::from_millis(1400), [1]), [(1, done("1"))]);
         assert!(!cage.worker.is_ready());
     }
 }

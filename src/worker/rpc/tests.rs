@@ -166,6 +166,19 @@ fn log_is_passed_on_and_other_notifications_are_not() {
 }
 
 #[test]
+fn extend_counts_for_an_open_job_alone() {
+    let extend = |params: &str| format!("{{\"jsonrpc\":\"2.0\",\"method\":\"extend\",\"params\":{params}}}\n");
+    let mut session = session(2);
+    assert_eq!(events(&mut session, extend("{\"id\":\"1-1-1\"}").as_bytes()), (vec![Event::Extended], None));
+    for none in ["{\"id\":\"9-9-9\"}", "{\"id\":7}", "{}", "null"] {
+        assert_eq!(events(&mut session, extend(none).as_bytes()), (vec![], None), "{none}");
+    }
+    let (answered, _) = events(&mut session, b"{\"id\":\"1-1-1\",\"jsonrpc\":\"2.0\",\"result\":null}\n");
+    assert_eq!(answered.len(), 1);
+    assert_eq!(events(&mut session, extend("{\"id\":\"1-1-1\"}").as_bytes()), (vec![], None), "too late");
+}
+
+#[test]
 fn payload_with_line_breaks_stays_on_its_line() {
     let job = Assignment { payload: b"{\n\"a\\n\":\r\n1}".to_vec().into(), ..assignment(1) };
     let line = String::from_utf8(session(0).job(&job).unwrap()).unwrap();
@@ -213,7 +226,7 @@ proptest! {
         prop_assert_eq!(&(got, end), &want);
         let mut born: Vec<u64> = want.0.iter().filter_map(|event| match event {
             Event::Answer(lease, _) => Some(lease.born),
-            Event::Hello | Event::Wiped | Event::Log(_) => None,
+            Event::Hello | Event::Extended | Event::Wiped | Event::Log(_) => None,
         }).chain(whole.open_jobs().map(|lease| lease.born)).collect();
         born.sort_unstable();
         prop_assert_eq!(born, [1, 2, 3, 4]);

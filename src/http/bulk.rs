@@ -6,10 +6,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, channel};
 
-use super::lines::{Line, Lines};
 use super::problem::{Problem, status_of as status_of_refusal};
 use super::{AROUND_PAYLOAD_MAX, App, answer, status_of};
 use crate::job::intake::parse_job;
+use crate::job::lines::{Line, Lines};
 use crate::job::new::{NewJob, Pushed};
 use crate::refusal::Refusal;
 use crate::types::WorkerType;

@@ -6,7 +6,6 @@
 mod bulk;
 mod guard;
 mod jobs;
-mod lines;
 pub mod problem;
 
 use std::sync::Arc;

@@ -20,6 +20,11 @@ pub const FRAME_MAGIC: [u8; 4] = [0xF8, b'B', b'T', b'F'];
 const _: () =
     assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN) && FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 
+/// No log comes this far: what bears such numbers is none of ours, and counting on from one has no way to overflow.
+const SEQ_END: Seq = 1 << 62;
+/// Likewise for epochs and segments.
+const NUMBER_END: u32 = 1 << 31;
+
 /// Flag of a record: of one group with the record before it.
 pub const FLAG_JOINED: u8 = 1;
 
@@ -108,7 +113,7 @@ impl SegmentHeader {
         }
         Ok(Self {
             log_id: id_at(bytes, 16).ok_or(damaged)?,
-            segment: u32_at(bytes, 32).ok_or(damaged)?,
+            segment: u32_at(bytes, 32).filter(|segment| *segment < NUMBER_END).ok_or(damaged)?,
             head: u32_at(bytes, 36).ok_or(damaged)?,
             bytes: u64_at(bytes, 40).ok_or(damaged)?,
             origin: id_at(bytes, 48).ok_or(damaged)?,
@@ -328,6 +333,9 @@ impl<'a> Frame<'a> {
             head: u32_at(bytes, 60)?,
             kind,
         };
+        if header.first_seq >= SEQ_END || header.epoch >= NUMBER_END {
+            return None;
+        }
         let mut whole = crc32fast::Hasher::new();
         whole.update(bytes.get(8..FRAME_HEADER_BYTES)?);
         let mut at = FRAME_HEADER_BYTES;
@@ -411,6 +419,23 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(!Frame::decode(&bad).is_some_and(|frame| frame.is_whole()), "bit {bit}");
         }
+    }
+
+    /// A frame of epoch 4,294,967,295 with checksums that hold made opening panic when it counted on.
+    #[test]
+    fn numbers_that_no_log_reaches_are_no_frame() {
+        let header = Frame::decode(&sample()).unwrap().header;
+        let bent = |bend: fn(&mut FrameHeader)| {
+            let mut header = FrameHeader { bytes: 72, records: 0, ..header };
+            bend(&mut header);
+            let mut bytes = [0; FRAME_HEADER_BYTES];
+            header.encode_into(&mut bytes, &[]);
+            Frame::decode(&bytes).is_some()
+        };
+        assert!(bent(|_| {}) && bent(|header| header.epoch = NUMBER_END - 1));
+        assert!(!bent(|header| header.epoch = u32::MAX) && !bent(|header| header.first_seq = Seq::MAX));
+        let segment = SegmentHeader { log_id: [5; 16], segment: u32::MAX, head: 2, bytes: 1 << 26 };
+        assert_eq!(SegmentHeader::decode(&segment.encode()), Err(BadSegmentHeader::Damaged));
     }
 
     #[test]

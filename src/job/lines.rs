@@ -1,7 +1,9 @@
-//! Lines out of a body that comes in pieces; pure.
+//! Lines out of a body that comes in pieces.
+//!
+//! Pure. Holds one line at most, and no more of it than the bound; the same bytes make the same lines, however they are split.
 
 /// Cuts a stream of bytes into lines, with a bound on their length.
-pub(super) struct Lines {
+pub struct Lines {
     max: usize,
     partial: Vec<u8>,
     /// The line that comes is too long already: it is dropped up to its end.
@@ -11,19 +13,21 @@ pub(super) struct Lines {
 
 /// A line with its number from 1.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) number: u64,
+pub struct Line {
+    /// Its number, blank lines counted.
+    pub number: u64,
     /// `None`: it was longer than the bound.
-    pub(super) text: Option<Vec<u8>>,
+    pub text: Option<Vec<u8>>,
 }
 
 impl Lines {
-    pub(super) fn new(max: usize) -> Self {
+    /// Lines of at most `max` bytes each.
+    pub fn new(max: usize) -> Self {
         Self { max, partial: Vec::new(), overlong: false, number: 0 }
     }
 
     /// The lines that end in `piece`; empty ones are counted and left out.
-    pub(super) fn take(&mut self, piece: &[u8]) -> Vec<Line> {
+    pub fn take(&mut self, piece: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut parts = piece.split(|byte| *byte == b'\n');
         let last = parts.next_back().unwrap_or_default();
@@ -36,7 +40,7 @@ impl Lines {
     }
 
     /// What is left when the stream is over: a last line without an end.
-    pub(super) fn finish(mut self) -> Option<Line> {
+    pub fn finish(mut self) -> Option<Line> {
         self.end()
     }
 

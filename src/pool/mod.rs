@@ -5,15 +5,14 @@
 //! how many tasks it is handed, what follows an outcome, and when it ends, is the engine's. The engine knows a pool by
 //! its trait alone; a simulation brings pools of its own.
 
+#[cfg(all(test, loom))]
+mod hand_off;
 mod thread;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use crate::clock::Clock;
 use crate::config::LiveConfig;
@@ -21,6 +20,9 @@ use crate::job::event::Home;
 use crate::job::ids::IdMaker;
 use crate::job::table::OwnedNames;
 use crate::log::Reader;
+use crate::sync::channel::{Receiver, Sender, TryRecvError};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{AtomicU32, channel, has_finished};
 use crate::types::{Lease, UnixMs};
 use crate::worker::{Cutoff, Outcome, WorkerFactory};
 
@@ -158,8 +160,8 @@ pub struct ThreadPools {
 
 impl PoolMaker for ThreadPools {
     fn make(&self, spec: PoolSpec, reader: Reader, ids: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
-        let (orders, queue) = crossbeam_channel::unbounded();
-        let (leave, leaving) = crossbeam_channel::bounded(0);
+        let (orders, queue) = channel::unbounded();
+        let (leave, leaving) = channel::bounded(0);
         let shared = Shared {
             worker_type: spec.worker_type,
             label: spec.label,
@@ -212,7 +214,7 @@ impl Pool for ThreadPool {
             self.handles.push(handle);
             self.size += 1;
         }
-        self.handles.retain(|handle| !handle.is_finished());
+        self.handles.retain(|handle| !has_finished(handle));
         Ok(())
     }
 

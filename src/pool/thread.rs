@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::{About, Order, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::job::event::{Kind, decode_home};
 use crate::job::table::OwnedNames;
 use crate::log::reader::{NearbyReader, ReadError};
+use crate::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crate::sync::thread::{Builder, JoinHandle};
 use crate::worker::{Assignment, Outcome, Worker};
 
 /// First pause before a worker that could not be started is started again; doubles up to the most.
@@ -28,7 +27,7 @@ pub(super) fn spawn(
     let guard = Guard(Arc::clone(shared));
     shared.threads.fetch_add(1, Ordering::AcqRel);
     let (queue, leaving) = (queue.clone(), leaving.clone());
-    std::thread::Builder::new().name(name).spawn(move || {
+    Builder::new().name(name).spawn(move || {
         let shared = Arc::clone(&guard.0);
         let reader = NearbyReader::new(shared.reader.clone());
         let mut thread = Thread { shared: &shared, queue: &queue, leaving: &leaving, reader };

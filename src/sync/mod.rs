@@ -1,31 +1,37 @@
 //! Waiting for answers: one broadcast per commit wakes every caller whose answer came with it.
+//!
+//! Owns too what the hand-off between engine and pools is made of: under `cfg(loom)` the same names stand for loom's
+//! models, and tests there run every order in which the threads may come.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(all(test, loom))]
+pub(crate) mod hand_off;
+#[cfg(loom)]
+mod modelled;
+#[cfg(not(loom))]
+mod real;
 
-use rustix::thread::futex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+#[cfg(loom)]
+pub(crate) use modelled::{AtomicU32, Mutex, Word, channel, has_finished, thread};
+#[cfg(not(loom))]
+pub(crate) use real::{AtomicU32, Mutex, Word, channel, has_finished, thread};
 
 /// Counts broadcasts; callers sleep on it.
 #[derive(Debug, Default)]
-pub struct Broadcast(AtomicU32);
+pub struct Broadcast(Word);
 
 impl Broadcast {
     /// Wakes every sleeper.
     pub fn send(&self) {
         // Release: whoever sees the new count sees the answers that were put before it.
-        self.0.fetch_add(1, Ordering::Release);
-        // The word is private to this process and aligned: waking has no way to fail.
-        let _: rustix::io::Result<usize> = futex::wake(&self.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+        self.0.number().fetch_add(1, Ordering::Release);
+        self.0.wake_all();
     }
 
     fn count(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Sleeps until the count is no more `seen`; may return early.
-    fn sleep(&self, seen: u32) {
-        // EAGAIN: it moved on already. EINTR: a signal. Both mean: look again.
-        let _: rustix::io::Result<()> = futex::wait(&self.0, futex::Flags::PRIVATE, seen, None);
+        self.0.number().load(Ordering::Acquire)
     }
 }
 
@@ -82,13 +88,13 @@ impl<T> Slot<T> {
             match answer {
                 Answer::Here(answer) => return Some(answer),
                 Answer::Gone => return None,
-                Answer::Awaited => self.broadcast.sleep(seen),
+                Answer::Awaited => self.broadcast.0.sleep(seen),
             }
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -434,7 +434,7 @@ mod tests {
         };
         assert!(bent(|_| {}) && bent(|header| header.epoch = NUMBER_END - 1));
         assert!(!bent(|header| header.epoch = u32::MAX) && !bent(|header| header.first_seq = Seq::MAX));
-        let segment = SegmentHeader { log_id: [5; 16], segment: u32::MAX, head: 2, bytes: 1 << 26 };
+        let segment = SegmentHeader { log_id: [5; 16], segment: u32::MAX, head: 2, bytes: 1 << 26, origin: [0; 16] };
         assert_eq!(SegmentHeader::decode(&segment.encode()), Err(BadSegmentHeader::Damaged));
     }
 

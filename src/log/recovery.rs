@@ -280,7 +280,7 @@ impl Opening<'_> {
         for (at, segment) in found.iter().enumerate().rev() {
             let extent = self.extent(segment, log_id)?;
             if extent.begun {
-                begun = Some(at);
+                begun = begun.or(Some(at));
             }
             if let Some(frame) = extent.last {
                 last = Some(LastFrames { at, ended: extent.ended, head: frame.head });

@@ -89,7 +89,7 @@ pub(super) struct Reach {
     pub(super) active: usize,
 }
 
-/// Finds head and tail. `segments`: number and head of each header, ascending, without a gap. `begun`: place of the first
+/// Finds head and tail. `segments`: number and head of each header, ascending, without a gap. `begun`: place of the last
 /// segment behind `last` that was begun, though its first frame is not whole.
 pub(super) fn reach(segments: &[(u32, u32)], last: Option<LastFrames>, begun: Option<usize>) -> Result<Reach, Wrong> {
     let number = |at: usize| segments.get(at).map(|(number, _)| *number);

@@ -105,7 +105,7 @@ mod tests {
         let mut answerers = Vec::new();
         for _ in 0..16 {
             let (slot, answerer) = Slot::new(&broadcast);
-            waiters.push(std::thread::spawn(move || slot.wait()));
+            waiters.push(thread::spawn(move || slot.wait()));
             answerers.push(answerer);
         }
         for (number, answerer) in (0..).zip(answerers) {

@@ -17,6 +17,9 @@ mod spawn;
 #[cfg(test)]
 mod zoo;
 
+#[cfg(fuzzing)]
+pub use rpc::told;
+
 use std::sync::Arc;
 use std::time::Duration;
 

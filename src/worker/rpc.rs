@@ -341,5 +341,10 @@ fn shown(line: &[u8]) -> String {
     format!("{text:?}")
 }
 
+#[cfg(fuzzing)]
+mod told;
+#[cfg(fuzzing)]
+pub use told::told;
+
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile, RealDisk};
-use super::super::frame::SegmentHeader;
+use super::super::frame::{FRAME_MAGIC, SegmentHeader};
 use super::super::lock::{DirLock, LockError};
 use super::super::{Log, LogOptions, Making, OpenError, recovery, segment_name};
 use super::{KIND, OPTIONS, Place, commit};
@@ -101,6 +101,30 @@ fn four_segments() -> Place {
     commit(&mut log, &[b"the last one"]);
     log.seal().unwrap();
     place
+}
+
+/// Two segments with no whole frame, both begun: the lower one hid the other, the log opened as an empty one, and only
+/// the second opening refused.
+#[test]
+fn d4_damage_in_every_frame_of_two_segments_is_refused_at_once() {
+    let place = Place::new();
+    let (opened, _) = place.open().unwrap();
+    let mut log = opened.log;
+    commit(&mut log, &[b"one"]);
+    log.rotate().unwrap();
+    commit(&mut log, &[b"two"]);
+    drop(log);
+    let spoil = |bytes: &mut Vec<u8>| {
+        let frames: Vec<_> = (64..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(&FRAME_MAGIC)).collect();
+        assert!(!frames.is_empty());
+        for at in frames {
+            bytes[at + 4] ^= 1;
+        }
+    };
+    place.change(1, spoil);
+    place.change(2, spoil);
+    let Err(OpenError::Corrupt { what, .. }) = place.open() else { panic!("opened without its records") };
+    assert!(what.contains("the next one was begun"), "{what}");
 }
 
 #[test]

@@ -1,0 +1,35 @@
+//! How near the core runs to its disk, and what a waiting job costs: one program, a question a file.
+//!
+//! `cargo bench --bench core -- QUESTION [JOBS]`; `benches/README.md` lists the questions. Without one it answers all of
+//! them with as many jobs as a machine has time for. An id carries every variable: sync policy, bytes of a record,
+//! threads.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures, and prints")]
+
+mod flat;
+mod log_append;
+mod memory;
+mod push;
+mod raw;
+mod setup;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let jobs = |word: Option<&&str>, usual: usize| word.map_or(usual, |word| word.parse().expect("a number of jobs"));
+    match words.as_slice() {
+        [] => {
+            log_append::run();
+            push::run();
+            flat::run(100_000);
+            memory::run("made", 200_000);
+            memory::run("named", 200_000);
+        }
+        ["log_append"] => log_append::run(),
+        ["push"] => push::run(),
+        ["flat", rest @ ..] => flat::run(jobs(rest.first(), 1_000_000)),
+        ["memory", names @ ("made" | "named"), rest @ ..] => memory::run(names, jobs(rest.first(), 1_000_000)),
+        ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
+        ["serve", dir] => memory::serve(dir.as_ref()),
+        other => panic!("no such question: {other:?}; log_append, push, flat [JOBS], memory made|named [JOBS]"),
+    }
+}

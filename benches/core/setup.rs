@@ -1,0 +1,93 @@
+//! What the questions share: a config, workers in this program, payloads, medians.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use biotope::engine::view::EcosystemView;
+use biotope::engine::{GenerationSpec, Handle, VersionSpec};
+use biotope::worker::native::Natives;
+use biotope::worker::{Assignment, Outcome};
+
+/// What a worker does.
+pub(crate) type Work = Arc<dyn Fn(&Assignment) + Send + Sync>;
+
+/// A config with one worker for each type, which does this and then acks.
+pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationSpec {
+    let live = LiveConfig {
+        concurrency: 1,
+        batch: 1,
+        timeout: Duration::from_secs(3600),
+        kill_after: Duration::from_secs(5),
+        start_timeout: Duration::from_secs(10),
+        max_attempts: 4,
+        backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
+        on_dead: None,
+        drain_timeout: Duration::from_secs(300),
+    };
+    let mut natives = Natives::new();
+    let mut versions = Vec::new();
+    for name in types {
+        let work = Arc::clone(work);
+        let ack = move |job: &Assignment| {
+            work(job);
+            Outcome::Done { result: None, enqueue: Vec::new() }
+        };
+        natives.register_fn(name, "1", ack).unwrap();
+        let (factory, _) = natives.get(name).unwrap();
+        let worker = WorkerConfig {
+            worker_type: name.parse().unwrap(),
+            version: "v1".parse().unwrap(),
+            kind: KindConfig::Native,
+            live: live.clone(),
+        };
+        versions.push(VersionSpec { worker, definition_hash: [1; 32], factory });
+    }
+    let config = Config {
+        data_dir: dir.to_path_buf(),
+        stop_timeout: Duration::from_secs(1),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        log: LogConfig {
+            sync: SyncPolicy::Always,
+            retain: 256 << 20,
+            segment: 64 << 20,
+            payload_max: 1 << 20,
+            result_max: 64 << 10,
+            dead_retain: Duration::from_secs(90 * 86400),
+            dead_max: 100_000,
+        },
+        workers: versions.iter().map(|version| version.worker.clone()).collect(),
+    };
+    GenerationSpec { config, versions }
+}
+
+/// 200 bytes of JSON.
+pub(crate) fn payload() -> Vec<u8> {
+    let mut text = br#"{"order":123456,"note":""#.to_vec();
+    text.resize(198, b'x');
+    text.extend_from_slice(br#""}"#);
+    text
+}
+
+/// Everything that lives, as of everything that was sent before, durable.
+pub(crate) fn ecosystem(handle: &Handle) -> EcosystemView {
+    let (to, from) = crossbeam_channel::bounded(1);
+    handle.ecosystem(Box::new(move |view| to.send(view).unwrap()));
+    from.recv().unwrap().unwrap()
+}
+
+/// A directory on the disk that holds the build: a temporary one may lie in memory.
+pub(crate) fn fresh() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// The value below which so many of a hundred lie.
+pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    percentile(&mut values, 50)
+}

@@ -64,8 +64,12 @@ fn a_child_has_three_descriptors() {
 
 /// Runs one job of a script to `state`; the job.
 fn one_run(script: &str, state: &str) -> serde_json::Value {
-    let home = Home::new(
-        r#"
+    one_run_within("30s", script, state)
+}
+
+/// Runs one job of a script to `state`, with a timeout for each attempt; the job.
+fn one_run_within(timeout: &str, script: &str, state: &str) -> serde_json::Value {
+    let config = r#"
 [log]
 result_max = "1KiB"
 [workers.one]
@@ -73,13 +77,13 @@ version = "v1"
 exec = ["./one.sh"]
 max_attempts = 2
 backoff = { first = "10ms", factor = 1, max = "10ms" }
-timeout = "1s"
+timeout = "TIMEOUT"
 kill_after = "200ms"
 [workers.next]
 version = "v1"
 exec = ["cat"]
-"#,
-    );
+"#;
+    let home = Home::new(&config.replace("TIMEOUT", timeout));
     home.script("one.sh", script);
     let biotope = home.start();
     let id = biotope.push(&json!({"type": "one", "payload": {"a": 1}}));
@@ -115,7 +119,7 @@ fn exit_codes_decide() {
 
 #[test]
 fn a_run_past_its_timeout_is_ended_with_its_group() {
-    let job = one_run("trap '' TERM\ntail -f /dev/null &\necho $! >>grandchildren.txt\nwait", "dead");
+    let job = one_run_within("2s", "trap '' TERM\ntail -f /dev/null &\necho $! >>grandchildren.txt\nwait", "dead");
     assert!(job["error"].as_str().unwrap().to_lowercase().contains("time"), "{job}");
     let grandchildren = job["grandchildren"].as_str().unwrap().to_owned();
     assert_eq!(grandchildren.lines().count(), 2, "one for each attempt: {job}");
@@ -159,7 +163,7 @@ exec = ["./stays.sh"]
 mode = "persistent"
 batch = 5
 max_attempts = 2
-start_timeout = "3s"
+start_timeout = "30s"
 backoff = { first = "10ms", factor = 1, max = "10ms" }
 "#;
 

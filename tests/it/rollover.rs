@@ -116,7 +116,7 @@ fn a_broken_file_changes_nothing() {
 #[test]
 fn a_v2_that_cannot_start_changes_nothing() {
     let persistent = |version: &str, script: &str| {
-        format!("{}mode = \"persistent\"\nstart_timeout = \"2s\"\n", table(version, script))
+        format!("{}mode = \"persistent\"\nstart_timeout = \"4s\"\n", table(version, script))
     };
     let other = |version: &str| format!("[workers.other]\nversion = \"{version}\"\nexec = [\"cat\"]\n");
     let home = Home::new(&(persistent("v1", "good.sh") + &other("v1")));

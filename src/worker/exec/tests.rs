@@ -18,7 +18,7 @@ fn run_job(script: &str, job: Assignment) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let begun = RealClock.mono();
     let got = outcomes(&mut *worker(sh(dir.path(), script), &cutoff()), vec![job]);
-    assert!(RealClock.mono() - begun < Duration::from_secs(5), "{got:?}");
+    assert!(RealClock.mono() - begun < Duration::from_secs(20), "{got:?}");
     got.into_iter().next().unwrap().1
 }
 

@@ -54,6 +54,7 @@ impl Core {
     pub(super) fn accept(&mut self, generation: GenerationSpec) -> Result<(), Poisoned> {
         if !std::mem::replace(&mut self.rollover.open, true) {
             self.rollover.changes.clear();
+            self.rollover.is_new = false;
         }
         let live_changes = self.config != generation.config;
         self.config = generation.config;
@@ -67,6 +68,7 @@ impl Core {
             planned.push((type_no, version_no, spec));
         }
         if live_changes || self.table.generation().targets != targets || self.table.generation().number == 0 {
+            self.rollover.is_new = true;
             let number = self.table.generation().number + 1;
             self.record(&Event::Generation(Generation { number, at: self.now, targets }))?;
         }

@@ -85,6 +85,8 @@ pub(super) struct Rollover {
     pub(super) changes: Vec<ReloadTypeView>,
     /// Whether what they began is still going on; a reload that comes meanwhile adds to it.
     pub(super) open: bool,
+    /// Whether what is open, or was last, made a generation.
+    pub(super) is_new: bool,
     pub(super) waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
     pub(super) pools_made: u64,
 }
@@ -126,7 +128,7 @@ impl PoolRun {
 impl Rollover {
     /// What became of the newest config.
     pub(super) fn verdict(&self) -> &'static str {
-        if self.changes.is_empty() {
+        if self.changes.is_empty() && !self.is_new {
             "unchanged"
         } else if self.changes.iter().any(|change| change.change == "rejected") {
             "partial"

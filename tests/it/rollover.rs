@@ -159,6 +159,10 @@ fn reload_tells_the_verdict_by_its_exit_code() {
     let biotope = home.start();
     let unchanged = home.cli(&["reload", "--wait"]);
     assert_eq!(unchanged.status.code(), Some(0), "{}", shown(&unchanged));
+    assert!(String::from_utf8_lossy(&unchanged.stdout).contains("generation 1: unchanged"), "{}", shown(&unchanged));
+    home.configure_with("stop_timeout = \"20s\"", &table("v1", "w.sh"));
+    let changed = home.cli(&["reload", "--wait"]);
+    assert!(String::from_utf8_lossy(&changed.stdout).contains("generation 2: ok"), "{}", shown(&changed));
     home.configure(&table("v2", "w.sh"));
     let done = home.cli(&["reload", "--wait"]);
     assert_eq!(done.status.code(), Some(0), "{}", shown(&done));

@@ -8,7 +8,7 @@ mod push;
 mod show;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -169,8 +169,8 @@ fn misuse(error: &clap::Error) -> Option<String> {
 fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
     let given = cli.config.as_deref();
     match cli.command {
-        Command::Run { file } => crate::daemon::run(&config_path(file.as_deref().or(given))?, &natives),
-        Command::CheckConfig { file } => check_config(&config_path(file.as_deref().or(given))?, &natives),
+        Command::Run { file } => crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives),
+        Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),
         command => {
             let url = match &cli.url {
                 Some(url) => Url::parse(url)?,
@@ -203,8 +203,19 @@ fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {
     }
 }
 
+/// The config file of a command that needs no running biotope: it may be named in one way, and only there.
+fn own_config(url: &Option<String>, given: Option<&Path>, file: Option<&Path>) -> Result<PathBuf, Failure> {
+    if url.is_some() {
+        return Err(Failure::new(USAGE, "--url names a biotope that runs already; this command takes a config file"));
+    }
+    if given.is_some() && file.is_some() {
+        return Err(Failure::new(USAGE, "two config files are named; leave --config or the other one out"));
+    }
+    config_path(file.or(given))
+}
+
 /// The config file that is meant.
-fn config_path(given: Option<&std::path::Path>) -> Result<PathBuf, Failure> {
+fn config_path(given: Option<&Path>) -> Result<PathBuf, Failure> {
     const PLACES: [&str; 2] = ["biotope.toml", "/etc/biotope/biotope.toml"];
     if let Some(given) = given {
         return Ok(given.to_path_buf());
@@ -218,7 +229,7 @@ fn config_path(given: Option<&std::path::Path>) -> Result<PathBuf, Failure> {
     })
 }
 
-fn check_config(path: &std::path::Path, natives: &Natives) -> Result<(), Failure> {
+fn check_config(path: &Path, natives: &Natives) -> Result<(), Failure> {
     match crate::generation::load(path, natives) {
         Ok(spec) => {
             let count = spec.versions.len();

@@ -292,7 +292,9 @@ fn check_config_tells_all_problems_at_once() {
 #[test]
 fn wrong_usage_is_64() {
     let home = Home::new(ECHO);
-    for args in [&["no-such-command"][..], &["push"], &["jobs", "retry"], &["run", "--no-such-flag"], &[]] {
+    for args in
+        [&["no-such-command"][..], &["push"], &["jobs", "retry"], &["run", "--no-such-flag"], &["run", "b.toml"], &[]]
+    {
         let output = home.cli(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", shown(&output));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

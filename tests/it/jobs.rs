@@ -255,3 +255,22 @@ fn listings_filter_and_page() {
     assert_eq!((missing.status, &missing.json()["code"]), (404, &json!("not_found")), "{missing:?}");
     biotope.stop();
 }
+
+#[test]
+fn a_dead_jobs_summary_goes_to_the_type_that_mourns_it() {
+    let home = Home::new(
+        "[workers.fails]\nversion = \"v1\"\nexec = [\"sh\", \"-c\", \"echo no >&2; exit 65\"]\non_dead = \"mourner\"\n\
+         [workers.mourner]\nversion = \"v1\"\nexec = [\"cat\"]\n",
+    );
+    let biotope = home.start();
+    biotope.push(&json!({"type": "fails", "id": "f", "task": "t", "tenant": "north"}));
+    biotope.until_count("mourner", "completed", 1);
+    let mourned = biotope.jobs("type=mourner&state=completed").remove(0);
+    assert_eq!(mourned["parent"], "f", "{mourned}");
+    for (member, value) in [("id", "f"), ("type", "fails"), ("task", "t"), ("tenant", "north"), ("version", "v1")] {
+        assert_eq!(mourned["result"][member], value, "{member} in {mourned}");
+    }
+    assert!(mourned["result"]["error"].as_str().unwrap().ends_with("no"), "{mourned}");
+    assert_eq!(biotope.job("f")["state"], "dead", "it can still be retried or discarded");
+    biotope.stop();
+}

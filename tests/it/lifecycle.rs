@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::wait::until;
-use crate::support::{Home, SOON, http, shown, tell};
+use crate::support::{BIOTOPE, Home, SOON, has_program, http, shown, skipped, tell};
 
 const ECHO: &str = r#"
 [workers.echo]
@@ -66,11 +66,8 @@ fn the_command_line_finds_the_running_biotope() {
     let shown_job = home.cli(&["jobs", "show", &id]);
     assert!(String::from_utf8_lossy(&shown_job.stdout).contains(&id), "{}", shown(&shown_job));
     let url = format!("http://127.0.0.1:{}", home.port);
-    let by_url = std::process::Command::new(crate::support::BIOTOPE)
-        .args(["--url", &url, "jobs", "list"])
-        .current_dir("/")
-        .output()
-        .unwrap();
+    let by_url =
+        std::process::Command::new(BIOTOPE).args(["--url", &url, "jobs", "list"]).current_dir("/").output().unwrap();
     assert!(String::from_utf8_lossy(&by_url.stdout).contains(&id), "{}", shown(&by_url));
     biotope.stop();
 
@@ -96,6 +93,31 @@ fn a_file_of_jobs_is_pushed_line_by_line() {
     let refused = command.output().unwrap();
     assert_eq!(refused.status.code(), Some(65), "no line names a type: {}", shown(&refused));
     assert_eq!(biotope.of_type("echo")["enqueued"], 3);
+}
+
+#[test]
+fn a_long_push_shows_its_progress_on_a_terminal_and_nowhere_else() {
+    let name = "a_long_push_shows_its_progress_on_a_terminal_and_nowhere_else";
+    if !has_program("script") {
+        return skipped(name, "no `script` to give it a terminal");
+    }
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    let lines: String = (0..20_000).map(|_| "{\"type\":\"echo\",\"delay\":\"1h\"}\n").collect();
+    home.write("jobs.ndjson", &lines);
+    let plain = home.cli(&["push", "--file", home.path("jobs.ndjson").to_str().unwrap()]);
+    assert_eq!((plain.status.code(), plain.stderr.as_slice()), (Some(0), &[][..]), "{}", shown(&plain));
+    assert_eq!(plain.stdout.iter().filter(|byte| **byte == b'\n').count(), 20_000);
+
+    let command = format!("{BIOTOPE} --config biotope.toml push --file jobs.ndjson >ids.txt");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &command, "terminal.txt"]).stdin(std::process::Stdio::null());
+    let output = script.env("TERM", "xterm").current_dir(home.path("")).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    let terminal = home.text("terminal.txt");
+    assert!(terminal.contains("KiB") && terminal.contains('░'), "a bar: {terminal}");
+    assert_eq!(home.text("ids.txt").lines().count(), 20_000, "stdout holds ids alone");
+    biotope.stop();
 }
 
 #[test]

@@ -203,13 +203,11 @@ fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {
     }
 }
 
-/// The config file of a command that needs no running biotope: it may be named in one way, and only there.
+/// The config file of a command that needs no running biotope. A file behind the command is nearer than --config, which
+/// may come from an alias.
 fn own_config(url: &Option<String>, given: Option<&Path>, file: Option<&Path>) -> Result<PathBuf, Failure> {
     if url.is_some() {
         return Err(Failure::new(USAGE, "--url names a biotope that runs already; this command takes a config file"));
-    }
-    if given.is_some() && file.is_some() {
-        return Err(Failure::new(USAGE, "two config files are named; leave --config or the other one out"));
     }
     config_path(file.or(given))
 }

@@ -292,14 +292,14 @@ fn check_config_tells_all_problems_at_once() {
 #[test]
 fn wrong_usage_is_64() {
     let home = Home::new(ECHO);
-    for args in
-        [&["no-such-command"][..], &["push"], &["jobs", "retry"], &["run", "--no-such-flag"], &["run", "b.toml"], &[]]
-    {
+    for args in [&["no-such-command"][..], &["push"], &["jobs", "retry"], &["run", "--no-such-flag"], &[]] {
         let output = home.cli(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", shown(&output));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(said.lines().count(), 1, "one line: {said}");
     }
+    let elsewhere = Command::new(BIOTOPE).args(["--url", "http://127.0.0.1:7420", "run"]).output().unwrap();
+    assert_refusal(&elsewhere, 64, &["--url"]);
     let bare = Command::new(BIOTOPE).output().unwrap();
     assert_refusal(&bare, 64, &["Commands:", "check-config"]);
     let help = home.cli(&["--help"]);

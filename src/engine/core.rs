@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::checkpoint::{Checkpointing, Scribe};
 use super::clean::Cleaning;
 use super::command::Command;
 use super::facts::{Facts, Librarian, LookUp};
@@ -31,6 +32,8 @@ const SEAL_AFTER: Duration = Duration::from_millis(10);
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// Where no segment can be made, the engine looks so often whether one can.
 const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_millis(250);
+/// While a checkpoint is being written and nothing else happens, the engine gives more of it away so often.
+const GO_ON_WITH_CHECKPOINT: Duration = Duration::from_micros(200);
 /// Commands that one commit gathers at most, so that the first of them does not wait for ever.
 const COMMANDS_PER_COMMIT: usize = 4096;
 /// After an unclean stop, runs begin only once their lease is synced, for so long.
@@ -79,6 +82,8 @@ pub(super) struct Core {
     /// What was read for the command that is handled now.
     pub(super) facts: Facts,
     pub(super) librarian: Librarian,
+    pub(super) scribe: Scribe,
+    pub(super) checkpointing: Checkpointing,
     /// Commands whose records are to be read once they are written.
     pub(super) look_ups: Vec<LookUp>,
     /// Commands whose records are being read.
@@ -90,6 +95,8 @@ pub(super) struct Core {
     pub(super) last_sync: Duration,
     /// There is more to do than one commit holds.
     pub(super) again: bool,
+    /// There is more of a checkpoint to be given away.
+    more_of_checkpoint: bool,
     seal_at: Option<Duration>,
     sync_at: Option<Duration>,
     pub(super) stopping: Option<Stopping>,
@@ -111,6 +118,7 @@ pub(super) struct CoreParts {
     pub(super) pool_maker: Box<dyn PoolMaker>,
     pub(super) cleaning: Cleaning,
     pub(super) librarian: Librarian,
+    pub(super) scribe: Scribe,
     pub(super) random: fastrand::Rng,
 }
 
@@ -143,12 +151,15 @@ impl Core {
             cleaning: parts.cleaning,
             facts: Facts::default(),
             librarian: parts.librarian,
+            scribe: parts.scribe,
+            checkpointing: Checkpointing::default(),
             look_ups: Vec::new(),
             looking: 0,
             forgetting: false,
             random: parts.random,
             last_sync: Duration::ZERO,
             again: false,
+            more_of_checkpoint: false,
             seal_at: None,
             sync_at: None,
             stopping: None,
@@ -225,6 +236,7 @@ impl Core {
         self.dispatch()?;
         self.commit()?;
         self.send_look_ups();
+        self.more_of_checkpoint = self.go_on_with_checkpoint();
         if self.is_over() {
             self.finish()?;
             return Ok(true);
@@ -269,13 +281,14 @@ impl Core {
         let dead = self.table.oldest_dead().map(|(since, _)| since.saturating_add(retain_ms));
         let moments = [self.table.next_moment(), dead].into_iter().flatten();
         let space = self.stands_still().then_some(LOOK_FOR_SPACE_EVERY);
+        let checkpoint = self.more_of_checkpoint.then_some(GO_ON_WITH_CHECKPOINT);
         let by_wall =
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let drains = self.pools.values().filter_map(|run| run.drain_deadline);
         let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains);
         let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
-        by_wall.chain(by_mono).chain(space).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
+        by_wall.chain(by_mono).chain(space).chain(checkpoint).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
     }
 
     pub(super) fn handle(&mut self, command: Command) -> Result<(), Poisoned> {
@@ -329,6 +342,7 @@ impl Core {
             return Ok(());
         }
         self.log.rotate()?;
+        self.begin_checkpoint();
         self.put_context();
         self.clean_if_due();
         if !self.log.has_room(records, bytes) {

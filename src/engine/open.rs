@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::GenerationSpec;
+use super::checkpoint::Scribe;
 use super::clean::Cleaning;
 use super::core::{Core, CoreParts};
 use super::facts::Librarian;
@@ -16,7 +17,7 @@ use crate::job::ids::IdMaker;
 use crate::job::table::{OwnedNames, Table};
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::lock::{DirLock, LockError};
-use crate::log::{LogId, LogOptions, Poisoned, recovery};
+use crate::log::{LogId, LogOptions, Poisoned, StoredRecord, recovery};
 use crate::pool::{About, PoolMaker, ThreadPools};
 use crate::types::Seq;
 
@@ -149,27 +150,48 @@ pub(super) struct Surroundings {
     pub(super) lock: Option<DirLock>,
 }
 
+/// The table that comes of what is in the log.
+struct Replayed(Option<Table>);
+
+impl recovery::Replay for Replayed {
+    fn takes_checkpoints(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, names_id: LogId) {
+        self.0 = Some(Table::new(names_id));
+    }
+
+    fn block(&mut self, block: &[u8]) -> Result<(), String> {
+        self.0.as_mut().map_or(Ok(()), |table| table.load(block))
+    }
+
+    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
+        let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
+        let table = self.0.get_or_insert_with(|| Table::new(names_id));
+        table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
+    }
+}
+
 /// Replays the log and takes the config over. When it returns, that is on disk; nothing runs yet but pools.
 pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(Core, Handle, Opened), OpenError> {
     let began = around.clock.mono();
-    let mut replayed: Option<Table> = None;
-    let found = recovery::open(around.disk, around.options, around.new_id, &mut |log_id, record| {
-        let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
-        let table = replayed.get_or_insert_with(|| Table::new(log_id));
-        table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
-    })?;
+    let mut replayed = Replayed(None);
+    let found = recovery::open(around.disk, around.options, around.new_id, &mut replayed)?;
     let ids = IdMaker::new(found.log.names_id());
-    let table = replayed.unwrap_or_else(|| Table::new(found.log.names_id()));
+    let mut table = replayed.0.unwrap_or_else(|| Table::new(found.log.names_id()));
+    table.forget_below(found.log.reader().first_seq());
     let unclean = !found.created && !table.stopped_cleanly();
     let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec.config));
     let (to_engine, inbox) = crossbeam_channel::unbounded();
     let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
     let clock = Arc::clone(&around.clock);
-    let librarian = if around.threads {
+    let (librarian, scribe) = if around.threads {
         let started = Librarian::start(found.log.reader(), to_engine.clone());
-        started.map_err(|source| OpenError::System { doing: "start the thread that reads", source })?
+        let started = started.and_then(|librarian| Ok((librarian, Scribe::start()?)));
+        started.map_err(|source| OpenError::System { doing: "start a thread", source })?
     } else {
-        Librarian::Inline
+        (Librarian::Inline, Scribe::Inline)
     };
     let mut core = Core::new(CoreParts {
         log: found.log,
@@ -185,6 +207,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         pool_maker: around.pool_maker,
         cleaning: around.cleaning,
         librarian,
+        scribe,
         random: around.random,
     });
     core.begin(spec)?;

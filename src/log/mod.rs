@@ -28,12 +28,15 @@
 //! payload of JSON can look like a frame. Stale bytes of a recycled file carry an older segment number; bytes of a cut
 //! tail are never copied along (see [`recovery`]). Each frame names the head: the first segment that counts.
 
+pub mod checkpoint;
 pub mod disk;
 pub mod frame;
 pub mod lock;
+pub mod nearby;
 pub mod reader;
 pub mod recovery;
 mod spare;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod verdict;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::checkpoint::SegmentMarks;
 use super::disk::DiskFile;
 use super::frame::{self, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::{LogId, Position};
@@ -96,6 +97,12 @@ impl Segment {
         }
     }
 
+    /// What is known of it, for a checkpoint.
+    fn marks(&self) -> SegmentMarks {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        SegmentMarks { number: self.number, first_seq: self.first_seq, marks }
+    }
+
     /// Offset of the last marked frame that begins at or before `seq`.
     fn offset_before(&self, seq: Seq) -> u32 {
         let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +147,11 @@ impl Reader {
         below.into_values().collect()
     }
 
+    /// The segments below `end` as they are known.
+    pub(super) fn marks_below(&self, end: u32) -> Vec<SegmentMarks> {
+        self.0.segments.load().values().filter(|segment| segment.number < end).map(|segment| segment.marks()).collect()
+    }
+
     pub(super) fn lowest(&self) -> Option<u32> {
         self.0.segments.load().keys().next().copied()
     }
@@ -163,7 +175,7 @@ impl Reader {
         self.segment(number).map(|segment| segment.first_seq)
     }
 
-    fn segment(&self, number: u32) -> Option<Arc<Segment>> {
+    pub(super) fn segment(&self, number: u32) -> Option<Arc<Segment>> {
         self.0.segments.load().get(&number).cloned()
     }
 
@@ -431,60 +443,5 @@ impl FrameStream {
         }
         let skip = (self.offset - self.base) as usize;
         Ok(self.buffer.get(skip..).filter(|rest| rest.len() >= bytes))
-    }
-}
-
-/// Reads records one by one where they lie close together, with one disk read for many of them. For one thread.
-pub struct NearbyReader {
-    reader: Reader,
-    block: Vec<u8>,
-    segment: u32,
-    base: u32,
-}
-
-/// Bytes that a [`NearbyReader`] holds.
-const NEARBY_BYTES: usize = 64 << 10;
-
-impl NearbyReader {
-    /// A reader with an empty block.
-    pub fn new(reader: Reader) -> Self {
-        Self { reader, block: Vec::new(), segment: 0, base: 0 }
-    }
-
-    /// Body of the record `seq` at `position`.
-    ///
-    /// # Errors
-    /// As [`Reader::read`].
-    pub fn read(&mut self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
-        let length = RECORD_HEADER_BYTES + position.body as usize;
-        if length > NEARBY_BYTES / 4 {
-            return self.reader.read(position, seq);
-        }
-        if let Some(body) = self.in_block(position, length, seq) {
-            return Ok(body);
-        }
-        let segment = self.reader.segment(position.segment).ok_or(ReadError::Gone { seq })?;
-        self.block.resize(NEARBY_BYTES, 0);
-        let read = segment
-            .file
-            .read_at(u64::from(position.offset), &mut self.block)
-            .map_err(|source| ReadError::Io { segment: position.segment, source })?;
-        self.block.truncate(read);
-        (self.segment, self.base) = (position.segment, position.offset);
-        self.in_block(position, length, seq).ok_or(ReadError::Damaged {
-            segment: position.segment,
-            offset: position.offset,
-            seq,
-        })
-    }
-
-    /// A block may have been read before its last bytes were written: then the checksum does not hold, and it is read again.
-    fn in_block(&self, position: Position, length: usize, seq: Seq) -> Option<Bytes> {
-        if position.segment != self.segment {
-            return None;
-        }
-        let at = position.offset.checked_sub(self.base)? as usize;
-        let bytes = self.block.get(at..at + length)?;
-        frame::decode_record(seq, position.offset, bytes).map(|record| Bytes::copy_from_slice(record.body))
     }
 }

@@ -10,17 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::checkpoint;
 use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
-use super::spare::{self, Order, is_want_of_space};
+use super::spare::{self, Order};
+use super::tail::Tail;
 use super::verdict::{self, Before, Behind, LastFrames, Name, Stop, Wrong};
 use super::writer::{Log, TailStart};
 use super::{LogId, LogOptions, segment_name};
 use crate::types::Seq;
-
-/// Bytes that are copied at once.
-const COPY_BYTES: usize = 1 << 20;
 
 /// Why a log could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +95,41 @@ struct Extent {
     begun: bool,
 }
 
-/// Opens the log on `disk`, or makes a new one with `new_id`; calls `replay` with every record from the head on, in order,
-/// and with the id that the log's names are made by.
+/// Who takes the log's records over.
+pub trait Replay {
+    /// Whether it takes checkpoints over, too.
+    fn takes_checkpoints(&self) -> bool {
+        false
+    }
+
+    /// All that it has is forgotten: the log is read from its head on, or a checkpoint follows.
+    fn begin(&mut self, names_id: LogId);
+
+    /// Takes a block of a checkpoint over, in order.
+    ///
+    /// # Errors
+    /// The checkpoint is of no use.
+    fn block(&mut self, _: &[u8]) -> Result<(), String> {
+        Err("nobody takes checkpoints over".to_owned())
+    }
+
+    /// Takes a record over, in order.
+    ///
+    /// # Errors
+    /// It cannot have been written.
+    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String>;
+}
+
+impl<F: FnMut(LogId, StoredRecord) -> Result<(), String>> Replay for F {
+    fn begin(&mut self, _: LogId) {}
+
+    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
+        self(names_id, record)
+    }
+}
+
+/// Opens the log on `disk`, or makes a new one with `new_id`; gives `replay` the newest checkpoint that is of use, and every
+/// record from there, or from the head, in order, with the id that the log's names are made by.
 /// When it returns, every replayed record is on stable storage.
 ///
 /// # Errors
@@ -106,7 +138,7 @@ pub fn open(
     disk: Arc<dyn Disk>,
     options: LogOptions,
     new_id: LogId,
-    replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
+    replay: &mut dyn Replay,
 ) -> Result<Opened, OpenError> {
     let opening = Opening { disk: disk.as_ref(), options };
     let found = opening.find()?;
@@ -119,7 +151,15 @@ pub fn open(
     let reader = Reader::new(log_id);
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
-    for segment in found.iter().take(active).skip(skip) {
+    let kept = opening.read_checkpoint(&found, active, skip, first.header, replay);
+    let begin = kept.as_ref().map_or(skip, |(begin, _)| *begin);
+    if let Some((begin, checkpoint)) = kept {
+        let place = checkpoint.place;
+        state = Before { next_seq: Some(place.seq), previous: Some(place.previous), epoch: place.epoch };
+        let before = found.iter().take(begin).skip(skip);
+        before.filter_map(|old| checkpoint.segment(old.number, &old.file)).for_each(|segment| reader.add(segment));
+    }
+    for segment in found.iter().take(active).skip(begin) {
         let (in_log, end, ended) = opening.replay_segment(segment, first.header, &mut state, replay)?;
         match verdict::stop(false, ended, in_log.is_some(), state.next_seq.unwrap_or(1), Behind::Nothing) {
             Stop::GoesOn => in_log.into_iter().for_each(|in_log| reader.add(in_log)),
@@ -147,8 +187,10 @@ pub fn open(
     for old in found.iter().take(skip) {
         disk.remove(&segment_name(old.number)).map_err(io("remove a segment that is not needed"))?;
     }
-    let copied = opening
-        .copy_tail(last, Tail { end, cut_bytes }, head, found.get(active + 1))
+    let spare = found.get(active + 1);
+    let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
+    let copied = Tail { file: &last.file, header: last.header, end, cut_bytes }
+        .copy(disk.as_ref(), options, head, spare)
         .map_err(io("copy the log's tail"))?;
     let fresh = in_log.moved_to(copied.file);
     reader.add(Arc::clone(&fresh));
@@ -168,20 +210,6 @@ pub fn open(
     let log =
         Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
     Ok(Opened { log, created: false, cut_bytes, segments: last.number - head + 1 })
-}
-
-/// Where the valid part of the last segment ends, and how much behind it must never be read again.
-#[derive(Clone, Copy)]
-struct Tail {
-    end: u32,
-    cut_bytes: u64,
-}
-
-/// A tail in its new file.
-struct Copied {
-    file: Arc<dyn DiskFile>,
-    bytes: u64,
-    spare: Option<Arc<dyn DiskFile>>,
 }
 
 struct Opening<'a> {
@@ -312,6 +340,38 @@ impl Opening<'_> {
         Ok(extent)
     }
 
+    /// Gives the newest checkpoint that is of use to `replay`; returns it with the place in `found` of the first segment that
+    /// is not in it.
+    fn read_checkpoint(
+        &self,
+        found: &[Found],
+        active: usize,
+        skip: usize,
+        log: SegmentHeader,
+        replay: &mut dyn Replay,
+    ) -> Option<(usize, checkpoint::Found)> {
+        let candidates = replay.takes_checkpoints().then(|| checkpoint::candidates(self.disk, log.log_id));
+        for candidate in candidates.into_iter().flatten() {
+            let at = found.iter().position(|segment| segment.number == candidate.place.segment);
+            let Some(at) = at.filter(|at| (skip..=active).contains(at)) else { continue };
+            let mut before = found.iter().take(at).skip(skip);
+            let known = before.all(|old| candidate.segments.iter().any(|known| known.number == old.number));
+            if !known || !found.get(at).is_some_and(|segment| candidate.goes_on_in(&segment.file)) {
+                continue;
+            }
+            replay.begin(log.names_id());
+            match candidate.blocks(&mut |block| replay.block(block)) {
+                Ok(()) => return Some((at, candidate)),
+                Err(error) => {
+                    tracing::warn!(error, "a checkpoint cannot be taken over");
+                    checkpoint::set_aside(self.disk, candidate.place.segment);
+                }
+            }
+        }
+        replay.begin(log.names_id());
+        None
+    }
+
     /// Replays one segment; returns it with its marks if a record of it is known, the end of its valid frames, and whether
     /// it was ended.
     fn replay_segment(
@@ -319,7 +379,7 @@ impl Opening<'_> {
         segment: &Found,
         log: SegmentHeader,
         state: &mut Before,
-        replay: &mut dyn FnMut(LogId, StoredRecord) -> Result<(), String>,
+        replay: &mut dyn Replay,
     ) -> Result<(Option<Arc<Segment>>, u32, bool), OpenError> {
         let log_id = log.log_id;
         let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
@@ -338,7 +398,8 @@ impl Opening<'_> {
             for record in records(segment.number, at, &bytes) {
                 let record = record.map_err(|error| self.read_error(error))?;
                 let (seq, offset) = (record.seq, record.position.offset);
-                replay(log.names_id(), record)
+                replay
+                    .record(log.names_id(), record)
                     .map_err(|what| self.corrupt(segment.number, offset, format!("record {seq}: {what}")))?;
             }
             state.next_seq = Some(header.first_seq + u64::from(header.records));
@@ -376,87 +437,14 @@ impl Opening<'_> {
         }
         Ok(u64::from(cut_to - end))
     }
-
-    /// Copies the tail up to `end` into a new file of the same name; into the spare's file where there is no room for a new one.
-    fn copy_tail(&self, last: &Found, tail: Tail, head: u32, spare: Option<&Found>) -> io::Result<Copied> {
-        let end = tail.end;
-        let fits = u64::from(end) + 4 * super::frame::FRAME_HEADER_BYTES as u64 <= self.options.segment_bytes;
-        let bytes = if fits { self.options.segment_bytes } else { last.header.bytes };
-        let header = SegmentHeader { head, bytes, ..last.header };
-        let spare = match spare {
-            Some(spare) if spare.header.bytes != self.options.segment_bytes => {
-                self.disk.remove(&segment_name(spare.number))?;
-                None
-            }
-            other => other,
-        };
-        let temporary = format!("{}.tmp", segment_name(last.number));
-        let fresh = self.disk.create(&temporary).and_then(|file| file.allocate(bytes).map(|()| file));
-        if fresh.is_err() {
-            // It may be there, empty; if not, there is nothing to remove.
-            drop(self.disk.remove(&temporary));
-        }
-        let (file, spare) = match (fresh, spare) {
-            (Ok(file), spare) => (file, spare),
-            (Err(_), Some(spare)) if spare.header.bytes == bytes => {
-                self.disk.rename(&segment_name(spare.number), &temporary)?;
-                // Its old name must be gone before its bytes are another segment's.
-                self.disk.sync_dir()?;
-                (self.disk.open(&temporary)?, None)
-            }
-            (Err(error), None) if is_want_of_space(&error) => return self.rewrite_tail(last, tail),
-            (Err(error), _) => return Err(error),
-        };
-        file.write_at(0, &header.encode())?;
-        copy(last.file.as_ref(), file.as_ref(), end)?;
-        file.sync_data()?;
-        self.disk.rename(&temporary, &segment_name(last.number))?;
-        self.disk.sync_dir()?;
-        Ok(Copied { file, bytes, spare: spare.map(|spare| Arc::clone(&spare.file)) })
-    }
-
-    /// Writes the tail over itself, where there is no room for another file: what the disk has of it stays as it is, and
-    /// what it never took it takes now.
-    fn rewrite_tail(&self, last: &Found, tail: Tail) -> io::Result<Copied> {
-        tracing::warn!(dir = %self.disk.place().display(), "no space to copy the log's tail; it is written in place");
-        copy(last.file.as_ref(), last.file.as_ref(), tail.end)?;
-        // What is cut must never be read again behind what will be written here.
-        let zeros = vec![0; COPY_BYTES];
-        let mut left = usize::try_from(tail.cut_bytes).unwrap_or(usize::MAX);
-        let mut at = u64::from(tail.end);
-        while left > 0 {
-            let part = left.min(COPY_BYTES);
-            last.file.write_at(at, zeros.get(..part).unwrap_or(&zeros))?;
-            at += part as u64;
-            left -= part;
-        }
-        last.file.sync_data()?;
-        Ok(Copied { file: Arc::clone(&last.file), bytes: last.header.bytes, spare: None })
-    }
-}
-
-/// Whether a frame behind the last whole one tells that something there was durable.
-fn is_witness(next_seq: Seq, durable_up_to: Seq) -> bool {
-    verdict::stop(true, false, true, next_seq, Behind::Frames { durable_up_to }) == Stop::Witnessed
-}
-
-/// Copies what lies between a segment's header and `end`.
-fn copy(from: &dyn DiskFile, to: &dyn DiskFile, end: u32) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut at = u64::from(HEADER_END);
-    while at < u64::from(end) {
-        let part = usize::try_from(u64::from(end) - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-        let part = buffer.get_mut(..part).unwrap_or_default();
-        if from.read_at(at, part)? < part.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        to.write_at(at, part)?;
-        at += part.len() as u64;
-    }
-    Ok(())
 }
 
 /// Whether a frame's records hold, too.
 fn is_whole(bytes: &[u8]) -> bool {
     Frame::decode(bytes).is_some_and(|frame| frame.records().all(|record| record.is_some()))
+}
+
+/// Whether a frame behind the last whole one tells that something there was durable.
+fn is_witness(next_seq: Seq, durable_up_to: Seq) -> bool {
+    verdict::stop(true, false, true, next_seq, Behind::Frames { durable_up_to }) == Stop::Witnessed
 }

@@ -102,8 +102,10 @@ impl SpareMaker {
     /// Waits until the segment is ready, or it is known why it is not; says whether it is ready.
     pub(super) fn settle(&mut self) -> bool {
         self.step();
+        let stepped = matches!(self.maker, Maker::Stepped { .. });
         let mut standing = self.shared.standing();
-        while standing.ready.is_none() && standing.trouble.is_none() && standing.broken.is_none() {
+        // Nobody else would change it: a rotation that failed has taken the segment, and ordered none.
+        while !stepped && standing.ready.is_none() && standing.trouble.is_none() && standing.broken.is_none() {
             standing = self.shared.changed.wait(standing).unwrap_or_else(PoisonError::into_inner);
         }
         standing.ready.is_some()

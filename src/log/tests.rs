@@ -33,7 +33,7 @@ impl Place {
 
     fn open_on(&self, disk: Arc<dyn Disk>) -> Result<(Opened, Replayed), OpenError> {
         let mut seen = Vec::new();
-        let opened = recovery::open(disk, OPTIONS, [9; 16], &mut |_, record| {
+        let opened = recovery::open(disk, OPTIONS, [9; 16], &mut |_, record: crate::log::StoredRecord| {
             seen.push((record.seq, record.body.to_vec()));
             Ok(())
         })?;

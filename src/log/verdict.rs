@@ -30,7 +30,7 @@ impl Wrong {
 pub(super) enum Name {
     /// A segment.
     Segment(u32),
-    /// A segment that was being made, or a tail that was being copied: never read, and removed.
+    /// A segment or a checkpoint that was being made, or a tail that was being copied: never read, and removed.
     HalfMade,
     /// Nothing of the log's: left alone.
     Other,
@@ -39,7 +39,7 @@ pub(super) enum Name {
 pub(super) fn name(name: &str) -> Name {
     match super::segment_number(name) {
         Some(number) => Name::Segment(number),
-        None if name.ends_with(".seg.tmp") => Name::HalfMade,
+        None if name.ends_with(".seg.tmp") || name.ends_with(".ckpt.tmp") => Name::HalfMade,
         None => Name::Other,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::checkpoint::{self, Beginning};
 use super::disk::Disk;
 use super::frame::{
     self, FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SegmentHeader,
@@ -360,6 +361,24 @@ impl Log {
         let recycle = self.recycled.pop();
         self.order_next(recycle);
         Ok(())
+    }
+
+    /// What a checkpoint of everything before the active segment is begun with: right after [`Log::rotate`], before anything
+    /// is appended.
+    pub fn beginning(&self) -> Beginning {
+        assert!(
+            self.records == 0 && self.active.first_seq == self.next_seq,
+            "a checkpoint stands at a segment's beginning"
+        );
+        let place = checkpoint::Place {
+            log_id: self.log_id,
+            segment: self.active.number,
+            head: self.head,
+            seq: self.next_seq,
+            previous: self.previous,
+            epoch: self.epoch,
+        };
+        Beginning { disk: Arc::clone(&self.disk), place, segments: self.reader.marks_below(self.active.number) }
     }
 
     /// Makes `segment` the head: nothing below it counts any more. The next frame says so, and once that is durable the

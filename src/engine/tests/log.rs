@@ -72,3 +72,84 @@ fn a_listing_shows_each_job_once_and_goes_on_by_its_cursor() {
     assert_eq!(seen, ids.into_inner().unwrap());
     handle.stop_and_wait();
 }
+
+/// Files of a log with this ending, oldest first.
+fn files(dir: &Path, ending: &str) -> Vec<std::path::PathBuf> {
+    let all = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = all.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
+    all.sort();
+    all
+}
+
+fn copy_of(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("log")).unwrap();
+    for file in files(dir, "") {
+        std::fs::copy(&file, copy.path().join("log").join(file.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_checkpoint_gives_the_state_and_is_not_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = |dir: &Path| Spec::new(dir).with("echo", "v1", echo());
+    // Parked, since the config has no such type any more: nobody takes them.
+    let handle = spec(dir.path()).with("wait", "v1", echo()).open();
+    handle.stop_and_wait();
+    let handle = spec(dir.path()).open();
+    let payload = format!("\"{}\"", "x".repeat(100 << 10));
+    for n in 0..300 {
+        let mut jobs = vec![job("wait", &payload), job("echo", &payload), job("wait", "1")];
+        jobs[0].id = Some(format!("id-{n}").parse().unwrap());
+        jobs[2].start = Start::After(Duration::from_secs(10_000));
+        handle.push_many(jobs).into_iter().for_each(|pushed| drop(pushed.unwrap()));
+    }
+    act(&handle, "id-7", JobAction::Cancel).unwrap();
+    let told = |handle: &Handle| {
+        let view = of_type(handle, "wait");
+        let mut again = job("wait", &payload);
+        again.id = Some("id-3".parse().unwrap());
+        assert!(handle.push(again).unwrap().duplicate);
+        let cancelled = handle.job("id-7").unwrap();
+        assert_eq!((cancelled.state, handle.job("id-299").unwrap().state), ("cancelled", "parked"));
+        (view.parked, view.delayed, view.enqueued, view.cancelled)
+    };
+    let before = told(&handle);
+    assert_eq!(before, (299, 300, 600, 1));
+    handle.stop_and_wait();
+    let checkpoints = files(dir.path(), ".ckpt");
+    assert_eq!(checkpoints.len(), 2, "{checkpoints:?}");
+
+    // History that is in a checkpoint is not read: damage in it does not even show.
+    let copy = copy_of(dir.path());
+    flip(&files(copy.path(), ".seg")[1], 100_000);
+    let handle = spec(copy.path()).open();
+    assert_eq!(told(&handle), before);
+    handle.stop_and_wait();
+    for file in files(copy.path(), ".ckpt") {
+        std::fs::remove_file(file).unwrap();
+    }
+    assert!(spec(copy.path()).try_open().is_err(), "without a checkpoint it does");
+
+    // Without a checkpoint, with a damaged one, and with two: the log has everything.
+    for damaged in 0..=2 {
+        let copy = copy_of(dir.path());
+        for file in files(copy.path(), ".ckpt").iter().rev().take(damaged) {
+            flip(file, std::fs::read(file).unwrap().len() / 2);
+        }
+        if damaged == 0 {
+            files(copy.path(), ".ckpt").iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        }
+        let handle = spec(copy.path()).open();
+        assert_eq!(told(&handle), before);
+        assert_eq!(files(copy.path(), ".ckpt.bad").len(), damaged);
+        handle.stop_and_wait();
+    }
+}

@@ -137,14 +137,12 @@ impl IdIndex {
         let new = place.slot(seq);
         let old = old.map(|old| place.slot(old));
         let Some(part) = self.parts.get(place.part) else { return };
-        let mut stale = None;
-        let mut same = None;
+        let (mut same, mut twin, mut stale) = (None, None, None);
         for (at, slot) in part.probe(place.tag) {
             if slot == new || Some(slot) == old {
-                same = Some(at);
-                break;
-            }
-            if stale.is_none() && self.seq_of(slot).is_none() {
+                // Both may be there, after a replay of what was known already.
+                twin = same.replace(at);
+            } else if stale.is_none() && self.seq_of(slot).is_none() {
                 stale = Some(at);
             }
         }
@@ -152,6 +150,10 @@ impl IdIndex {
             self.renew(place.part);
         }
         let Some(part) = self.parts.get_mut(place.part) else { return };
+        if let Some(twin) = twin.and_then(|at| part.slots.get_mut(at)) {
+            // Never empty, since others may stand behind it: stale, as one whose record has left the log.
+            *twin = place.slot(self.first_seq.wrapping_sub(1));
+        }
         match same.or(stale).and_then(|at| part.slots.get_mut(at)) {
             Some(slot) => *slot = new,
             None => part.add(new),
@@ -172,6 +174,46 @@ impl IdIndex {
         if let Some(place) = self.parts.get_mut(number) {
             *place = part;
         }
+    }
+
+    /// Some parts from `part` on, behind what `block` holds, up to about so many bytes, and the part to go on with; `None`
+    /// after the last one.
+    ///
+    /// ```text
+    /// newest seq u64 │ for each part that is not empty: part u32 │ slots u32 │ taken u32 │ slot u64 …
+    /// ```
+    pub fn block(&self, mut block: Vec<u8>, part: usize, bytes: usize) -> Option<(Vec<u8>, usize)> {
+        if part >= self.parts.len() {
+            return None;
+        }
+        block.extend_from_slice(&self.newest.to_le_bytes());
+        let mut next = part;
+        while let Some(part) = self.parts.get(next).filter(|_| block.len() < bytes) {
+            if part.taken > 0 {
+                for number in [next, part.slots.len(), part.taken] {
+                    block.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+                }
+                part.slots.iter().for_each(|slot| block.extend_from_slice(&slot.to_le_bytes()));
+            }
+            next += 1;
+        }
+        Some((block, next))
+    }
+
+    /// Takes a block over; `None` if it is none.
+    pub fn load(&mut self, block: &[u8]) -> Option<()> {
+        let (newest, mut rest) = block.split_first_chunk()?;
+        self.newest = self.newest.max(u64::from_le_bytes(*newest));
+        while !rest.is_empty() {
+            let (head, more) = rest.split_first_chunk::<12>()?;
+            let number = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize);
+            let bytes = number(4)?.checked_mul(8)?;
+            let slots = more.get(..bytes)?.chunks_exact(8);
+            let slots = slots.map(|slot| slot.try_into().map_or(0, u64::from_le_bytes)).collect();
+            *self.parts.get_mut(number(0)?)? = Part { slots, taken: number(8)? };
+            rest = more.get(bytes..)?;
+        }
+        Some(())
     }
 
     /// The log begins at `first_seq` now.

@@ -84,6 +84,11 @@ impl Chunk {
         decode(&self.bytes, self.jobs()).expect("a chunk holds what was written into it")
     }
 
+    /// A chunk as it was kept, with its checksum seen to by who kept it: it is not looked into before it is needed.
+    pub fn kept(first: Seq, last: Seq, jobs: u32, bytes: &[u8]) -> Arc<Self> {
+        Arc::new(Self { first, last, jobs, bytes: bytes.into() })
+    }
+
     /// A chunk of so many jobs from its bytes; `None` if they are no such chunk.
     pub fn read(bytes: &[u8], jobs: usize) -> Option<Arc<Self>> {
         let all = decode(bytes, jobs)?;

@@ -1,5 +1,7 @@
 //! One live job, as the table holds it: bounded memory, no payload.
 
+use serde::{Deserialize, Serialize};
+
 use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names, Restated};
 use crate::job::queue::Fresh;
 use crate::job::transition::State;
@@ -7,7 +9,7 @@ use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT};
 use crate::types::{Fence, Priority, Seq, UnixMs};
 
 /// A live job: everything but its payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its type.
     pub type_no: u32,
@@ -42,14 +44,14 @@ pub struct Job {
 }
 
 /// What few jobs have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Extras {
     names: Option<OwnedNames>,
     failures: Vec<Failure>,
 }
 
 /// What a caller chose, kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnedNames {
     /// The job's id, if it was chosen.
     pub id: Option<Box<str>>,

@@ -6,6 +6,7 @@
 mod job;
 mod look;
 mod noted;
+mod picture;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::types::{Label, Seq, UnixMs, WorkerType};
 use job::new_job;
 pub use job::{Job, OwnedNames, tail_of};
 use noted::Noted;
+pub use picture::Picture;
 
 /// A worker type that was ever known here.
 #[derive(Debug)]

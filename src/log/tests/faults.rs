@@ -25,7 +25,7 @@ fn disk_of(bytes: &[u8]) -> SimDisk {
 /// The bodies that an opening gives, and the bytes that it cut.
 fn opened(disk: &SimDisk) -> Result<(Vec<Vec<u8>>, u64), OpenError> {
     let mut bodies = Vec::new();
-    let opened = recovery::open(Arc::new(disk.clone()), SMALL, [9; 16], &mut |_, record| {
+    let opened = recovery::open(Arc::new(disk.clone()), SMALL, [9; 16], &mut |_, record: crate::log::StoredRecord| {
         bodies.push(record.body.to_vec());
         Ok(())
     })?;

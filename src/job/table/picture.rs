@@ -1,0 +1,198 @@
+//! A picture of the table, and the blocks of bytes that a checkpoint keeps of it.
+//!
+//! Pure. To take a picture costs a pointer for some hundred waiting jobs and for each shard of the others; what happens to
+//! the table afterwards is not in it. The index of chosen names is not: it is written part by part beside what goes on, and so
+//! may already know of records that come after the picture. A replay of these records says the same again.
+//!
+//! ```text
+//! block   kind u8 │ …
+//!   1     postcard: types, versions, generation, counts                   the first one
+//!   2     type u32 │ priority u8 │ for each chunk: jobs u32 │ first u64 │ last u64 │ bytes u32 │ bytes
+//!   3     postcard: (born seq, job) for some of the jobs with a state of their own
+//!   4     from `IdIndex::block`
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{GenerationRecord, Job, Noted, Table, TypeState, VersionRecord};
+use crate::job::event::Totals;
+use crate::job::queue::{Chunk, Queue};
+use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
+
+const META: u8 = 1;
+const LINE: u8 = 2;
+const NOTED: u8 = 3;
+const NAMES: u8 = 4;
+/// A block is ended when it has so many bytes.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Jobs of one block of them.
+const NOTED_AT_ONCE: usize = 1000;
+/// The shape of these blocks.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    version: u32,
+    types: Vec<(WorkerType, u32, Totals)>,
+    versions: Vec<(u32, u32, Label, [u8; 32], UnixMs, bool)>,
+    generation: (u64, UnixMs, Vec<u32>),
+    live_bytes: u64,
+    homes: BTreeMap<u32, u64>,
+    first_seq: Option<Seq>,
+    clean_stop: bool,
+}
+
+/// The picture.
+pub struct Picture {
+    meta: Vec<u8>,
+    lines: Vec<(u32, Priority, Vec<Arc<Chunk>>)>,
+    noted: Noted,
+}
+
+impl Table {
+    /// Takes a picture.
+    pub fn picture(&self) -> Picture {
+        let generation = &self.generation;
+        let version = |(no, version): (&u32, &VersionRecord)| {
+            (*no, version.type_no, version.label.clone(), version.hash, version.at, version.rejected)
+        };
+        let mut versions: Vec<_> = self.versions.iter().map(version).collect();
+        versions.sort_unstable_by_key(|(no, ..)| *no);
+        let meta = Meta {
+            version: VERSION,
+            types: self.types.iter().map(|of_type| (of_type.name.clone(), of_type.route, of_type.totals)).collect(),
+            versions,
+            generation: (generation.number, generation.at, generation.targets.clone()),
+            live_bytes: self.live_bytes,
+            homes: self.homes.clone(),
+            first_seq: self.first_seq,
+            clean_stop: self.clean_stop,
+        };
+        let lines = self.types().flat_map(|(no, of_type)| {
+            of_type
+                .queue
+                .by_priority()
+                .filter(|(_, line)| line.fresh() > 0)
+                .map(move |(priority, line)| (no, priority, line.picture()))
+        });
+        // A plain value can always be written into memory.
+        let meta = postcard::to_extend(&meta, vec![META]).expect("a plain value can be written into memory");
+        Picture { meta, lines: lines.collect(), noted: self.noted.clone() }
+    }
+
+    /// A block of the index of names from `part` on, and the part to go on with; `None` after the last one.
+    pub fn names_block(&self, part: usize) -> Option<(Vec<u8>, usize)> {
+        self.ids.block(vec![NAMES], part, BLOCK_BYTES)
+    }
+
+    /// Takes a block of a checkpoint over, in the order in which they were written.
+    ///
+    /// # Errors
+    /// The block is none of ours; the table is of no use then.
+    pub fn load(&mut self, block: &[u8]) -> Result<(), String> {
+        let (kind, rest) = block.split_first().ok_or("an empty block")?;
+        match *kind {
+            META => self.load_meta(rest),
+            LINE => self.load_line(rest).ok_or_else(|| "a block of waiting jobs does not have its shape".to_owned()),
+            NOTED => self.load_noted(rest),
+            NAMES => self.ids.load(rest).ok_or_else(|| "a block of names does not have its shape".to_owned()),
+            other => Err(format!("a block of kind {other} is not known")),
+        }
+    }
+
+    fn load_meta(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let meta: Meta = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+        if meta.version != VERSION {
+            return Err(format!("it is of shape {}, this program knows {VERSION}", meta.version));
+        }
+        for (name, route, totals) in meta.types {
+            let no = u32::try_from(self.types.len()).unwrap_or(u32::MAX) + 1;
+            self.type_numbers.insert(name.clone(), no);
+            let queue = Queue::default();
+            self.types.push(TypeState { name, queue, delayed: 0, reserved: 0, dead: 0, totals, route });
+        }
+        for (no, type_no, label, hash, at, rejected) in meta.versions {
+            self.versions.insert(no, VersionRecord { type_no, label, hash, at, rejected });
+        }
+        let (number, at, targets) = meta.generation;
+        self.generation = GenerationRecord { number, at, targets };
+        (self.live_bytes, self.homes) = (meta.live_bytes, meta.homes);
+        (self.first_seq, self.clean_stop) = (meta.first_seq, meta.clean_stop);
+        Ok(())
+    }
+
+    fn load_line(&mut self, mut rest: &[u8]) -> Option<()> {
+        let type_no = number(&mut rest)?;
+        let (priority, more) = rest.split_first()?;
+        let priority = Priority::new(*priority)?;
+        rest = more;
+        let queue = &mut self.types.get_mut((type_no as usize).checked_sub(1)?)?.queue;
+        while !rest.is_empty() {
+            let (jobs, first, last) = (number(&mut rest)?, long(&mut rest)?, long(&mut rest)?);
+            let bytes = number(&mut rest)? as usize;
+            let chunk = Chunk::kept(first, last, jobs, rest.get(..bytes)?);
+            rest = rest.get(bytes..)?;
+            queue.extend(priority, chunk);
+        }
+        Some(())
+    }
+
+    fn load_noted(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let jobs: Vec<(Seq, Job)> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+        for (born, job) in jobs {
+            self.enter(born, &job);
+            self.noted.insert(born, job);
+        }
+        Ok(())
+    }
+}
+
+fn number(rest: &mut &[u8]) -> Option<u32> {
+    let (bytes, more) = rest.split_first_chunk()?;
+    *rest = more;
+    Some(u32::from_le_bytes(*bytes))
+}
+
+fn long(rest: &mut &[u8]) -> Option<u64> {
+    let (bytes, more) = rest.split_first_chunk()?;
+    *rest = more;
+    Some(u64::from_le_bytes(*bytes))
+}
+
+impl Picture {
+    /// The blocks, but for those of names.
+    pub fn blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let lines = self.lines.iter().flat_map(|(type_no, priority, chunks)| line_blocks(*type_no, *priority, chunks));
+        std::iter::once(self.meta.clone()).chain(lines).chain(self.noted_blocks())
+    }
+
+    fn noted_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let mut jobs = self.noted.iter().peekable();
+        std::iter::from_fn(move || {
+            jobs.peek()?;
+            let some: Vec<(Seq, &Job)> = jobs.by_ref().take(NOTED_AT_ONCE).collect();
+            Some(postcard::to_extend(&some, vec![NOTED]).expect("a plain value can be written into memory"))
+        })
+    }
+}
+
+fn line_blocks(type_no: u32, priority: Priority, chunks: &[Arc<Chunk>]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let mut rest = chunks.iter().peekable();
+    std::iter::from_fn(move || {
+        rest.peek()?;
+        let mut block = vec![LINE];
+        block.extend_from_slice(&type_no.to_le_bytes());
+        block.push(priority.get());
+        while let Some(chunk) = rest.next_if(|_| block.len() < BLOCK_BYTES) {
+            block.extend_from_slice(&u32::try_from(chunk.jobs()).unwrap_or(0).to_le_bytes());
+            block.extend_from_slice(&chunk.first().to_le_bytes());
+            block.extend_from_slice(&chunk.last().to_le_bytes());
+            block.extend_from_slice(&u32::try_from(chunk.bytes().len()).unwrap_or(0).to_le_bytes());
+            block.extend_from_slice(chunk.bytes());
+        }
+        Some(block)
+    })
+}

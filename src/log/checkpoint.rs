@@ -1,0 +1,397 @@
+//! Checkpoints: the state that the log's records give, up to a segment's beginning, so that an opening need not read them.
+//!
+//! Derived, and expendable: an opening that finds none, or a bad one, reads the log instead. Knows the segments before it
+//! and where their frames lie; what its blocks mean is its writer's. A checkpoint is written beside the commits: temporary
+//! file, sync, rename, sync of the directory; the newest two are kept. When [`Writer::finish`] returns, it is durable.
+//!
+//! ```text
+//! file      header 80 │ segments │ block │ block │ … │ trailer 16                         data_dir/log/0000000042.ckpt
+//!   header  0 magic "BIOTCKPT" │ 8 format u16 │ 10 zero u16 │ 12 crc u32 over 0..12 and 16..80 │ 16 log id [16]
+//!           │ 32 segment u32: the first that is not in it │ 36 head u32 │ 40 first seq of that segment u64
+//!           │ 48 crc of the frame before it u32 │ 52 epoch u32 │ 56 zero [24]
+//!   segments  how many u32, for each: number u32 │ first seq u64 │ marks u32, for each: seq u64 │ offset u32
+//!   block   bytes u32 │ bytes
+//!   trailer zero u32 (no block) │ crc u32 over everything before the trailer │ length of everything before it u64
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::reader::{FrameStream, Segment};
+use super::{FORMAT, LogId};
+use crate::types::Seq;
+
+const MAGIC: [u8; 8] = *b"BIOTCKPT";
+const HEADER_BYTES: usize = 80;
+const TRAILER_BYTES: usize = 16;
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+/// Bytes that are read or written at once.
+const PART_BYTES: usize = 256 << 10;
+/// Longest block: what its writer makes is far shorter, and nothing longer is believed.
+const BLOCK_BYTES_MAX: usize = 16 << 20;
+const SUFFIX: &str = ".ckpt";
+const SUFFIX_BAD: &str = ".ckpt.bad";
+
+/// Where in the log a checkpoint stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Whose.
+    pub log_id: LogId,
+    /// The first segment that is not in it.
+    pub segment: u32,
+    /// First segment that counted.
+    pub head: u32,
+    /// Seq of the first record that is not in it.
+    pub seq: Seq,
+    /// Checksum of the frame before that record's.
+    pub previous: u32,
+    /// Opening of the log in which it was made.
+    pub epoch: u32,
+}
+
+/// What is known of a segment that need not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SegmentMarks {
+    pub(super) number: u32,
+    pub(super) first_seq: Seq,
+    pub(super) marks: Vec<(Seq, u32)>,
+}
+
+/// What a checkpoint is begun with, taken from the log at the beginning of a segment.
+pub struct Beginning {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) place: Place,
+    pub(super) segments: Vec<SegmentMarks>,
+}
+
+/// Name of a checkpoint's file.
+fn name_of(segment: u32) -> String {
+    format!("{segment:010}{SUFFIX}")
+}
+
+/// Segment number in a checkpoint's name.
+fn number_in(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    (digits.len() == 10).then(|| digits.parse().ok()).flatten()
+}
+
+fn encode_header(place: &Place) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&[0; 6]);
+    bytes.extend_from_slice(&place.log_id);
+    bytes.extend_from_slice(&place.segment.to_le_bytes());
+    bytes.extend_from_slice(&place.head.to_le_bytes());
+    bytes.extend_from_slice(&place.seq.to_le_bytes());
+    bytes.extend_from_slice(&place.previous.to_le_bytes());
+    bytes.extend_from_slice(&place.epoch.to_le_bytes());
+    bytes.resize(HEADER_BYTES, 0);
+    let crc = header_crc(&bytes);
+    bytes.splice(12..16, crc.to_le_bytes());
+    bytes
+}
+
+fn header_crc(header: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(header.get(..12).unwrap_or_default());
+    crc.update(header.get(16..HEADER_BYTES).unwrap_or_default());
+    crc.finalize()
+}
+
+/// A checkpoint that is being written.
+pub struct Writer {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
+    segment: u32,
+    temporary: String,
+    buffer: Vec<u8>,
+    written: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Writer {
+    /// Begins a file of its own.
+    ///
+    /// # Errors
+    /// As the operating system says; nothing is left behind by [`Writer::give_up`].
+    pub fn begin(from: &Beginning) -> io::Result<Self> {
+        let temporary = format!("{}.tmp", name_of(from.place.segment));
+        let file = from.disk.create(&temporary)?;
+        let (disk, crc) = (Arc::clone(&from.disk), crc32fast::Hasher::new());
+        let buffer = encode_header(&from.place);
+        let mut writer = Self { disk, file, segment: from.place.segment, temporary, buffer, written: 0, crc };
+        writer.put(&count(from.segments.len()));
+        for segment in &from.segments {
+            writer.put(&segment.number.to_le_bytes());
+            writer.put(&segment.first_seq.to_le_bytes());
+            writer.put(&count(segment.marks.len()));
+            for (seq, offset) in &segment.marks {
+                writer.put(&seq.to_le_bytes());
+                writer.put(&offset.to_le_bytes());
+            }
+            writer.flush_full()?;
+        }
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    fn flush_full(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= PART_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.crc.update(&self.buffer);
+        self.file.write_at(self.written, &self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Adds a block, which is not empty.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn block(&mut self, block: &[u8]) -> io::Result<()> {
+        assert!(!block.is_empty() && block.len() <= BLOCK_BYTES_MAX, "a block has its bounds");
+        self.put(&count(block.len()));
+        self.put(block);
+        self.flush_full()
+    }
+
+    /// Ends the checkpoint, and removes older ones. When it returns, the checkpoint is on stable storage. Says how many bytes
+    /// it has.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.flush()?;
+        let mut trailer = vec![0; 4];
+        trailer.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
+        trailer.extend_from_slice(&self.written.to_le_bytes());
+        self.file.write_at(self.written, &trailer)?;
+        self.file.sync_data()?;
+        self.disk.rename(&self.temporary, &name_of(self.segment))?;
+        self.disk.sync_dir()?;
+        for old in numbers(self.disk.as_ref())?.into_iter().skip(KEPT) {
+            self.disk.remove(&name_of(old))?;
+        }
+        Ok(self.written + TRAILER_BYTES as u64)
+    }
+
+    /// Leaves it: its file is removed, if that can be done.
+    pub fn give_up(self) {
+        drop(self.disk.remove(&self.temporary));
+    }
+}
+
+fn count(number: usize) -> [u8; 4] {
+    u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Numbers of the checkpoints that are there, newest first.
+fn numbers(disk: &dyn Disk) -> io::Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = disk.list()?.iter().filter_map(|name| number_in(name)).collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(numbers)
+}
+
+/// A checkpoint that was found whole.
+pub(super) struct Found {
+    pub(super) place: Place,
+    pub(super) segments: Vec<SegmentMarks>,
+    file: Arc<dyn DiskFile>,
+    blocks_at: u64,
+    end: u64,
+}
+
+/// Why a checkpoint is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It is damaged.
+    Damaged,
+    /// It is of another log, or a newer format.
+    Foreign,
+}
+
+/// The checkpoints that are whole and of this log, newest first; each is looked through when it is asked for. A bad one is
+/// set aside, with a message.
+pub(super) fn candidates<'a>(disk: &'a dyn Disk, log_id: LogId) -> impl Iterator<Item = Found> + 'a {
+    // What cannot be listed or read is not used: the log has all that it has.
+    numbers(disk).unwrap_or_default().into_iter().filter_map(move |number| {
+        let name = name_of(number);
+        match disk.open(&name).and_then(|file| read(&file, log_id)) {
+            Ok(Ok(found)) if found.place.segment == number => return Some(found),
+            Ok(Ok(_) | Err(_)) => set_aside(disk, number),
+            Err(error) => tracing::warn!(%error, name, "a checkpoint cannot be read; the log is"),
+        }
+        None
+    })
+}
+
+/// Sets a checkpoint aside that is of no use.
+pub(super) fn set_aside(disk: &dyn Disk, segment: u32) {
+    let name = name_of(segment);
+    tracing::warn!(name, "a checkpoint is damaged or of another log; it is set aside, and the log is read instead");
+    // One that cannot be renamed is found bad again the next time.
+    drop(disk.rename(&name, &format!("{segment:010}{SUFFIX_BAD}")).and_then(|()| disk.sync_dir()));
+}
+
+fn u32_of(bytes: &[u8]) -> u32 {
+    bytes.try_into().map_or(0, u32::from_le_bytes)
+}
+
+fn u64_of(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+/// Looks through a checkpoint: everything but its blocks is read, and all of it is checked.
+fn read(file: &Arc<dyn DiskFile>, log_id: LogId) -> io::Result<Result<Found, Unfit>> {
+    let length = file.bytes()?;
+    let Some(end) = length.checked_sub(TRAILER_BYTES as u64) else { return Ok(Err(Unfit::Damaged)) };
+    let mut header = Source::new(file, 0, end);
+    let Some(header) = header.take(HEADER_BYTES)?.map(<[u8]>::to_vec) else { return Ok(Err(Unfit::Damaged)) };
+    let at = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
+    let version: [u8; 2] = at(8, 10).try_into().unwrap_or_default();
+    if at(0, 8) != MAGIC || u16::from_le_bytes(version) != FORMAT || at(16, 32) != log_id {
+        return Ok(Err(Unfit::Foreign));
+    }
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_at(end, &mut trailer)?;
+    let claimed = (u32_of(trailer.get(4..8).unwrap_or_default()), u64_of(trailer.get(8..).unwrap_or_default()));
+    if header_crc(&header) != u32_of(at(12, 16)) || claimed != (crc_of(file, end)?, end) {
+        return Ok(Err(Unfit::Damaged));
+    }
+    let place = Place {
+        log_id,
+        segment: u32_of(at(32, 36)),
+        head: u32_of(at(36, 40)),
+        seq: u64_of(at(40, 48)),
+        previous: u32_of(at(48, 52)),
+        epoch: u32_of(at(52, 56)),
+    };
+    let mut source = Source::new(file, HEADER_BYTES as u64, end);
+    let Some(segments) = read_segments(&mut source)? else { return Ok(Err(Unfit::Damaged)) };
+    let blocks_at = source.at();
+    Ok(Ok(Found { place, segments, file: Arc::clone(file), blocks_at, end }))
+}
+
+fn crc_of(file: &Arc<dyn DiskFile>, end: u64) -> io::Result<u32> {
+    let mut crc = crc32fast::Hasher::new();
+    let mut buffer = vec![0; PART_BYTES];
+    let mut at = 0;
+    while at < end {
+        let part = usize::try_from(end - at).unwrap_or(PART_BYTES).min(PART_BYTES);
+        let read = file.read_at(at, buffer.get_mut(..part).unwrap_or_default())?;
+        if read == 0 {
+            break;
+        }
+        crc.update(buffer.get(..read).unwrap_or_default());
+        at += read as u64;
+    }
+    Ok(crc.finalize())
+}
+
+fn read_segments(source: &mut Source) -> io::Result<Option<Vec<SegmentMarks>>> {
+    let Some(many) = source.number()? else { return Ok(None) };
+    let mut segments = Vec::new();
+    for _ in 0..many {
+        let Some(head) = source.take(16)? else { return Ok(None) };
+        let number = u32_of(head.get(..4).unwrap_or_default());
+        let first_seq = u64_of(head.get(4..12).unwrap_or_default());
+        let marks = u32_of(head.get(12..).unwrap_or_default());
+        let Some(bytes) = source.take(marks as usize * 12)? else { return Ok(None) };
+        let mark = |mark: &[u8]| (u64_of(mark.get(..8).unwrap_or_default()), u32_of(mark.get(8..).unwrap_or_default()));
+        segments.push(SegmentMarks { number, first_seq, marks: bytes.chunks_exact(12).map(mark).collect() });
+    }
+    Ok(Some(segments))
+}
+
+impl Found {
+    /// Gives all blocks to `take`, in order.
+    ///
+    /// # Errors
+    /// What `take` says, or that a block is not there.
+    pub(super) fn blocks(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        let mut source = Source::new(&self.file, self.blocks_at, self.end);
+        while source.at() < self.end {
+            let bytes = source.number().map_err(|error| error.to_string())?.unwrap_or(0) as usize;
+            if bytes > BLOCK_BYTES_MAX {
+                return Err("a block is longer than any".to_owned());
+            }
+            let block = source.take(bytes).map_err(|error| error.to_string())?.ok_or("a block is cut")?;
+            take(block)?;
+        }
+        Ok(())
+    }
+
+    /// A segment that is in it, to be read by its marks.
+    pub(super) fn segment(&self, number: u32, file: &Arc<dyn DiskFile>) -> Option<Arc<Segment>> {
+        let known = self.segments.iter().find(|segment| segment.number == number)?;
+        let segment = Segment::new(number, Arc::clone(file), known.first_seq);
+        known.marks.iter().for_each(|(seq, offset)| segment.mark(*seq, *offset));
+        Some(segment)
+    }
+
+    /// Whether the log goes on where it ends: the first frame of its segment follows.
+    pub(super) fn goes_on_in(&self, file: &Arc<dyn DiskFile>) -> bool {
+        let place = &self.place;
+        let mut frames = FrameStream::new(place.segment, file, place.log_id, super::reader::HEADER_END);
+        match frames.next_any() {
+            Ok(Some((_, _, header))) => header.first_seq == place.seq && header.previous == place.previous,
+            // Whether it follows cannot be seen: another checkpoint, or the log, will do.
+            Ok(None) | Err(_) => false,
+        }
+    }
+}
+
+/// Bytes of a file, in order.
+struct Source {
+    file: Arc<dyn DiskFile>,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were taken.
+    taken: usize,
+    /// Where the buffer ends in the file.
+    next: u64,
+    end: u64,
+}
+
+impl Source {
+    fn new(file: &Arc<dyn DiskFile>, at: u64, end: u64) -> Self {
+        Self { file: Arc::clone(file), buffer: Vec::new(), taken: 0, next: at, end }
+    }
+
+    fn at(&self) -> u64 {
+        self.next - (self.buffer.len() - self.taken) as u64
+    }
+
+    /// The next bytes; `None` where there are fewer.
+    fn take(&mut self, bytes: usize) -> io::Result<Option<&[u8]>> {
+        if (bytes as u64) > self.end - self.at() {
+            return Ok(None);
+        }
+        if self.buffer.len() - self.taken < bytes {
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            let have = self.buffer.len();
+            let rest = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
+            let more = (bytes - have).max(PART_BYTES).min(rest);
+            self.buffer.resize(have + more, 0);
+            let read = self.file.read_at(self.next, self.buffer.get_mut(have..).unwrap_or_default())?;
+            self.buffer.truncate(have + read);
+            self.next += read as u64;
+        }
+        let taken = self.taken;
+        self.taken += bytes;
+        Ok(self.buffer.get(taken..taken + bytes))
+    }
+
+    fn number(&mut self) -> io::Result<Option<u32>> {
+        Ok(self.take(4)?.map(u32_of))
+    }
+}

@@ -1,0 +1,63 @@
+//! Reading records one by one where they lie close together, with one disk read for many of them. For one thread.
+
+use bytes::Bytes;
+
+use super::Position;
+use super::frame::{self, RECORD_HEADER_BYTES};
+use super::reader::{ReadError, Reader};
+use crate::types::Seq;
+
+/// Reads records one by one where they lie close together, with one disk read for many of them. For one thread.
+pub struct NearbyReader {
+    reader: Reader,
+    block: Vec<u8>,
+    segment: u32,
+    base: u32,
+}
+
+/// Bytes that a [`NearbyReader`] holds.
+const NEARBY_BYTES: usize = 64 << 10;
+
+impl NearbyReader {
+    /// A reader with an empty block.
+    pub fn new(reader: Reader) -> Self {
+        Self { reader, block: Vec::new(), segment: 0, base: 0 }
+    }
+
+    /// Body of the record `seq` at `position`.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read(&mut self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        let length = RECORD_HEADER_BYTES + position.body as usize;
+        if length > NEARBY_BYTES / 4 {
+            return self.reader.read(position, seq);
+        }
+        if let Some(body) = self.in_block(position, length, seq) {
+            return Ok(body);
+        }
+        let segment = self.reader.segment(position.segment).ok_or(ReadError::Gone { seq })?;
+        self.block.resize(NEARBY_BYTES, 0);
+        let read = segment
+            .file
+            .read_at(u64::from(position.offset), &mut self.block)
+            .map_err(|source| ReadError::Io { segment: position.segment, source })?;
+        self.block.truncate(read);
+        (self.segment, self.base) = (position.segment, position.offset);
+        self.in_block(position, length, seq).ok_or(ReadError::Damaged {
+            segment: position.segment,
+            offset: position.offset,
+            seq,
+        })
+    }
+
+    /// A block may have been read before its last bytes were written: then the checksum does not hold, and it is read again.
+    fn in_block(&self, position: Position, length: usize, seq: Seq) -> Option<Bytes> {
+        if position.segment != self.segment {
+            return None;
+        }
+        let at = position.offset.checked_sub(self.base)? as usize;
+        let bytes = self.block.get(at..at + length)?;
+        frame::decode_record(seq, position.offset, bytes).map(|record| Bytes::copy_from_slice(record.body))
+    }
+}

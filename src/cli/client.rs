@@ -34,13 +34,17 @@ impl Url {
         Ok(Self { authority: format!("{}:{port}", authority.host()) })
     }
 
-    /// Where the config says. Only what it says of HTTP counts here: a biotope that runs has its workers already.
+    /// Where the config says. Only what it says of HTTP counts here: a biotope that runs has its workers already, and is
+    /// looked at most when its file is being mended.
     pub(super) fn of_config(path: &Path, natives: &Natives) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Failure::new(CONFIG, format!("cannot read the config {}: {error}", path.display())))?;
-        let parsed = crate::config::parse(&path.display().to_string(), &text, &natives.names())
+        let draft = crate::config::draft(&path.display().to_string(), &text, &natives.names())
             .map_err(|problems| Failure::new(CONFIG, problems.to_string()))?;
-        Ok(Self { authority: parsed.config.listen.to_string() })
+        if draft.is_wrong_at("http") {
+            return Err(Failure::new(CONFIG, draft.places.problems(draft.problems).to_string()));
+        }
+        Ok(Self { authority: draft.config.listen.to_string() })
     }
 }
 

@@ -38,6 +38,15 @@ pub struct Draft {
     pub problems: Vec<Problem>,
 }
 
+impl Draft {
+    /// Whether a problem lies in the value of a key like `http`, or in one of its own keys.
+    pub fn is_wrong_at(&self, key: &str) -> bool {
+        let inner = format!("{key}.");
+        let mut spans = self.places.spans.iter().filter(|(name, _)| *name == key || name.starts_with(&inner));
+        spans.any(|(_, span)| self.problems.iter().any(|problem| problem.span == *span))
+    }
+}
+
 /// Parses a config. `file` is what messages call it; `natives` are the types with a worker in this program.
 ///
 /// # Errors

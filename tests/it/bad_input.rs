@@ -274,6 +274,8 @@ fn check_config_tells_all_problems_at_once() {
     let words = ["bad.toml", "0.0.0.0", "loopback", "vesrion", "version", "concurrency", "5 parsecs", "5", "7", "8"];
     assert_refusal(&output, 78, &words);
 
+    let status = Command::new(BIOTOPE).arg("--config").arg(home.path("bad.toml")).arg("status").output().unwrap();
+    assert_refusal(&status, 78, &["0.0.0.0", "loopback"]);
     // What is missing on the machine, what is misspelt, and what names nobody: one reading tells all of it.
     let mixed = "[workers.a]\nexec = [\"no-such-program\"]\non_dead = \"c\"\n\n[workers.b]\nversion = \"v1\"\nexec = [\"no-such-program\"]\nbatsh = 2\n\n[workers.\"b c\"]\ntimeout = 5\n";
     home.write("mixed.toml", mixed);

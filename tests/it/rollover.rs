@@ -89,11 +89,21 @@ fn a_broken_file_changes_nothing() {
     home.script("w.sh", "echo '\"fine\"'");
     let biotope = home.start();
     let before = generation(&biotope);
-    for (text, word) in [("[workers.w\n", "biotope.toml"), ("data_dri = \"x\"\n", "data_dri")] {
+    let wrong = format!("data_dri = \"x\"\n[http]\nlisten = \"127.0.0.1:{}\"\n", home.port);
+    for (text, word) in [("[workers.w\n", "biotope.toml"), (wrong.as_str(), "data_dri")] {
         home.write("biotope.toml", text);
         biotope.signal(Signal::HUP);
         until_refused(&biotope, word);
         assert_eq!(generation(&biotope), before);
+        let status = home.cli(&["status"]);
+        let told = String::from_utf8_lossy(&status.stdout).into_owned();
+        if word == "data_dri" {
+            assert!(
+                status.status.success() && told.contains("data_dri"),
+                "the one that runs is found: {}",
+                shown(&status)
+            );
+        }
         let id = biotope.push(&json!({"type": "w"}));
         assert_eq!(biotope.until_state(&id, "completed")["version"], "v1");
     }

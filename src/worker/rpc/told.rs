@@ -41,7 +41,7 @@ pub fn told(pieces: &[&[u8]]) -> Vec<String> {
                                 drop(session.wipe());
                             }
                         }
-                        Event::Log(_) => {}
+                        Event::Log(_) | Event::Extended => {}
                     }
                 }
                 Err(violation) => {

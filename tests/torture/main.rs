@@ -21,6 +21,7 @@ mod history;
 mod kills;
 mod names;
 mod native;
+mod opening;
 mod process;
 mod producer;
 mod stall;

@@ -64,9 +64,9 @@ fn child(words: &[&str]) -> (Child, String) {
 
 fn drop_checkpoints(dir: &Path) -> bool {
     let mut dropped = false;
-    for entry in std::fs::read_dir(dir).unwrap().chain(std::fs::read_dir(dir.join("log")).unwrap()) {
+    for entry in std::fs::read_dir(dir.join("log")).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_file() && path.to_string_lossy().contains("checkpoint") {
+        if path.extension().is_some_and(|extension| extension == "ckpt") {
             std::fs::remove_file(path).unwrap();
             dropped = true;
         }

@@ -189,7 +189,7 @@ fn open(disk: &SimDisk) -> std::result::Result<Vec<Kept>, recovery::OpenError> {
         segment: record.position.segment,
     };
     let mut replayed = Vec::new();
-    let opened = recovery::open(Arc::new(disk.clone()), OPTIONS, LOG_ID, &mut |_, record| {
+    let opened = recovery::open(Arc::new(disk.clone()), OPTIONS, LOG_ID, &mut |_, record: StoredRecord| {
         replayed.push((kept(&record), record.position));
         Ok(())
     })?;

@@ -16,7 +16,7 @@ use biotope::log::frame::{
     FLAG_JOINED, FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader,
     put_record,
 };
-use biotope::log::recovery;
+use biotope::log::{StoredRecord, recovery};
 use biotope::simulate::disk::{Loss, SimDisk};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
 /// What opening gives: every record, or why not.
 fn open(disk: &SimDisk) -> std::result::Result<Vec<(u64, u8, u8, Vec<u8>)>, String> {
     let mut records = Vec::new();
-    recovery::open(Arc::new(disk.clone()), OPTIONS, LOG_ID, &mut |_, record| {
+    recovery::open(Arc::new(disk.clone()), OPTIONS, LOG_ID, &mut |_, record: StoredRecord| {
         records.push((record.seq, record.kind, record.version, record.body.to_vec()));
         Ok(())
     })

@@ -9,22 +9,26 @@
 //! ```
 //!
 //! The log never holds 2^38 records at once, so that a seq is told by its lower bits. A slot whose record has left the log
-//! is stale: it is passed over, taken by another name, or dropped when its part is made anew. Parts are tables of
-//! their own with linear probing; a slot stands at or behind the place that its tag says.
+//! is stale: it is passed over, taken by another name, or dropped when its part is spread anew. Parts are tables of
+//! their own with linear probing; a slot stands at or behind the place that its tag says. They grow by pages of one size, so
+//! that growing leaves no holes of other sizes in memory.
 
 use super::{IdMaker, SPACE_ID, SPACE_KEY};
 use crate::job::event::Names;
 use crate::types::Seq;
 
 /// Bits of the hash that choose a part. Each part grows by itself, so that no moment's growth is long.
-const PART_BITS: u32 = 12;
+const PART_BITS: u32 = 11;
 const TAG_BITS: u32 = 26;
 const SEQ_BITS: u32 = 64 - TAG_BITS;
 const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
-/// A part is made anew when more than this share of it is taken, of 100, and is then filled to the lower one.
-const FULL_PERCENT: usize = 85;
-const FILLED_PERCENT: usize = 72;
-const PART_SLOTS_MIN: usize = 4;
+/// A part is spread anew when more than this share of it is taken, of 100, and is then filled to the lower one.
+const FULL_PERCENT: usize = 92;
+const FILLED_PERCENT: usize = 84;
+/// Slots of a page.
+const PAGE_SLOTS: usize = 128;
+
+type Page = Box<[u64; PAGE_SLOTS]>;
 
 /// A name, as the index knows it.
 #[derive(Debug, Clone, Copy)]
@@ -50,36 +54,62 @@ fn tag_of(slot: u64) -> u64 {
 
 #[derive(Debug, Default, Clone)]
 struct Part {
-    slots: Box<[u64]>,
+    pages: Vec<Page>,
     /// Slots that are not empty.
     taken: usize,
 }
 
 impl Part {
-    /// Numbers and contents of the slots in which a tag may stand, up to the first empty one.
-    fn probe(&self, tag: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
-        let start = self.start(tag);
-        let (before, after) = self.slots.split_at(start);
-        let numbered = (start..).zip(after).chain((0..).zip(before));
-        numbered.map(|(at, slot)| (at, *slot)).take_while(|(_, slot)| *slot != 0)
+    fn slots(&self) -> usize {
+        self.pages.len() * PAGE_SLOTS
     }
 
-    fn start(&self, tag: u64) -> usize {
-        usize::try_from((tag * self.slots.len() as u64) >> TAG_BITS).unwrap_or(0)
+    fn all(&self) -> impl Iterator<Item = u64> + '_ {
+        self.pages.iter().flat_map(|page| page.iter()).copied()
+    }
+
+    /// Numbers of the slots from a tag's place on, once around.
+    fn from(&self, tag: u64) -> impl Iterator<Item = usize> + use<> {
+        let slots = self.slots();
+        let start = usize::try_from((tag * slots as u64) >> TAG_BITS).unwrap_or(0);
+        (start..slots).chain(0..start)
+    }
+
+    fn slot(&self, at: usize) -> u64 {
+        self.pages.get(at / PAGE_SLOTS).and_then(|page| page.get(at % PAGE_SLOTS)).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, at: usize, slot: u64) {
+        if let Some(place) = self.pages.get_mut(at / PAGE_SLOTS).and_then(|page| page.get_mut(at % PAGE_SLOTS)) {
+            *place = slot;
+        }
+    }
+
+    /// Numbers and contents of the slots in which a tag may stand, up to the first empty one.
+    fn probe(&self, tag: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.from(tag).map(|at| (at, self.slot(at))).take_while(|(_, slot)| *slot != 0)
     }
 
     /// Puts a slot into the first empty place; there is one.
     fn add(&mut self, slot: u64) {
-        let start = self.start(tag_of(slot));
-        let (before, after) = self.slots.split_at_mut(start);
-        if let Some(place) = after.iter_mut().chain(before).find(|place| **place == 0) {
-            *place = slot;
+        if let Some(at) = self.from(tag_of(slot)).find(|at| self.slot(*at) == 0) {
+            self.set(at, slot);
             self.taken += 1;
         }
     }
 
     fn is_full(&self) -> bool {
-        (self.taken + 1) * 100 > self.slots.len() * FULL_PERCENT
+        (self.taken + 1) * 100 > self.slots() * FULL_PERCENT
+    }
+
+    /// Spreads what it holds over as many pages as that needs, and one more slot.
+    fn spread(&mut self, kept: &[u64]) {
+        let slots = (kept.len() + 1) * 100 / FILLED_PERCENT + 1;
+        self.pages.iter_mut().for_each(|page| page.fill(0));
+        self.pages.resize_with(slots.div_ceil(PAGE_SLOTS), || Box::new([0; PAGE_SLOTS]));
+        self.pages.shrink_to(self.pages.len() + self.pages.len() / 8);
+        self.taken = 0;
+        kept.iter().for_each(|slot| self.add(*slot));
     }
 }
 
@@ -147,32 +177,25 @@ impl IdIndex {
             }
         }
         if same.or(stale).is_none() && part.is_full() {
-            self.renew(place.part);
+            self.spread(place.part);
         }
         let Some(part) = self.parts.get_mut(place.part) else { return };
-        if let Some(twin) = twin.and_then(|at| part.slots.get_mut(at)) {
+        if let Some(at) = twin {
             // Never empty, since others may stand behind it: stale, as one whose record has left the log.
-            *twin = place.slot(self.first_seq.wrapping_sub(1));
+            part.set(at, place.slot(self.first_seq.wrapping_sub(1)));
         }
-        match same.or(stale).and_then(|at| part.slots.get_mut(at)) {
-            Some(slot) => *slot = new,
+        match same.or(stale) {
+            Some(at) => part.set(at, new),
             None => part.add(new),
         }
     }
 
-    /// Makes a part anew, with room for more, without what is stale.
-    fn renew(&mut self, number: usize) {
-        let Some(old) = self.parts.get_mut(number).map(std::mem::take) else { return };
-        let kept: Vec<u64> =
-            old.slots.iter().copied().filter(|slot| *slot != 0 && self.seq_of(*slot).is_some()).collect();
-        drop(old);
-        let room = ((kept.len() + 1) * 100 / FILLED_PERCENT + 1).max(PART_SLOTS_MIN);
-        let mut part = Part { slots: vec![0; room].into(), taken: 0 };
-        for slot in kept {
-            part.add(slot);
-        }
-        if let Some(place) = self.parts.get_mut(number) {
-            *place = part;
+    /// Spreads a part anew, with room for more, without what is stale.
+    fn spread(&mut self, number: usize) {
+        let Some(part) = self.parts.get(number) else { return };
+        let kept: Vec<u64> = part.all().filter(|slot| *slot != 0 && self.seq_of(*slot).is_some()).collect();
+        if let Some(part) = self.parts.get_mut(number) {
+            part.spread(&kept);
         }
     }
 
@@ -190,10 +213,10 @@ impl IdIndex {
         let mut next = part;
         while let Some(part) = self.parts.get(next).filter(|_| block.len() < bytes) {
             if part.taken > 0 {
-                for number in [next, part.slots.len(), part.taken] {
+                for number in [next, part.slots(), part.taken] {
                     block.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
                 }
-                part.slots.iter().for_each(|slot| block.extend_from_slice(&slot.to_le_bytes()));
+                part.all().for_each(|slot| block.extend_from_slice(&slot.to_le_bytes()));
             }
             next += 1;
         }
@@ -208,9 +231,16 @@ impl IdIndex {
             let (head, more) = rest.split_first_chunk::<12>()?;
             let number = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize);
             let bytes = number(4)?.checked_mul(8)?;
-            let slots = more.get(..bytes)?.chunks_exact(8);
-            let slots = slots.map(|slot| slot.try_into().map_or(0, u64::from_le_bytes)).collect();
-            *self.parts.get_mut(number(0)?)? = Part { slots, taken: number(8)? };
+            let mut slots = more.get(..bytes)?.chunks_exact(8);
+            let mut part = Part { pages: Vec::new(), taken: number(8)? };
+            while slots.len() > 0 {
+                let mut page: Page = Box::new([0; PAGE_SLOTS]);
+                for place in page.iter_mut() {
+                    *place = slots.next()?.try_into().map_or(0, u64::from_le_bytes);
+                }
+                part.pages.push(page);
+            }
+            *self.parts.get_mut(number(0)?)? = part;
             rest = more.get(bytes..)?;
         }
         Some(())
@@ -268,8 +298,8 @@ mod tests {
             }
         }
         assert!(false_ones < 100, "SEED={seed}: {false_ones} of 200,000 were other names'");
-        let slots: usize = index.parts.iter().map(|part| part.slots.len()).sum();
-        assert!(slots < 2 * 60_000, "{slots} slots for at most 60,000 names");
+        let slots: usize = index.parts.iter().map(Part::slots).sum();
+        assert!(slots < (1 << PART_BITS) * PAGE_SLOTS + 2 * 60_000, "{slots} slots for at most 60,000 names");
     }
 
     #[test]

@@ -141,13 +141,13 @@ pub fn open(
     replay: &mut dyn Replay,
 ) -> Result<Opened, OpenError> {
     let opening = Opening { disk: disk.as_ref(), options };
-    let found = opening.find()?;
+    let (strays, found) = below_the_last_gap(opening.find()?);
     let Some(first) = found.first() else {
         return opening.create(Arc::clone(&disk), new_id);
     };
     let log_id = first.header.log_id;
-    opening.check_numbers(&found)?;
-    let (active, head) = opening.tail_and_head(&found, log_id)?;
+    opening.check_numbers(&strays, &found)?;
+    let (active, head) = opening.tail_and_head(&strays, &found, log_id)?;
     let reader = Reader::new(log_id);
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
@@ -184,7 +184,7 @@ pub fn open(
         let opening = &opening;
         move |source| opening.io(doing, source)
     };
-    for old in found.iter().take(skip) {
+    for old in strays.iter().chain(found.iter().take(skip)) {
         disk.remove(&segment_name(old.number)).map_err(io("remove a segment that is not needed"))?;
     }
     let spare = found.get(active + 1);
@@ -210,6 +210,17 @@ pub fn open(
     let log =
         Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
     Ok(Opened { log, created: false, cut_bytes, segments: last.number - head + 1 })
+}
+
+/// Segments up to the last gap in their numbers, and those from there on. What lies below a gap lies below the head, or the
+/// log is not opened: files that the head has passed are removed in order, but one may stay where its removal failed, or
+/// was lost with power when a later one was not.
+fn below_the_last_gap(mut found: Vec<Found>) -> (Vec<Found>, Vec<Found>) {
+    let pairs = found.iter().zip(found.iter().skip(1));
+    let gap = pairs.rev().position(|(before, after)| after.number != before.number + 1);
+    let from = gap.map_or(0, |from_the_end| found.len() - 1 - from_the_end);
+    let rest = found.split_off(from);
+    (found, rest)
 }
 
 struct Opening<'a> {
@@ -297,13 +308,17 @@ impl Opening<'_> {
     }
 
     /// One log, without a gap.
-    fn check_numbers(&self, found: &[Found]) -> Result<(), OpenError> {
+    fn check_numbers(&self, strays: &[Found], found: &[Found]) -> Result<(), OpenError> {
+        let log_id = found.first().map(|segment| segment.header.log_id);
+        if let Some(stray) = strays.iter().find(|stray| Some(stray.header.log_id) != log_id) {
+            return Err(OpenError::Foreign { file: self.path(stray.number), why: "it belongs to another log" });
+        }
         let segments: Vec<_> = found.iter().map(|segment| (segment.number, segment.header.log_id)).collect();
         verdict::one_log(&segments).map_err(|wrong| self.wrong(wrong))
     }
 
     /// Place in `found` of the segment that is written, and the number of the head.
-    fn tail_and_head(&self, found: &[Found], log_id: LogId) -> Result<(usize, u32), OpenError> {
+    fn tail_and_head(&self, strays: &[Found], found: &[Found], log_id: LogId) -> Result<(usize, u32), OpenError> {
         let (mut last, mut begun) = (None, None);
         for (at, segment) in found.iter().enumerate().rev() {
             let extent = self.extent(segment, log_id)?;
@@ -316,7 +331,11 @@ impl Opening<'_> {
             }
         }
         let segments: Vec<_> = found.iter().map(|segment| (segment.number, segment.header.head)).collect();
-        let reach = verdict::reach(&segments, last, begun).map_err(|wrong| self.wrong(wrong))?;
+        let reach = verdict::reach(&segments, last, begun).map_err(|wrong| match (wrong, strays.last()) {
+            // What is missing counts: the first file of the gap.
+            (Wrong::Missing { .. }, Some(stray)) => self.wrong(Wrong::Missing { segment: stray.number + 1 }),
+            (wrong, _) => self.wrong(wrong),
+        })?;
         Ok((reach.active, reach.head))
     }
 

@@ -217,7 +217,8 @@ impl Log {
 
     /// Waits until the next segment is ready, or it is known that it cannot be made just now; says whether it is ready.
     pub fn await_spare(&mut self) -> bool {
-        self.spare.is_some() || self.maker.settle()
+        // A log that is poisoned may have taken the one that was ready, and ordered no other.
+        self.poisoned.is_none() && (self.spare.is_some() || self.maker.settle())
     }
 
     /// Makes the next segment, if that was not done yet: for a log whose segments no thread makes.

@@ -6,6 +6,7 @@
 mod client;
 mod push;
 mod show;
+mod simulate;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,8 @@ enum Command {
         #[arg(value_name = "TYPE")]
         worker_type: String,
     },
+    /// Run the core in simulated worlds with faults and crashes, and see whether it holds
+    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +174,7 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
     match cli.command {
         Command::Run { file } => crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives),
         Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),
+        Command::Simulate(args) => simulate::simulate(&args),
         command => {
             let url = match &cli.url {
                 Some(url) => Url::parse(url)?,
@@ -183,7 +187,7 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
                 Command::Reload { wait } => show::reload(&client, wait),
                 Command::Jobs(command) => jobs(&client, &command),
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),
-                Command::Run { .. } | Command::CheckConfig { .. } => Ok(()),
+                Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) => Ok(()),
             }
         }
     }

@@ -34,8 +34,8 @@ pub struct Report {
 }
 
 impl Campaign {
-    /// Runs the worlds.
-    pub fn run(&self, clock: &dyn Clock) -> Report {
+    /// Runs the worlds. `progress` is called after each.
+    pub fn run(&self, clock: &dyn Clock, progress: &(dyn Fn(u64) + Sync)) -> Report {
         let began = clock.mono();
         let (next, worlds) = (AtomicU64::new(0), AtomicU64::new(0));
         let failed = AtomicBool::new(false);
@@ -58,6 +58,7 @@ impl Campaign {
                     }
                 }
                 worlds.fetch_add(1, Ordering::Relaxed);
+                progress(1);
             }
             all.lock().unwrap_or_else(PoisonError::into_inner).0.absorb(&figures);
         };

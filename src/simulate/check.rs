@@ -29,6 +29,10 @@ impl World {
                 }
                 Err(_) => {
                     self.unsure();
+                    if self.stops_at_fault {
+                        self.fall();
+                        return Ok(());
+                    }
                     let seed = self.disk.calls();
                     let power = self.disk.has_lost_power() || seed.is_multiple_of(2);
                     return self.crash(if power { Loss::Power(seed) } else { Loss::Process }, &[]);

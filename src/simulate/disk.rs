@@ -77,6 +77,11 @@ impl SimDisk {
         self.state().planned = None;
     }
 
+    /// Whether no fault is to come.
+    pub fn is_spent(&self) -> bool {
+        self.state().planned.is_none()
+    }
+
     /// Bounds the bytes that all files may have together.
     pub fn set_space(&self, bytes: Option<usize>) {
         self.state().space = bytes;
@@ -149,16 +154,23 @@ impl SimDisk {
             }
         }
         let survive = |inode: &Inode| {
-            let mut bytes = inode.durable.clone();
+            let mut bytes = Arc::clone(&inode.durable);
             for change in &inode.pending {
                 if random.f64() < keep {
                     let torn = random.f64() < tear;
-                    change.apply(&mut bytes, |_| !torn || random.bool());
+                    change.apply(Arc::make_mut(&mut bytes), |_| !torn || random.bool());
                 }
             }
             bytes
         };
         Self::image(&state, survive, names)
+    }
+
+    /// As [`SimDisk::after`]; a fault that has not struck yet is still to come.
+    pub fn going_on_after(&self, loss: Loss) -> Self {
+        let after = self.after(loss);
+        after.state().planned = self.state().planned;
+        after
     }
 
     /// The disk after a crash that kept just those changes that `keep` says, by their number over all files in order; of
@@ -177,10 +189,10 @@ impl SimDisk {
         }
         let mut number = 0;
         let survive = |inode: &Inode| {
-            let mut bytes = inode.durable.clone();
+            let mut bytes = Arc::clone(&inode.durable);
             for change in &inode.pending {
                 if keep(number) {
-                    change.apply(&mut bytes, |at| torn != Some(number) || sector(at));
+                    change.apply(Arc::make_mut(&mut bytes), |at| torn != Some(number) || sector(at));
                 }
                 number += 1;
             }
@@ -200,10 +212,10 @@ impl SimDisk {
         (state.namings.len(), changes.map(sectors).collect())
     }
 
-    fn image(state: &State, mut survive: impl FnMut(&Inode) -> Vec<u8>, names: BTreeMap<String, usize>) -> Self {
+    fn image(state: &State, mut survive: impl FnMut(&Inode) -> Arc<Vec<u8>>, names: BTreeMap<String, usize>) -> Self {
         let on_disk = |inode: &Inode| {
             let bytes = survive(inode);
-            Inode { cached: bytes.clone(), durable: bytes, pending: Vec::new() }
+            Inode { cached: Arc::clone(&bytes), durable: bytes, pending: Vec::new() }
         };
         let inodes = state.inodes.iter().map(on_disk).collect();
         let mut after = State { durable_names: names.clone(), names, inodes, ..state.reborn() };
@@ -217,22 +229,41 @@ impl SimDisk {
         let Some(inode) = state.names.get(name).copied() else { return false };
         let Some(inode) = state.inodes.get_mut(inode) else { return false };
         for bytes in [&mut inode.cached, &mut inode.durable] {
-            let Some(byte) = bytes.get_mut(bit / 8) else { return false };
+            let Some(byte) = Arc::make_mut(bytes).get_mut(bit / 8) else { return false };
             *byte ^= 1 << (bit % 8);
         }
         true
     }
 
     /// A file's bytes as they are read.
-    pub fn bytes_of(&self, name: &str) -> Option<Vec<u8>> {
+    pub fn bytes_of(&self, name: &str) -> Option<Arc<Vec<u8>>> {
         let state = self.state();
-        state.inodes.get(*state.names.get(name)?).map(|inode| inode.cached.clone())
+        state.inodes.get(*state.names.get(name)?).map(|inode| Arc::clone(&inode.cached))
     }
 
     /// All names and bytes as they are read, for comparing two disks.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        self.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
+    }
+
+    /// As [`SimDisk::contents`], without copying them.
+    pub fn files(&self) -> BTreeMap<String, Arc<Vec<u8>>> {
         let state = self.state();
-        let bytes = |inode: &usize| state.inodes.get(*inode).map(|inode| inode.cached.clone()).unwrap_or_default();
-        state.names.iter().map(|(name, inode)| (name.clone(), bytes(inode))).collect()
+        let bytes = |inode: &usize| state.inodes.get(*inode).map(|inode| Arc::clone(&inode.cached));
+        state.names.iter().map(|(name, inode)| (name.clone(), bytes(inode).unwrap_or_default())).collect()
+    }
+
+    /// A number for its contents: two checksums of all names and bytes as they are read.
+    pub fn fingerprint(&self) -> u64 {
+        let mut crcs = [crc32fast::Hasher::new(), crc32fast::Hasher::new_with_initial(0x5EED)];
+        for (name, bytes) in self.files() {
+            for crc in &mut crcs {
+                crc.update(name.as_bytes());
+                crc.update(&(bytes.len() as u64).to_le_bytes());
+                crc.update(&bytes);
+            }
+        }
+        let [low, high] = crcs.map(crc32fast::Hasher::finalize);
+        u64::from(high) << 32 | u64::from(low)
     }
 }

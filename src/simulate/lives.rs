@@ -8,6 +8,7 @@ use super::plan;
 use super::pools::Hands;
 use super::world::{Violation, World};
 use crate::clock::Clock;
+use crate::engine::OpenError;
 use crate::engine::stepped::{Stepped, Surrounding};
 use crate::types::Lease;
 
@@ -50,6 +51,7 @@ impl World {
     /// Opens the disk; power is lost after so many calls, once for each number, before it is left in peace.
     pub(super) fn open(&mut self, again: &[u16]) -> Result<(), Violation> {
         let mut again = again.iter();
+        let mut cut_before = 0;
         self.note_faults("serving");
         loop {
             self.lives += 1;
@@ -68,18 +70,35 @@ impl World {
             };
             let opened = Stepped::open(plan::spec(self.plan, self.retain, self.options.segment_bytes), around);
             let struck = self.disk.has_struck();
-            self.disk.unplan();
+            if cut.is_some() {
+                self.disk.unplan();
+            }
             match opened {
                 Ok((engine, opened)) => {
                     self.figures.count("opening", if opened.cut_bytes > 0 { "cut a torn tail" } else { "whole" });
                     self.engine = Some(engine);
                     return self.reconcile();
                 }
+                Err(_) if struck && self.stops_at_fault => {
+                    self.cut_while_opening = true;
+                    self.fall();
+                    return Ok(());
+                }
                 Err(_) if struck => {
                     self.note_faults("opening");
+                    cut_before += 1;
+                    self.figures.count("crash", cut_in_opening(cut_before));
                     let seed = self.seed.wrapping_add(self.lives);
                     let power = self.disk.has_lost_power() || seed.is_multiple_of(2);
                     self.disk = self.disk.after(if power { Loss::Power(seed) } else { Loss::Process });
+                    self.cut_while_opening = true;
+                }
+                Err(OpenError::Poisoned(_)) if self.disk.space().is_some() => {
+                    // Every opening writes a little, and a small segment takes few of them: where no other can be made, a
+                    // real opening waits for space, and a stepped one is told.
+                    self.figures.count("opening", "waited for space");
+                    self.disk.set_space(None);
+                    self.disk = self.disk.after(Loss::Process);
                     self.cut_while_opening = true;
                 }
                 Err(error) => return Err(format!("the log cannot be opened: {}", error.in_full())),
@@ -89,7 +108,17 @@ impl World {
 
     /// The process ends, with or without the machine, and is started again.
     pub(super) fn crash(&mut self, loss: Loss, again: &[u16]) -> Result<(), Violation> {
-        self.figures.count("crash", if loss == Loss::Process { "process" } else { "power" });
+        self.figures.count("crash", if loss == Loss::Process { "of the process" } else { "of the machine" });
+        self.fall();
+        self.note_faults("serving");
+        self.disk = self.disk.going_on_after(loss);
+        self.fallen = false;
+        self.open(again)
+    }
+
+    /// The process is gone, and nobody starts it again.
+    pub(super) fn fall(&mut self) {
+        self.fallen = true;
         self.engine = None;
         // What no turn has taken never happened.
         self.sent.clear();
@@ -97,9 +126,6 @@ impl World {
         let held: Vec<Lease> =
             self.hands.all().iter().flat_map(|hand| hand.queue.iter().map(|task| task.lease)).collect();
         self.old.extend(held);
-        self.note_faults("serving");
-        self.disk = self.disk.after(loss);
-        self.open(again)
     }
 
     pub(super) fn note_faults(&mut self, during: &'static str) {
@@ -110,5 +136,13 @@ impl World {
         if refused > 0 {
             self.figures.add("fault", "no space", refused);
         }
+    }
+}
+
+fn cut_in_opening(times: u32) -> &'static str {
+    match times {
+        1 => "in an opening",
+        2 => "in an opening twice",
+        _ => "in an opening three times",
     }
 }

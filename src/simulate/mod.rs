@@ -5,11 +5,14 @@
 //! engine with the model after every turn and every start, and in the end, with all faults off, wants everything served.
 //! The same seed gives the same world, byte by byte.
 
+mod bits;
 mod campaign;
 mod check;
 pub mod disk;
+mod every_call;
 mod expect;
 mod figures;
+mod images;
 mod lives;
 mod model;
 mod notice;
@@ -17,14 +20,19 @@ mod op;
 mod plan;
 mod pools;
 mod restart;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod workers;
+mod workloads;
 mod world;
 
+pub use bits::{BitCounts, flip_bits};
 pub use campaign::{Campaign, Report};
 pub use figures::Figures;
+pub use images::ImageCounts;
 pub use op::{How, Op, PushOp};
+pub use sweep::{crash_images, failed_calls, workload_count};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -94,15 +102,16 @@ fn run_with(seed: u64, ops: &[Op], then: impl FnOnce(&World)) -> Result<Figures,
     let what = match ran {
         Ok(Ok(figures)) => return Ok(figures),
         Ok(Err(what)) => what,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            format!("panic: {}", text.unwrap_or_default())
-        }
+        Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
     };
     // A world that panicked is not taken down in order: its parts may no longer stand.
     std::mem::forget(world);
     Err(Failure { seed, step, what, ops: ops.to_vec() })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// Leaves out operations, as many as it can, for as long as something still does not hold.

@@ -209,7 +209,7 @@ pub(super) struct Name {
 }
 
 /// Everything that was ever enqueued.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Model {
     pub(super) jobs: Vec<Known>,
     pub(super) by_born: BTreeMap<Seq, usize>,
@@ -264,6 +264,14 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// A number for all of it.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let text = format!("{:?}", self.jobs);
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(text.as_bytes());
+        (text.len() as u64) << 32 | u64::from(crc.finalize())
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = (usize, &Known)> {

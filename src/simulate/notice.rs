@@ -122,7 +122,8 @@ impl World {
     /// What follows from the clock: jobs expire, and dead ones leave.
     pub(super) fn notice_time(&mut self, sure: bool) {
         let now = self.now();
-        let still = self.engine.as_mut().is_some_and(Stepped::stands_still);
+        // Of a turn that failed it is not known how far it came: all of it may have happened.
+        let still = sure && self.engine.as_mut().is_some_and(Stepped::stands_still);
         let stays = |world: &Self, known: &Known| {
             let in_table = known.born.and_then(|born| world.engine.as_ref()?.table().job(born)).is_some();
             still && in_table

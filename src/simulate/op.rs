@@ -17,7 +17,7 @@ pub enum How {
 }
 
 /// A job that somebody enqueues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PushOp {
     /// Which type, of the known ones and one that is not.
     pub of: u8,

@@ -50,3 +50,43 @@ fn the_same_seed_gives_the_same_bytes() {
         assert_eq!(contents(), contents(), "SEED={seed}");
     }
 }
+
+/// All of them are for `biotope simulate --crash-images`; here are those with the most to tear.
+#[test]
+fn every_crash_image_of_the_first_workloads_is_opened() {
+    let mut counts = ImageCounts::default();
+    for workload in workloads::all().iter().take(9) {
+        counts.add(images::enumerate(workload).unwrap_or_else(|what| panic!("{}: {what}", workload.name)));
+    }
+    assert!(counts.cuts >= 50 && counts.images > counts.distinct && counts.distinct >= 50, "{counts:?}");
+    assert!(counts.recoveries > 100 * counts.distinct, "{counts:?}");
+}
+
+#[test]
+fn every_failed_call_of_the_small_workloads_is_survived() {
+    let figures = failed_calls(2, &|_| {}).unwrap();
+    for fault in ["Once", "ForEver"] {
+        for call in ["Allocate", "Create", "Read", "Rename", "Sync", "SyncDir", "Write"] {
+            let times = figures.get(&format!("{fault} fault while serving"), call);
+            assert!(
+                times + figures.get(&format!("{fault} fault while opening"), call) > 0,
+                "{fault} {call}\n{figures}"
+            );
+        }
+    }
+    assert!(workload_count() >= 40);
+    assert!(workloads::all().iter().all(|workload| workload.ops.len() <= 3));
+}
+
+/// 100,000 of them are for `biotope simulate --bits`.
+#[test]
+fn a_flipped_bit_is_noticed() {
+    let seed = seed();
+    let log = bits::FlippedLog::make().unwrap();
+    let mut counts = BitCounts::default();
+    for number in 0..50 {
+        let bit = fastrand::Rng::with_seed(seed + number).u64(..log.bits());
+        log.flip_and_open(bit, &mut counts).unwrap_or_else(|what| panic!("SEED={seed}: {what}"));
+    }
+    assert!(counts.refused + counts.cut == 50 && log.bits() >= 8 << 20, "{counts:?}");
+}

@@ -79,6 +79,10 @@ pub(super) struct World {
     pub(super) loose: bool,
     /// Whether power was lost while the log was opened.
     pub(super) cut_while_opening: bool,
+    /// Whether the world stops at the first crash that it did not ask for, so that somebody else opens what is left.
+    pub(super) stops_at_fault: bool,
+    /// Whether it has.
+    pub(super) fallen: bool,
     pub(super) figures: Figures,
     pub(super) options: LogOptions,
     pub(super) retain: u64,
@@ -110,6 +114,8 @@ impl World {
             just_back: BTreeSet::new(),
             loose: false,
             cut_while_opening: false,
+            stops_at_fault: false,
+            fallen: false,
             figures: Figures::default(),
             options: LogOptions {
                 frame_bytes_full: *random.choice(&[512, 2048, 4096]).unwrap_or(&2048),
@@ -125,8 +131,54 @@ impl World {
         }
     }
 
+    /// A world of the small workloads: nothing of it is left to a seed.
+    pub(super) fn small() -> Self {
+        let mut world = Self::new(1);
+        world.options.segment_bytes = 12 << 10;
+        world.options.frame_bytes_full = 512;
+        (world.plan, world.retain) = (plan::ALL, 0);
+        world
+    }
+
+    /// The same world after its end, on another disk.
+    pub(super) fn fork(&self, disk: SimDisk) -> Self {
+        let clock = SimClock {
+            wall_ms: AtomicU64::new(self.clock.wall_ms()),
+            mono_ms: AtomicU64::new(self.clock.mono_ms.load(Ordering::Relaxed)),
+        };
+        Self {
+            disk,
+            clock: Arc::new(clock),
+            engine: None,
+            hands: Hands::default(),
+            model: self.model.clone(),
+            plan: self.plan,
+            sent: Vec::new(),
+            replies: Arc::default(),
+            fences: self.fences.clone(),
+            latest: self.latest,
+            tight: self.tight,
+            just_back: BTreeSet::new(),
+            loose: self.loose,
+            cut_while_opening: self.cut_while_opening,
+            stops_at_fault: false,
+            fallen: false,
+            figures: Figures::default(),
+            options: self.options,
+            retain: self.retain,
+            old: self.old.clone(),
+            asked: self.asked,
+            made: self.made,
+            lives: self.lives,
+            seed: self.seed,
+        }
+    }
+
     /// Does one thing.
     pub(super) fn step(&mut self, op: &Op) -> Result<(), Violation> {
+        if self.fallen {
+            return Ok(());
+        }
         if self.engine.is_none() {
             self.open(&[])?;
         }

@@ -21,7 +21,6 @@ mod history;
 mod kills;
 mod names;
 mod native;
-mod opening;
 mod process;
 mod producer;
 mod stall;

@@ -124,8 +124,8 @@ impl DiskFile for SimFile {
             |inode| {
                 let there = inode.cached.get(offset..).unwrap_or_default();
                 let read = there.len().min(buffer.len());
-                for (to, from) in buffer.iter_mut().zip(there) {
-                    *to = *from;
+                if let (Some(to), Some(from)) = (buffer.get_mut(..read), there.get(..read)) {
+                    to.copy_from_slice(from);
                 }
                 read
             },
@@ -138,12 +138,15 @@ impl DiskFile for SimFile {
             let kept = state.chance(pending);
             if let Some(inode) = state.inodes.get_mut(self.inode) {
                 let pending = std::mem::take(&mut inode.pending);
-                pending.iter().take(kept).for_each(|change| change.apply(&mut inode.durable, |_| true));
+                let durable = Arc::make_mut(&mut inode.durable);
+                pending.iter().take(kept).for_each(|change| change.apply(durable, |_| true));
             }
         };
         self.with(Call::Sync, some, |inode| {
-            for change in std::mem::take(&mut inode.pending) {
-                change.apply(&mut inode.durable, |_| true);
+            let pending = std::mem::take(&mut inode.pending);
+            if !pending.is_empty() {
+                let durable = Arc::make_mut(&mut inode.durable);
+                pending.iter().for_each(|change| change.apply(durable, |_| true));
             }
         })
     }
@@ -160,7 +163,7 @@ impl DiskFile for SimFile {
             |_| {},
             |inode| {
                 let length = inode.cached.len().max(bytes);
-                inode.cached.resize(length, 0);
+                Arc::make_mut(&mut inode.cached).resize(length, 0);
                 inode.pending.push(Change::Length(length));
             },
         )

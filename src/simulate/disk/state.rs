@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use super::{Call, Fault, SECTOR_BYTES};
 
@@ -21,8 +22,10 @@ pub(super) enum Change {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inode {
-    pub(super) cached: Vec<u8>,
-    pub(super) durable: Vec<u8>,
+    /// As it is read. Shared with what it was copied from until one of them is written.
+    pub(super) cached: Arc<Vec<u8>>,
+    /// As it is on disk.
+    pub(super) durable: Arc<Vec<u8>>,
     pub(super) pending: Vec<Change>,
 }
 
@@ -166,7 +169,7 @@ pub(super) fn error(fault: Fault) -> io::Error {
 
 impl Inode {
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.cached, offset, bytes);
+        put(Arc::make_mut(&mut self.cached), offset, bytes);
         self.pending.push(Change::Write { offset, bytes: bytes.to_vec() });
     }
 }

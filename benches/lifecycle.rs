@@ -56,6 +56,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     };
     let versions = workers.iter().map(version).collect();
     let config = Config {
+        history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(25),
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use tokio::sync::watch;
 
+use crate::archive::{Archive, ArchiveOptions, History};
 use crate::clock::RealClock;
 use crate::config::units;
 use crate::engine::{Engine, GenerationSpec, Handle, Opened};
@@ -40,8 +41,16 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
     let listener = listen(spec.config.listen, &spec.config.data_dir)?;
     let address = listener.local_addr().map_err(system("find out the address"))?;
     let said = Said::of(&spec, path);
+    let history_dir = spec.config.history_index.then(|| spec.config.data_dir.join("history"));
     let (handle, opened) =
         Engine::open(spec, Arc::clone(&clock)).map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
+
+    let archive =
+        history_dir.map(|dir| Archive::start(dir, handle.reader(), Arc::clone(&clock), ArchiveOptions::default()));
+    let archive = archive.transpose().map_err(system("start a thread"))?.map(Arc::new);
+    if let Some(archive) = &archive {
+        handle.use_history(Arc::clone(archive) as Arc<dyn History>);
+    }
 
     let (to_main, ends) = mpsc::channel();
     let poisoned = to_main.clone();
@@ -71,6 +80,9 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
             let _: Result<(), _> = stop_serving.send(true);
             drop(runtime.block_on(serving));
             runtime.shutdown_background();
+            if let Some(archive) = archive {
+                archive.stop();
+            }
             tell("biotope stopped; every acknowledged job is in the log");
             Ok(())
         }

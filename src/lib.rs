@@ -14,6 +14,8 @@
 //!        job    pool ── worker       the table, pure      │  threads, and what runs on them
 //!          │    │
 //!          log ─┘                    the only thing on disk that must not be lost
+//!          │
+//!        archive                     what has ended, to be searched: follows the log, may be lost at any time
 //! ```
 //!
 //! Imports go down only. `job`, `config` and `types` are pure: no disk, no clock, no thread. Only [`clock`] reads a
@@ -40,6 +42,7 @@
 //! - A version loses its work only to one that is up.
 #![warn(missing_docs)]
 
+pub mod archive;
 #[cfg(feature = "daemon")]
 pub mod cli;
 pub mod clock;

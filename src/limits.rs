@@ -77,3 +77,37 @@ pub const LIST_RECORDS_MAX: usize = 10_000;
 
 /// Bytes of jobs that may be on their way in at once; more are refused as busy.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// Records of the log that one call of a listing reads at most for the errors of ended jobs, where their index does not know
+/// them; a job that took more of the log from its home to its end counts as one without an error.
+pub const LIST_ERROR_RECORDS_MAX: usize = 100_000;
+
+/// Entries of the index of ended jobs that one call of a listing looks at most through: about a tenth of a second.
+pub const HISTORY_KEYS_MAX: usize = 100_000;
+/// Records of the log that the index takes in at once: a search waits for that long at most.
+pub const HISTORY_BATCH_RECORDS: usize = 10_000;
+/// How long the index gathers before it takes in what is new.
+pub const HISTORY_REST: Duration = Duration::from_millis(100);
+/// How often the index is synced while there is something to sync; what is lost with a crash is read again.
+pub const HISTORY_SYNC_EVERY: Duration = Duration::from_secs(15);
+/// Ended jobs of one directory of the index; after so many a new one begins.
+pub const HISTORY_SLICE_KEYS: u64 = 1_000_000;
+/// Bytes that the index takes on disk at most; the oldest directory gives way.
+pub const HISTORY_BYTES_MAX: u64 = 4 << 30;
+/// The index grows only while this much is free where it lies, in bytes: space is the log's first.
+pub const HISTORY_FREE_MIN: u64 = 64 << 20;
+/// How long a search waits for the index before it reads the log instead.
+pub const HISTORY_ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long the index may be busy with one thing before it counts as hanging.
+pub const HISTORY_HANGS_AFTER: Duration = Duration::from_secs(10);
+/// How long a stop of the process waits for the index.
+pub const HISTORY_STOP_MAX: Duration = Duration::from_secs(2);
+/// Pause before the index is tried again after trouble; doubled each time.
+pub const HISTORY_RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const HISTORY_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Times that the index is begun anew in the life of a process.
+pub const HISTORY_STRIKES_MAX: u32 = 20;
+/// Failures of a job whose places the index remembers.
+pub const HISTORY_PLACES_KEPT: usize = 64;
+/// Longest text that is looked for in errors, in bytes.
+pub const ERROR_SEARCH_BYTES_MAX: usize = 256;

@@ -45,6 +45,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         versions.push(VersionSpec { worker, definition_hash: [1; 32], factory });
     }
     let config = Config {
+        history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(1),
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -97,9 +97,18 @@ enum JobsCommand {
         /// Only of this tenant
         #[arg(long)]
         tenant: Option<String>,
+        /// Only with this text in the last error
+        #[arg(long, value_name = "TEXT")]
+        error: Option<String>,
+        /// Only ended, failed last or, if neither, accepted since then (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
         /// At most so many; 0: all
         #[arg(long, default_value_t = 100)]
         limit: usize,
+        /// Go on where an earlier listing ended; where that is it says on stderr
+        #[arg(long)]
+        cursor: Option<String>,
         /// One JSON object a line, with payload and result
         #[arg(long)]
         json: bool,
@@ -195,10 +204,11 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
 
 fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {
     match command {
-        JobsCommand::List { worker_type, state, tenant, limit, json } => {
-            let filter = [("type", worker_type), ("state", state), ("tenant", tenant)];
+        JobsCommand::List { worker_type, state, tenant, error, since, limit, cursor, json } => {
+            let filter =
+                [("type", worker_type), ("state", state), ("tenant", tenant), ("error", error), ("since", since)];
             let filter = filter.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
-            show::list(client, filter, *limit, *json)
+            show::list(client, filter, *limit, cursor.clone(), *json)
         }
         JobsCommand::Show { id } => show::job(client, id),
         JobsCommand::Retry { ids } => show::act(client, ids, "retry"),

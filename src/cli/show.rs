@@ -1,6 +1,7 @@
 //! Looking at a running biotope, and changing single jobs of it.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use axum::http::Method;
@@ -68,7 +69,8 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
         count(generation, "number"),
         text(generation, "state")
     ))?;
-    for (what, value) in [("log", log.get("full")), ("config", generation.get("last_error"))] {
+    let history = view.get("history").and_then(|history| history.get("reason"));
+    for (what, value) in [("log", log.get("full")), ("history", history), ("config", generation.get("last_error"))] {
         if let Some(trouble) = value.and_then(Value::as_str) {
             print(&format!("{what}: {trouble}"))?;
         }
@@ -123,9 +125,14 @@ pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn list(client: &Client, filter: Vec<(&str, &str)>, limit: usize, as_json: bool) -> Result<(), Failure> {
+pub(super) fn list(
+    client: &Client,
+    filter: Vec<(&str, &str)>,
+    limit: usize,
+    mut cursor: Option<String>,
+    as_json: bool,
+) -> Result<(), Failure> {
     let mut left = if limit == 0 { usize::MAX } else { limit };
-    let mut cursor: Option<String> = None;
     let query: String = filter.iter().map(|(key, value)| format!("&{key}={}", escape(value))).collect();
     loop {
         let after = cursor.as_ref().map_or_else(String::new, |cursor| format!("&cursor={}", escape(cursor)));
@@ -143,7 +150,9 @@ pub(super) fn list(client: &Client, filter: Vec<(&str, &str)>, limit: usize, as_
         }
         left = left.saturating_sub(jobs.len());
         cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
-        if left == 0 || cursor.is_none() {
+        let Some(more) = &cursor else { return Ok(()) };
+        if left == 0 {
+            drop(writeln!(std::io::stderr(), "there may be more: --cursor {more}"));
             return Ok(());
         }
     }
@@ -165,7 +174,6 @@ pub(super) fn act(client: &Client, ids: &[String], action: &str) -> Result<(), F
             }
             Err(failure) => {
                 if let Some(earlier) = failed.replace(failure) {
-                    use std::io::Write;
                     drop(writeln!(std::io::stderr(), "biotope: {}", earlier.message));
                 }
             }

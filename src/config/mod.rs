@@ -29,6 +29,8 @@ pub struct Config {
     pub listen: std::net::SocketAddr,
     /// The log's settings.
     pub log: LogConfig,
+    /// `history.index`: whether ended jobs are indexed.
+    pub history_index: bool,
     /// The worker types, sorted by name.
     pub workers: Vec<WorkerConfig>,
 }

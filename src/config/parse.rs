@@ -116,6 +116,13 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     http.finish(gathered, &[]);
     let log = top.section(gathered, "log");
     let log = log_config(gathered, log);
+    let mut history = top.section(gathered, "history");
+    let history_index = history.parsed(gathered, "index", true, |text| match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write \"on\", or \"off\": then a search reads the log".to_owned()),
+    });
+    history.finish(gathered, &[]);
     let workers = top.section(gathered, "workers");
     let table =
         root.iter().find(|(name, _)| name.get_ref() == "workers").and_then(|(_, value)| value.get_ref().as_table());
@@ -127,8 +134,8 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
             "add one, for instance:\n[workers.hello]\nversion = \"v1\"\nexec = [\"cat\"]",
         );
     }
-    top.finish(gathered, &["history"]);
-    Config { data_dir, stop_timeout, listen, log, workers }
+    top.finish(gathered, &[]);
+    Config { data_dir, stop_timeout, listen, log, history_index, workers }
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {

@@ -381,6 +381,7 @@ impl Core {
                 SyncPolicy::Never => {}
             }
             self.log.show();
+            self.shared.shown();
         }
         if !self.replies.is_empty() {
             for reply in self.replies.drain(..) {

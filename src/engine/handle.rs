@@ -11,11 +11,13 @@ use crossbeam_channel::Sender;
 pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
-use super::lookup;
 use super::shared::Shared;
 use super::view::{EcosystemView, JobFilter, JobPage, JobView, ReloadVerdict};
+use super::{ended, listing, lookup};
+use crate::archive::{History, Standing};
 use crate::job::intake::IntakeLimits;
 use crate::job::new::{NewJob, Pushed};
+use crate::log::Reader;
 use crate::refusal::Refusal;
 use crate::types::{Seq, WorkerType};
 
@@ -93,8 +95,8 @@ impl Handle {
         drop(self.to_engine.send(Command::Ecosystem { to: To::Then(then) }));
     }
 
-    /// One job with everything known about it. Reads the log on the calling thread: of a job that ended, all records from
-    /// its first to its last, until the index of ended jobs exists.
+    /// One job with everything known about it. Reads the log on the calling thread: of a job that ended what the index
+    /// of ended jobs points to, or, where there is none, all records from its first to its last.
     ///
     /// # Errors
     /// `NotFound`; `Stopping` or `Poisoned` when nobody answers.
@@ -103,21 +105,44 @@ impl Handle {
         let not_found = || Refusal::NotFound { id: id.to_owned() };
         match known {
             Known::Live(live) => Ok(lookup::live_view(&self.shared, &live)),
-            Known::Look { born, from, .. } => lookup::ended_job(&self.shared, id, born, from).ok_or_else(not_found),
+            Known::Look { born, from, .. } => ended::job(&self.shared, id, born, from).ok_or_else(not_found),
             Known::Nothing => Err(not_found()),
         }
     }
 
-    /// A page of jobs: live ones where their payload lies in the log, ended ones where they ended, newest first. Reads
-    /// the log backwards on the calling thread, at most 10,000 records a call.
+    /// A page of jobs: live ones where their payload lies in the log, ended ones where they ended, newest first. Ended
+    /// ones are looked up in their index, as far as there is one; for the others the log is read backwards on the calling
+    /// thread, at most 10,000 records a call.
     ///
     /// # Errors
     /// `InvalidJob` for a cursor that is none; `UnknownType`; `Stopping` or `Poisoned` when nobody answers.
     pub fn jobs(&self, filter: &JobFilter) -> Result<JobPage, Refusal> {
-        lookup::page(&self.shared, filter, |places| self.live_at(places))
+        listing::page(&self.shared, filter, self)
     }
 
-    fn live_at(&self, places: Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
+    /// Has ended jobs looked up in an index from now on, and the index told when the log grows; the first one stays.
+    pub fn use_history(&self, history: Arc<dyn History>) {
+        self.shared.use_history(history);
+    }
+
+    /// How it stands with the index of ended jobs.
+    pub fn history(&self) -> Standing {
+        self.shared.history().map_or_else(Standing::off, History::standing)
+    }
+
+    /// Access to the log.
+    pub fn reader(&self) -> Reader {
+        self.shared.reader.clone()
+    }
+
+    /// Whether any job of a type, or of all, is alive.
+    pub(super) fn any_lives(&self, worker_type: Option<&WorkerType>) -> Result<bool, Refusal> {
+        let view = self.ask(|to| Command::Ecosystem { to }).ok_or_else(|| self.shared.gone())??;
+        let mut meant = view.types.iter().filter(|of_type| worker_type.is_none_or(|name| *name == of_type.worker_type));
+        Ok(meant.any(|of_type| of_type.ready + of_type.delayed + of_type.reserved + of_type.parked + of_type.dead > 0))
+    }
+
+    pub(super) fn live_at(&self, places: Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
         self.ask(|to| Command::LiveAt { places, to }).ok_or_else(|| self.shared.gone())
     }
 

@@ -232,6 +232,7 @@ fn fixed_keys(old: &Config, new: &Config) -> Option<String> {
         ("data_dir", old.data_dir != new.data_dir),
         ("listen", old.listen != new.listen),
         ("log.segment", old.log.segment != new.log.segment),
+        ("history.index", old.history_index != new.history_index),
     ];
     let keys: Vec<&str> = differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
     (!keys.is_empty()).then(|| {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::command::Then;
+use crate::archive::History;
 use crate::config::Config;
 use crate::job::ids::IdMaker;
 use crate::limits::IN_FLIGHT_BYTES_MAX;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     payload_max: AtomicUsize,
     names: ArcSwap<KnownNames>,
     poisoned: Mutex<PoisonWatch>,
+    /// The index of ended jobs, if there is one. Set once, soon after the start.
+    history: OnceLock<Arc<dyn History>>,
 }
 
 #[derive(Default)]
@@ -66,6 +69,24 @@ impl Shared {
             payload_max: AtomicUsize::new(config.log.payload_max),
             names: ArcSwap::default(),
             poisoned: Mutex::default(),
+            history: OnceLock::new(),
+        }
+    }
+
+    /// Has ended jobs looked up in an index; the first one given stays.
+    pub(super) fn use_history(&self, history: Arc<dyn History>) {
+        history.shown();
+        drop(self.history.set(history));
+    }
+
+    pub(super) fn history(&self) -> Option<&dyn History> {
+        self.history.get().map(|history| &**history)
+    }
+
+    /// More of the log may be read.
+    pub(super) fn shown(&self) {
+        if let Some(history) = self.history() {
+            history.shown();
         }
     }
 

@@ -4,6 +4,7 @@ use super::core::Core;
 use super::runs::{PoolRun, Role, TypeRun};
 use super::shared::KnownNames;
 use super::view::{EcosystemView, GenerationView, LogView, TypeView, VersionView};
+use crate::archive::{History, Standing};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;
 
@@ -14,6 +15,7 @@ impl Core {
         EcosystemView {
             types,
             log: self.log_view(),
+            history: self.shared.history().map_or_else(Standing::off, History::standing),
             generation: self.generation_view(),
             started_at_ms: self.started_at,
             stopping: self.is_stopping(),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::archive::Standing;
 use crate::types::{Seq, UnixMs, WorkerType};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
@@ -11,6 +12,8 @@ pub struct EcosystemView {
     pub types: Vec<TypeView>,
     /// The log's health.
     pub log: LogView,
+    /// The index of ended jobs.
+    pub history: Standing,
     /// The accepted config.
     pub generation: GenerationView,
     /// Since when this process serves.
@@ -200,7 +203,8 @@ pub struct FailureView {
 pub struct JobPage {
     /// The jobs, newest last change first.
     pub jobs: Vec<JobView>,
-    /// Where the next page begins; `None` at the end of the log. A page may be empty and yet have a next one.
+    /// Where the next page begins; `None` at the end of the log. A page may be empty and yet have a next one. Jobs that
+    /// come in, or change, meanwhile stand before it: what is listed stays as it is.
     pub next_cursor: Option<String>,
 }
 
@@ -213,6 +217,10 @@ pub struct JobFilter {
     pub state: Option<String>,
     /// Only of this tenant.
     pub tenant: Option<String>,
+    /// Only with this in the last error, however it is spelt there: case and blanks do not matter.
+    pub error: Option<String>,
+    /// Only ended at or after this; a live job counts by its last failure, and without one by when it was accepted.
+    pub since: Option<UnixMs>,
     /// At most so many.
     pub limit: usize,
     /// Continue where an earlier page ended.

@@ -11,12 +11,13 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::problem::Problem;
 use super::{AROUND_PAYLOAD_MAX, App, BODY_TIMEOUT, answer, blocking, bulk, status_of};
+use crate::archive::plain;
 use crate::engine::JobAction;
 use crate::engine::view::JobFilter;
 use crate::job::intake::parse_job;
-use crate::limits::{LIST_DEFAULT, LIST_MAX};
+use crate::limits::{ERROR_SEARCH_BYTES_MAX, LIST_DEFAULT, LIST_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
-use crate::types::WorkerType;
+use crate::types::{UnixMs, WorkerType};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,8 +128,30 @@ pub(super) struct ListQuery {
     worker_type: Option<String>,
     state: Option<String>,
     tenant: Option<String>,
+    error: Option<String>,
+    since: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
+}
+
+/// A text that is looked for in errors.
+fn check_error(error: &str) -> Result<(), Problem> {
+    if error.len() > ERROR_SEARCH_BYTES_MAX {
+        let detail = format!("error is {} bytes long, the most is {ERROR_SEARCH_BYTES_MAX}", error.len());
+        return Err(Problem::bad_request(detail));
+    }
+    if plain(error).is_empty() {
+        return Err(Problem::bad_request("error is empty; leave it out, or give a part of the error's text"));
+    }
+    Ok(())
+}
+
+/// A moment in a query.
+fn moment(text: &str) -> Result<UnixMs, Problem> {
+    let at = text.parse::<jiff::Timestamp>().ok().and_then(|at| UnixMs::try_from(at.as_millisecond()).ok());
+    at.ok_or_else(|| {
+        Problem::bad_request(format!("since {text:?} is no moment; write RFC 3339, like 2026-01-31T12:00:00Z"))
+    })
 }
 
 const STATES: [&str; 9] =
@@ -146,8 +169,17 @@ pub(super) async fn list(
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(Problem::bad_request(format!("limit must lie between 1 and {LIST_MAX}")));
     }
-    let worker_type = query.worker_type.map(|name| worker_type(&name)).transpose()?;
-    let filter = JobFilter { worker_type, state: query.state, tenant: query.tenant, limit, cursor: query.cursor };
+    let worker_type = query.worker_type.as_deref().map(worker_type).transpose()?;
+    if let Some(tenant) = query.tenant.as_deref().filter(|tenant| tenant.len() > TENANT_BYTES_MAX) {
+        let detail = format!("tenant is {} bytes long, the most is {TENANT_BYTES_MAX}", tenant.len());
+        return Err(Problem::bad_request(detail));
+    }
+    if let Some(error) = &query.error {
+        check_error(error)?;
+    }
+    let since = query.since.as_deref().map(moment).transpose()?;
+    let ListQuery { state, tenant, error, cursor, .. } = query;
+    let filter = JobFilter { worker_type, state, tenant, error, since, limit, cursor };
     let page = blocking(move || app.handle.jobs(&filter)).await??;
     Ok(Json(page).into_response())
 }

@@ -160,6 +160,11 @@ impl Reader {
         self.0.visible_up_to.store(seq, Ordering::Release);
     }
 
+    /// The log's identity.
+    pub fn log_id(&self) -> LogId {
+        self.0.log_id
+    }
+
     /// One past the last seq that may be shown.
     pub fn visible_up_to(&self) -> Seq {
         self.0.visible_up_to.load(Ordering::Acquire)

@@ -191,6 +191,7 @@ mod tests {
                 last_sync_us: 150,
                 full: None,
             },
+            history: crate::archive::Standing::off(),
             generation: GenerationView {
                 number: 1,
                 accepted_at_ms: 1000,

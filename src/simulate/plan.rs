@@ -47,6 +47,7 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
         data_dir: "/simulated".into(),
         stop_timeout: Duration::from_secs(10),
         listen: ([127, 0, 0, 1], 0).into(),
+        history_index: false,
         log: LogConfig {
             sync: SyncPolicy::Always,
             retain,

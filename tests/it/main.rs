@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod durability;
+mod history;
 mod jobs;
 mod lifecycle;
 mod page;

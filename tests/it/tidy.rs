@@ -45,6 +45,21 @@ fn source_files_are_short_and_begin_with_what_they_own() {
 }
 
 #[test]
+fn sled_is_named_in_the_archive_alone() {
+    for (path, text) in rust_files() {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let named = code.filter(|line| line.contains(concat!("sl", "ed::"))).count();
+        let owner = path == Path::new("src/archive/slice.rs");
+        assert_eq!(named > 0, owner, "{}: {named} lines name it", path.display());
+    }
+    let manifest = text(Path::new("Cargo.toml")).unwrap();
+    assert!(
+        manifest.contains("version = \"=0.34.7\", optional = true"),
+        "its version is fixed, and only the daemon has it"
+    );
+}
+
+#[test]
 fn nothing_is_left_to_do() {
     // Spelled so that this file does not find itself.
     let words =
@@ -129,7 +144,7 @@ fn the_readmes_config_passes_and_names_every_key() {
     let problems = parsed.err().map(|problems| problems.to_string());
     assert_eq!(problems, None);
     // What an unknown key is told to be known is all that there is.
-    for table in ["", "[http]", "[log]", "[workers.resize]", "[workers.resize.rollout]"] {
+    for table in ["", "[http]", "[log]", "[history]", "[workers.resize]", "[workers.resize.rollout]"] {
         let wrong = if table.is_empty() {
             format!("zzzzzzzz = 1\n{config}")
         } else {

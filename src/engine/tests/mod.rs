@@ -142,6 +142,7 @@ impl Spec {
 
     fn make(self) -> GenerationSpec {
         let config = Config {
+            history_index: false,
             data_dir: self.dir,
             stop_timeout: Duration::from_secs(10),
             listen: "127.0.0.1:0".parse().unwrap(),

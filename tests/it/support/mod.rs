@@ -59,6 +59,13 @@ fn free_port() -> u16 {
     }
 }
 
+/// A table that switches the index of ended jobs off, where the tests are asked to do without (`BIOTOPE_TEST_HISTORY=off`)
+/// and the config does not say itself.
+fn history(config: &str) -> String {
+    let off = std::env::var_os("BIOTOPE_TEST_HISTORY").is_some_and(|value| value == "off");
+    if off && !config.contains("[history]") { "[history]\nindex = \"off\"\n".to_owned() } else { String::new() }
+}
+
 /// A directory with a config and programs, in which a biotope can live, die and live again.
 pub(crate) struct Home {
     dir: tempfile::TempDir,
@@ -101,7 +108,7 @@ impl Home {
             .lines()
             .map(|line| if line.starts_with("listen =") { self.listen() } else { line.to_owned() })
             .collect();
-        self.write("biotope.toml", &text.join("\n"));
+        self.write("biotope.toml", &(text.join("\n") + "\n" + &history(&text.concat())));
     }
 
     fn listen(&self) -> String {
@@ -115,7 +122,7 @@ impl Home {
 
     /// Replaces the config by one with these lines at its top and these worker tables.
     pub(crate) fn configure_with(&self, top: &str, workers: &str) {
-        let text = format!("data_dir = \"data\"\n{top}\n[http]\n{}\n{workers}\n", self.listen());
+        let text = format!("data_dir = \"data\"\n{top}\n[http]\n{}\n{workers}\n{}", self.listen(), history(top));
         self.write("biotope.toml", &text);
     }
 

@@ -1,8 +1,9 @@
 //! Bytes as operations of the simulated world: the whole core beside its model, on a disk that fails, by the fuzzer's choice
-//! instead of a seed's. In the end all faults are off, and everything must be served.
+//! instead of a seed's. In the end all faults are off, and everything must be served. `SHRINK=1` with a file that failed
+//! leaves out what the failure does not need.
 #![no_main]
 
-use biotope::simulate::{How, Op, PushOp, run};
+use biotope::simulate::{How, Op, PushOp, run, shrink};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,6 +19,8 @@ fuzz_target!(|data: &[u8]| {
         ops.push(op);
     }
     if let Err(failure) = run(seed, &ops) {
+        // Shrinking takes longer than an input may: it is asked for with a file that failed.
+        let failure = if std::env::var_os("SHRINK").is_some() { shrink(failure) } else { failure };
         panic!("{failure}");
     }
 });

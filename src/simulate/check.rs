@@ -97,8 +97,10 @@ impl World {
         };
         let sure = sent.iter().rposition(answered).map_or(0, |at| at + 1);
         for (at, sent) in sent.into_iter().enumerate() {
+            // What a purge has ended in this turn nobody has noticed, even where it was answered.
+            let sure = at < sure && !matches!(sent, Sent::Purge { .. });
             // A surprise here is one of the comparison after the start.
-            drop(self.follow(sent, at < sure));
+            drop(self.follow(sent, sure));
         }
         self.notice_time(false);
     }

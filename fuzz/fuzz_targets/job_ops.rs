@@ -9,13 +9,23 @@ use libfuzzer_sys::fuzz_target;
 
 /// Operations of one world: longer stories find no more, and take longer.
 const OPS_MAX: usize = 80;
+/// Starts of one world: each takes some of the room that a full disk has left, and small segments have room for about 40.
+const STARTS_MAX: usize = 16;
 
 fuzz_target!(|data: &[u8]| {
     let mut u = Unstructured::new(data);
     let seed = u64::from(u.arbitrary::<u8>().unwrap_or(0));
-    let mut ops = Vec::new();
+    let (mut ops, mut starts) = (Vec::new(), 0);
     while ops.len() < OPS_MAX && !u.is_empty() {
         let Ok(op) = op(&mut u) else { break };
+        starts += match &op {
+            Op::Stop | Op::Fail(..) => 1,
+            Op::Crash(_, again) => 1 + again.len(),
+            _ => 0,
+        };
+        if starts > STARTS_MAX {
+            break;
+        }
         ops.push(op);
     }
     if let Err(failure) = run(seed, &ops) {

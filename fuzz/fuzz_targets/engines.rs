@@ -1,10 +1,11 @@
 //! An engine for a fuzz target: small sizes, a clock that stands, and no workers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use biotope::clock::Clock;
-use biotope::config::{Config, LogConfig, SyncPolicy};
+use biotope::config::parse;
 use biotope::engine::GenerationSpec;
 use biotope::engine::stepped::Surrounding;
 use biotope::job::ids::IdMaker;
@@ -53,20 +54,9 @@ pub fn around(disk: SimDisk) -> Surrounding {
 
 /// A config without workers.
 pub fn spec() -> GenerationSpec {
-    let config = Config {
-        data_dir: "/fuzzed".into(),
-        stop_timeout: Duration::from_secs(10),
-        listen: ([127, 0, 0, 1], 0).into(),
-        log: LogConfig {
-            sync: SyncPolicy::Always,
-            retain: OPTIONS.segment_bytes * 4,
-            segment: OPTIONS.segment_bytes,
-            payload_max: 1000,
-            result_max: 100,
-            dead_retain: Duration::from_secs(3600),
-            dead_max: 10,
-        },
-        workers: Vec::new(),
-    };
+    let mut config = parse("fuzzed.toml", "data_dir = \"/fuzzed\"", &BTreeSet::new()).expect("a good config").config;
+    config.log.segment = OPTIONS.segment_bytes;
+    config.log.retain = OPTIONS.segment_bytes * 4;
+    config.log.payload_max = 1000;
     GenerationSpec { config, versions: Vec::new() }
 }

@@ -10,7 +10,8 @@ use crate::types::Seq;
 /// Reads records one by one where they lie close together, with one disk read for many of them. For one thread.
 pub struct NearbyReader {
     reader: Reader,
-    block: Vec<u8>,
+    /// Bodies are parts of it: it lives as long as the last of them.
+    block: Bytes,
     segment: u32,
     base: u32,
 }
@@ -21,7 +22,7 @@ const NEARBY_BYTES: usize = 64 << 10;
 impl NearbyReader {
     /// A reader with an empty block.
     pub fn new(reader: Reader) -> Self {
-        Self { reader, block: Vec::new(), segment: 0, base: 0 }
+        Self { reader, block: Bytes::new(), segment: 0, base: 0 }
     }
 
     /// Body of the record `seq` at `position`.
@@ -37,12 +38,13 @@ impl NearbyReader {
             return Ok(body);
         }
         let segment = self.reader.segment(position.segment).ok_or(ReadError::Gone { seq })?;
-        self.block.resize(NEARBY_BYTES, 0);
+        let mut block = vec![0; NEARBY_BYTES];
         let read = segment
             .file
-            .read_at(u64::from(position.offset), &mut self.block)
+            .read_at(u64::from(position.offset), &mut block)
             .map_err(|source| ReadError::Io { segment: position.segment, source })?;
-        self.block.truncate(read);
+        block.truncate(read);
+        self.block = block.into();
         (self.segment, self.base) = (position.segment, position.offset);
         self.in_block(position, length, seq).ok_or(ReadError::Damaged {
             segment: position.segment,
@@ -58,6 +60,6 @@ impl NearbyReader {
         }
         let at = position.offset.checked_sub(self.base)? as usize;
         let bytes = self.block.get(at..at + length)?;
-        frame::decode_record(seq, position.offset, bytes).map(|record| Bytes::copy_from_slice(record.body))
+        frame::decode_record(seq, position.offset, bytes).map(|record| self.block.slice_ref(record.body))
     }
 }

@@ -12,6 +12,7 @@ use crate::log::nearby::NearbyReader;
 use crate::log::reader::ReadError;
 use crate::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::sync::thread::{Builder, JoinHandle};
+use crate::types::UnixMs;
 use crate::worker::{Assignment, Outcome, Worker};
 
 /// First pause before a worker that could not be started is started again; doubles up to the most.
@@ -129,8 +130,9 @@ impl Thread<'_> {
     fn cycle(&mut self, worker: &mut dyn Worker, tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
         let report = &self.shared.report;
         let mut batch = Vec::with_capacity(tasks.len());
+        let now = self.shared.clock.wall_ms();
         for task in &tasks {
-            match self.assignment(task, live) {
+            match self.assignment(task, live, now) {
                 Ok(assignment) => batch.push(assignment),
                 Err(outcome) => report(Report::Outcome { lease: task.lease, outcome, about: None }),
             }
@@ -172,7 +174,7 @@ impl Thread<'_> {
     }
 
     /// Reads a task's payload, and what else its worker shall know.
-    fn assignment(&mut self, task: &Task, live: &LiveConfig) -> Result<Assignment, Outcome> {
+    fn assignment(&mut self, task: &Task, live: &LiveConfig, now: UnixMs) -> Result<Assignment, Outcome> {
         let body = match self.reader.read(task.home.position(), task.home.seq) {
             Ok(body) => body,
             // The job was restated meanwhile: its next run finds it at its new place.
@@ -193,7 +195,7 @@ impl Thread<'_> {
             attempt: task.attempt,
             max_attempts: task.max_attempts,
             tenant: meta.tenant.map(str::to_owned),
-            deadline_ms: self.shared.clock.wall_ms().saturating_add(timeout_ms),
+            deadline_ms: now.saturating_add(timeout_ms),
             timeout: live.timeout,
             kill_after: live.kill_after,
         })

@@ -303,6 +303,49 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_part_by_part_and_what_came_meanwhile_give_the_same_again() {
+        /// A record bears a name, in the place of an older one.
+        type Noted = (u64, Option<Seq>, Seq);
+        let seed = fastrand::u64(..);
+        eprintln!("SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20 {
+            let (mut live, mut again) = (IdIndex::new(IdMaker::new([7; 16])), IdIndex::new(IdMaker::new([7; 16])));
+            let mut last: HashMap<u64, Seq> = HashMap::new();
+            let note = |index: &mut IdIndex, (name, old, seq): Noted| {
+                index.note(1, &names(&name.to_string()), old, seq);
+            };
+            let mut happens = |random: &mut fastrand::Rng, seq| -> Noted {
+                let name = random.u64(0..3000);
+                (name, last.insert(name, seq), seq)
+            };
+            let mut seq = 0;
+            let mut next = || {
+                seq += 1;
+                seq
+            };
+            for _ in 0..random.usize(..6000) {
+                note(&mut live, happens(&mut random, next()));
+            }
+            let (mut part, mut meanwhile) = (0, Vec::new());
+            while let Some((block, then)) = live.block(Vec::new(), part, random.usize(1..4000)) {
+                again.load(&block).unwrap();
+                part = then;
+                for _ in 0..random.usize(..5) {
+                    meanwhile.push(happens(&mut random, next()));
+                    note(&mut live, *meanwhile.last().unwrap());
+                }
+            }
+            meanwhile.into_iter().for_each(|noted| note(&mut again, noted));
+            for (name, seq) in &last {
+                let found = again.by_id(1, &name.to_string());
+                assert!(found.contains(seq), "SEED={seed} {name} at {seq}: {found:?}");
+                assert_eq!(found.len(), 1, "SEED={seed} {name}: no older record bears it any more");
+            }
+        }
+    }
+
+    #[test]
     fn a_seq_is_told_by_its_lower_bits() {
         let mut index = IdIndex::new(IdMaker::new([1; 16]));
         let first = (3 << SEQ_BITS) - 5;

@@ -23,8 +23,8 @@ const TAG_BITS: u32 = 26;
 const SEQ_BITS: u32 = 64 - TAG_BITS;
 const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
 /// A part is spread anew when more than this share of it is taken, of 100, and is then filled to the lower one.
-const FULL_PERCENT: usize = 92;
-const FILLED_PERCENT: usize = 84;
+const FULL_PERCENT: usize = 89;
+const FILLED_PERCENT: usize = 80;
 /// Slots of a page.
 const PAGE_SLOTS: usize = 128;
 
@@ -68,15 +68,8 @@ impl Part {
         self.pages.iter().flat_map(|page| page.iter()).copied()
     }
 
-    /// Numbers of the slots from a tag's place on, once around.
-    fn from(&self, tag: u64) -> impl Iterator<Item = usize> + use<> {
-        let slots = self.slots();
-        let start = usize::try_from((tag * slots as u64) >> TAG_BITS).unwrap_or(0);
-        (start..slots).chain(0..start)
-    }
-
-    fn slot(&self, at: usize) -> u64 {
-        self.pages.get(at / PAGE_SLOTS).and_then(|page| page.get(at % PAGE_SLOTS)).copied().unwrap_or(0)
+    fn start(&self, tag: u64) -> usize {
+        usize::try_from((tag * self.slots() as u64) >> TAG_BITS).unwrap_or(0)
     }
 
     fn set(&mut self, at: usize, slot: u64) {
@@ -85,14 +78,28 @@ impl Part {
         }
     }
 
-    /// Numbers and contents of the slots in which a tag may stand, up to the first empty one.
-    fn probe(&self, tag: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.from(tag).map(|at| (at, self.slot(at))).take_while(|(_, slot)| *slot != 0)
+    /// Shows number and contents of each slot in which a tag may stand, up to the first empty one, whose number is returned.
+    fn probe(&self, tag: u64, mut see: impl FnMut(usize, u64)) -> Option<usize> {
+        let start = self.start(tag);
+        let (page, within) = (start / PAGE_SLOTS, start % PAGE_SLOTS);
+        let around = (page..self.pages.len()).chain(0..=page);
+        let mut skip = within;
+        for number in around {
+            let slots = self.pages.get(number)?.get(std::mem::take(&mut skip)..)?;
+            let first = number * PAGE_SLOTS + PAGE_SLOTS - slots.len();
+            for (at, slot) in (first..).zip(slots) {
+                if *slot == 0 {
+                    return Some(at);
+                }
+                see(at, *slot);
+            }
+        }
+        None
     }
 
     /// Puts a slot into the first empty place; there is one.
     fn add(&mut self, slot: u64) {
-        if let Some(at) = self.from(tag_of(slot)).find(|at| self.slot(*at) == 0) {
+        if let Some(at) = self.probe(tag_of(slot), |_, _| {}) {
             self.set(at, slot);
             self.taken += 1;
         }
@@ -142,8 +149,13 @@ impl IdIndex {
 
     fn candidates(&self, place: Place) -> Vec<Seq> {
         let Some(part) = self.parts.get(place.part) else { return Vec::new() };
-        let same = part.probe(place.tag).filter(|(_, slot)| tag_of(*slot) == place.tag);
-        same.filter_map(|(_, slot)| self.seq_of(slot)).collect()
+        let mut seqs = Vec::new();
+        part.probe(place.tag, |_, slot| {
+            if tag_of(slot) == place.tag {
+                seqs.extend(self.seq_of(slot));
+            }
+        });
+        seqs
     }
 
     /// The seq of a slot, unless its record has left the log.
@@ -165,18 +177,19 @@ impl IdIndex {
 
     fn put(&mut self, place: Place, old: Option<Seq>, seq: Seq) {
         let new = place.slot(seq);
-        let old = old.map(|old| place.slot(old));
+        let old = old.map_or(0, |old| place.slot(old));
         let Some(part) = self.parts.get(place.part) else { return };
         let (mut same, mut twin, mut stale) = (None, None, None);
-        for (at, slot) in part.probe(place.tag) {
-            if slot == new || Some(slot) == old {
+        let empty = part.probe(place.tag, |at, slot| {
+            if slot == new || slot == old {
                 // Both may be there, after a replay of what was known already.
                 twin = same.replace(at);
             } else if stale.is_none() && self.seq_of(slot).is_none() {
                 stale = Some(at);
             }
-        }
-        if same.or(stale).is_none() && part.is_full() {
+        });
+        let spread = same.or(stale).is_none() && part.is_full();
+        if spread {
             self.spread(place.part);
         }
         let Some(part) = self.parts.get_mut(place.part) else { return };
@@ -184,9 +197,13 @@ impl IdIndex {
             // Never empty, since others may stand behind it: stale, as one whose record has left the log.
             part.set(at, place.slot(self.first_seq.wrapping_sub(1)));
         }
-        match same.or(stale) {
-            Some(at) => part.set(at, new),
-            None => part.add(new),
+        match (same.or(stale), empty.filter(|_| !spread)) {
+            (Some(at), _) => part.set(at, new),
+            (None, Some(at)) => {
+                part.set(at, new);
+                part.taken += 1;
+            }
+            (None, None) => part.add(new),
         }
     }
 

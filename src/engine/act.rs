@@ -158,7 +158,7 @@ impl Core {
     /// Ends as many as one frame holds; others are served in between.
     pub(super) fn purge_on(&mut self, mut purge: Purging) -> Result<(), Poisoned> {
         while !self.log.is_full() && !self.stands_still() {
-            let fresh = || self.table.fresh_in(purge.type_no, purge.below, 1).first().map(|job| job.born);
+            let fresh = || self.table.fresh_first(purge.type_no, purge.below);
             let Some(born) = purge.noted.peek().copied().or_else(fresh) else {
                 let (count, to) = (purge.count, purge.to);
                 self.reply(move |durable| to.give(if durable { Ok(count) } else { Err(Refusal::Poisoned) }));

@@ -16,17 +16,64 @@ pub struct Line {
     /// The oldest fresh jobs.
     front: VecDeque<Fresh>,
     /// Younger ones.
-    chunks: VecDeque<Arc<Chunk>>,
+    between: VecDeque<Stretch>,
+    /// Which of these is open, if one is.
+    open: Option<usize>,
     /// The youngest ones.
     back: ChunkWriter,
     fresh: u64,
     returned: BTreeSet<Seq>,
 }
 
+/// Some jobs between front and back, never none.
+#[derive(Debug, Clone)]
+enum Stretch {
+    Kept(Arc<Chunk>),
+    /// Decoded, for as long as changes go on in it: what is restated one after the other mostly stands together.
+    Open(Vec<Fresh>),
+}
+
+impl Stretch {
+    fn first(&self) -> Seq {
+        match self {
+            Self::Kept(chunk) => chunk.first(),
+            Self::Open(jobs) => jobs.first().map_or(0, |job| job.born),
+        }
+    }
+
+    fn last(&self) -> Seq {
+        match self {
+            Self::Kept(chunk) => chunk.last(),
+            Self::Open(jobs) => jobs.last().map_or(0, |job| job.born),
+        }
+    }
+
+    fn decode(&self) -> Vec<Fresh> {
+        match self {
+            Self::Kept(chunk) => chunk.decode(),
+            Self::Open(jobs) => jobs.clone(),
+        }
+    }
+
+    fn as_chunk(&self) -> Option<Arc<Chunk>> {
+        match self {
+            Self::Kept(chunk) => Some(Arc::clone(chunk)),
+            Self::Open(jobs) => Chunk::of(jobs),
+        }
+    }
+
+    fn get(&self, born: Seq) -> Option<Fresh> {
+        match self {
+            Self::Kept(chunk) => find(&chunk.decode(), born),
+            Self::Open(jobs) => find(jobs, born),
+        }
+    }
+}
+
 /// The part of a line in which a fresh job stands, or would stand.
 enum Part {
     Front,
-    Chunk(usize),
+    Between(usize),
     Back,
 }
 
@@ -55,7 +102,8 @@ impl Line {
         }
     }
 
-    fn first_fresh(&self) -> Option<Seq> {
+    /// The oldest fresh one.
+    pub fn first_fresh(&self) -> Option<Seq> {
         // The front is never empty while there is a fresh job.
         self.front.front().map(|job| job.born)
     }
@@ -64,12 +112,12 @@ impl Line {
         if self.back.jobs() > 0 && born >= self.back.first() {
             return Part::Back;
         }
-        let at = self.chunks.partition_point(|chunk| chunk.last() < born);
-        match self.chunks.get(at) {
-            Some(chunk) if at > 0 || born >= chunk.first() => Part::Chunk(at),
+        let at = self.between.partition_point(|stretch| stretch.last() < born);
+        match self.between.get(at) {
+            Some(stretch) if at > 0 || born >= stretch.first() => Part::Between(at),
             Some(_) => Part::Front,
             // Between the chunks and the back: the last chunk takes it, if there is one.
-            None if self.back.jobs() > 0 && at > 0 => Part::Chunk(at - 1),
+            None if self.back.jobs() > 0 && at > 0 => Part::Between(at - 1),
             None if at > 0 => Part::Back,
             None => Part::Front,
         }
@@ -77,27 +125,27 @@ impl Line {
 
     /// Born seq of the youngest fresh job; 0 if there is none.
     fn youngest(&self) -> Seq {
-        let chunk = self.chunks.back().map(|chunk| chunk.last());
+        let between = self.between.back().map(Stretch::last);
         let front = self.front.back().map(|job| job.born);
-        if self.back.jobs() > 0 { self.back.last() } else { chunk.or(front).unwrap_or(0) }
+        if self.back.jobs() > 0 { self.back.last() } else { between.or(front).unwrap_or(0) }
     }
 
     /// Adds a fresh job.
     pub fn insert(&mut self, job: Fresh) {
         self.fresh += 1;
         if job.born > self.youngest() {
-            if self.chunks.is_empty() && self.back.jobs() == 0 && self.front.len() < CHUNK_JOBS {
+            if self.between.is_empty() && self.back.jobs() == 0 && self.front.len() < CHUNK_JOBS {
                 return self.front.push_back(job);
             }
             self.back.push(&job);
             if self.back.jobs() == CHUNK_JOBS {
-                self.chunks.extend(self.back.finish());
+                self.between.extend(self.back.finish().map(Stretch::Kept));
             }
             return;
         }
         match self.part_of(job.born) {
             Part::Front => self.insert_into_front(job),
-            Part::Chunk(at) => self.change_chunk(at, |jobs| insert_sorted(jobs, job)),
+            Part::Between(at) => self.change_between(at, |jobs| insert_sorted(jobs, job)),
             Part::Back => self.change_back(|jobs| insert_sorted(jobs, job)),
         }
     }
@@ -108,22 +156,21 @@ impl Line {
         if self.front.len() > 2 * CHUNK_JOBS {
             let younger: Vec<Fresh> = self.front.split_off(CHUNK_JOBS).into();
             if let Some(chunk) = Chunk::of(&younger) {
-                self.chunks.push_front(chunk);
+                self.between.push_front(Stretch::Kept(chunk));
+                self.open = self.open.map(|at| at + 1);
             }
         }
     }
 
     /// A fresh job.
     pub fn get(&self, born: Seq) -> Option<Fresh> {
-        let find =
-            |jobs: &[Fresh]| jobs.binary_search_by_key(&born, |job| job.born).ok().and_then(|at| jobs.get(at)).copied();
         match self.part_of(born) {
             Part::Front => {
                 let at = self.front.binary_search_by_key(&born, |job| job.born).ok()?;
                 self.front.get(at).copied()
             }
-            Part::Chunk(at) => find(&self.chunks.get(at)?.decode()),
-            Part::Back => find(&self.back.decode()),
+            Part::Between(at) => self.between.get(at)?.get(born),
+            Part::Back => find(&self.back.decode(), born),
         }
     }
 
@@ -137,7 +184,7 @@ impl Line {
                     let at = self.front.binary_search_by_key(&born, |job| job.born).ok()?;
                     self.front.remove(at)
                 }
-                Part::Chunk(at) => self.change_chunk(at, |jobs| remove_sorted(jobs, born)),
+                Part::Between(at) => self.change_between(at, |jobs| remove_sorted(jobs, born)),
                 Part::Back => self.change_back(|jobs| remove_sorted(jobs, born)),
             }
         }?;
@@ -154,7 +201,7 @@ impl Line {
         };
         match self.part_of(job.born) {
             Part::Front => place(self.front.make_contiguous()),
-            Part::Chunk(at) => self.change_chunk(at, |jobs| place(jobs)),
+            Part::Between(at) => self.change_between(at, |jobs| place(jobs)),
             Part::Back => self.change_back(|jobs| place(jobs)),
         }
     }
@@ -164,8 +211,9 @@ impl Line {
         if !self.front.is_empty() {
             return;
         }
-        if let Some(chunk) = self.chunks.pop_front() {
-            self.front.extend(chunk.decode());
+        if let Some(stretch) = self.between.pop_front() {
+            self.front.extend(stretch.decode());
+            self.open = self.open.and_then(|at| at.checked_sub(1));
         } else if self.back.jobs() > 0 {
             self.front.extend(self.back.decode());
             self.back = ChunkWriter::default();
@@ -175,27 +223,35 @@ impl Line {
         }
     }
 
-    fn change_chunk<T>(&mut self, at: usize, change: impl FnOnce(&mut Vec<Fresh>) -> T) -> T
-    where
-        T: Default,
-    {
-        let Some(chunk) = self.chunks.get(at) else { return T::default() };
-        let mut jobs = chunk.decode();
-        let done = change(&mut jobs);
-        let half = if jobs.len() > 2 * CHUNK_JOBS { jobs.len() / 2 } else { jobs.len() };
-        let (older, younger) = jobs.split_at(half);
-        match Chunk::of(older) {
-            Some(chunk) => {
-                if let Some(place) = self.chunks.get_mut(at) {
-                    *place = chunk;
-                }
-                if let Some(chunk) = Chunk::of(younger) {
-                    self.chunks.insert(at + 1, chunk);
-                }
+    fn change_between<T: Default>(&mut self, at: usize, change: impl FnOnce(&mut Vec<Fresh>) -> T) -> T {
+        if self.open != Some(at) {
+            self.close();
+            if let Some(stretch) = self.between.get_mut(at) {
+                *stretch = Stretch::Open(stretch.decode());
+                self.open = Some(at);
             }
-            None => drop(self.chunks.remove(at)),
+        }
+        let Some(Stretch::Open(jobs)) = self.between.get_mut(at) else { return T::default() };
+        let done = change(jobs);
+        if jobs.is_empty() {
+            self.between.remove(at);
+            self.open = None;
+        } else if jobs.len() > 2 * CHUNK_JOBS {
+            let younger = jobs.split_off(CHUNK_JOBS);
+            self.close();
+            self.between.insert(at + 1, Stretch::Open(younger));
+            self.open = Some(at + 1);
         }
         done
+    }
+
+    /// Encodes the open stretch.
+    fn close(&mut self) {
+        if let Some(stretch) = self.open.take().and_then(|at| self.between.get_mut(at))
+            && let Some(chunk) = stretch.as_chunk()
+        {
+            *stretch = Stretch::Kept(chunk);
+        }
     }
 
     fn change_back<T>(&mut self, change: impl FnOnce(&mut Vec<Fresh>) -> T) -> T {
@@ -205,7 +261,7 @@ impl Line {
         for job in &jobs {
             self.back.push(job);
             if self.back.jobs() == CHUNK_JOBS {
-                self.chunks.extend(self.back.finish());
+                self.between.extend(self.back.finish().map(Stretch::Kept));
             }
         }
         done
@@ -213,24 +269,29 @@ impl Line {
 
     /// All fresh jobs, oldest first.
     pub fn fresh_jobs(&self) -> impl Iterator<Item = Fresh> {
-        let between = self.chunks.iter().flat_map(|chunk| chunk.decode());
-        self.front.iter().copied().chain(between).chain(self.back.decode())
+        let between = self.between.iter().flat_map(Stretch::decode);
+        self.front.iter().copied().chain(between).chain(std::iter::once(()).flat_map(|()| self.back.decode()))
     }
 
     /// All fresh jobs as chunks, oldest first: a picture that later changes do not touch.
     pub fn picture(&self) -> Vec<Arc<Chunk>> {
         let front: Vec<Fresh> = self.front.iter().copied().collect();
         let back = self.back.clone().finish();
-        front.chunks(CHUNK_JOBS).filter_map(Chunk::of).chain(self.chunks.iter().cloned()).chain(back).collect()
+        let between = self.between.iter().filter_map(Stretch::as_chunk);
+        front.chunks(CHUNK_JOBS).filter_map(Chunk::of).chain(between).chain(back).collect()
     }
 
     /// Adds a chunk of fresh jobs that are younger than all that are in it.
     pub fn extend(&mut self, chunk: Arc<Chunk>) {
         self.fresh += chunk.jobs() as u64;
-        self.chunks.extend(self.back.finish());
-        self.chunks.push_back(chunk);
+        self.between.extend(self.back.finish().map(Stretch::Kept));
+        self.between.push_back(Stretch::Kept(chunk));
         self.refill();
     }
+}
+
+fn find(jobs: &[Fresh], born: Seq) -> Option<Fresh> {
+    jobs.binary_search_by_key(&born, |job| job.born).ok().and_then(|at| jobs.get(at)).copied()
 }
 
 fn insert_sorted(jobs: &mut Vec<Fresh>, job: Fresh) {

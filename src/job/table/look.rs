@@ -126,6 +126,12 @@ impl Table {
         born
     }
 
+    /// The oldest fresh job of some priority of a type that was born before `below`.
+    pub fn fresh_first(&self, type_no: u32, below: Seq) -> Option<Seq> {
+        let mut lines = self.worker_type(type_no)?.queue.by_priority();
+        lines.find_map(|(_, line)| line.first_fresh().filter(|born| *born < below))
+    }
+
     /// Fresh jobs of a type that were born before `below`, some at most; the oldest of each priority.
     pub fn fresh_in(&self, type_no: u32, below: Seq, some: usize) -> Vec<Fresh> {
         let lines = self.worker_type(type_no).into_iter().flat_map(|of_type| of_type.queue.by_priority());

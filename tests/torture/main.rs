@@ -18,6 +18,7 @@ mod doctored;
 mod full;
 mod ground;
 mod history;
+mod index;
 mod kills;
 mod names;
 mod native;

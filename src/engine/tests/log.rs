@@ -153,3 +153,49 @@ fn a_checkpoint_gives_the_state_and_is_not_needed() {
         handle.stop_and_wait();
     }
 }
+
+/// An index that claims to know everything, and never answers.
+struct Silent;
+
+impl crate::archive::History for Silent {
+    fn shown(&self) {}
+
+    fn covered(&self) -> Option<std::ops::Range<crate::types::Seq>> {
+        Some(1..crate::types::Seq::MAX)
+    }
+
+    fn ended(&self, _: crate::archive::Ask) -> Option<crate::archive::EndedPage> {
+        None
+    }
+
+    fn find(&self, _: crate::types::Seq) -> Option<Option<crate::archive::Found>> {
+        None
+    }
+
+    fn standing(&self) -> crate::archive::Standing {
+        crate::archive::Standing { state: "degraded", behind: 0, reason: Some("it says nothing".to_owned()) }
+    }
+}
+
+#[test]
+fn d17_an_index_that_hangs_changes_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spec::new(dir.path()).with("echo", "v1", echo()).open();
+    let ids: Vec<_> = (0..30).map(|n| push(&handle, "echo", &n.to_string()).id).collect();
+    for id in &ids {
+        until(&handle, id, "completed");
+    }
+    let answers = |handle: &Handle| {
+        let filter = JobFilter { state: Some("completed".to_owned()), limit: 100, ..JobFilter::default() };
+        let jobs = handle.jobs(&filter).unwrap().jobs;
+        let listed: Vec<_> = jobs.iter().map(|job| serde_json::to_string(job).unwrap()).collect();
+        let single: Vec<_> = ids.iter().map(|id| serde_json::to_string(&handle.job(id).unwrap()).unwrap()).collect();
+        (listed, single)
+    };
+    let before = answers(&handle);
+    assert_eq!((before.0.len(), ecosystem(&handle).history.state), (30, "off"));
+    handle.use_history(Arc::new(Silent));
+    assert_eq!(answers(&handle), before);
+    assert_eq!(ecosystem(&handle).history.state, "degraded");
+    handle.stop_and_wait();
+}

@@ -20,6 +20,8 @@ use crate::worker::native::Natives;
 
 /// Threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
+/// Times that a port in use is tried again, with pauses that double from a millisecond on: a quarter of a second in all.
+const BIND_TRIES: u32 = 8;
 
 /// How a biotope ends.
 enum End {
@@ -113,25 +115,43 @@ fn log_to_stderr() {
 }
 
 fn listen(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, Failure> {
-    let failure = |error: &std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            // The same config a second time, most often: then the directory is the better word.
-            if data_dir.is_dir()
-                && let Err(held @ LockError::Held { .. }) = DirLock::take(data_dir)
-            {
-                return Failure::new(TEMPORARY, held.to_string());
-            }
-            let message = format!("{address} is in use; stop what serves there, or choose another `http.listen`");
-            Failure::new(TEMPORARY, message)
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            Failure::new(PERMISSION, format!("{address} may not be served: {error}; choose a port above 1023"))
-        }
-        _ => Failure::new(SYSTEM, format!("cannot serve {address}: {error}")),
-    };
-    let listener = std::net::TcpListener::bind(address).map_err(|error| failure(&error))?;
-    listener.set_nonblocking(true).map_err(|error| failure(&error))?;
+    let listener = bind(address, data_dir)?;
+    let failure = |error: std::io::Error| Failure::new(SYSTEM, format!("cannot serve {address}: {error}"));
+    listener.set_nonblocking(true).map_err(failure)?;
     Ok(listener)
+}
+
+fn bind(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, Failure> {
+    for tried in 0.. {
+        let error = match std::net::TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                // The same config a second time, most often: then the directory is the better word.
+                if data_dir.is_dir()
+                    && let Err(held @ LockError::Held { .. }) = DirLock::take(data_dir)
+                {
+                    return Err(Failure::new(TEMPORARY, held.to_string()));
+                }
+                if tried == BIND_TRIES || !data_dir.is_dir() {
+                    let message =
+                        format!("{address} is in use; stop what serves there, or choose another `http.listen`");
+                    return Err(Failure::new(TEMPORARY, message));
+                }
+                // Nobody has the directory: a child of a killed process, caught between fork and exec, may have the port.
+                let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 1_000_000 << tried };
+                let _ = rustix::thread::nanosleep(&pause);
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                let message = format!("{address} may not be served: {error}; choose a port above 1023");
+                return Err(Failure::new(PERMISSION, message));
+            }
+            _ => return Err(Failure::new(SYSTEM, format!("cannot serve {address}: {error}"))),
+        }
+    }
+    unreachable!("the last try returns")
 }
 
 fn watch_signals(

@@ -1,9 +1,18 @@
 //! One process a data directory: an flock on `LOCK`, held for life, with the pid in it for people.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+use rustix::thread::{Timespec, nanosleep};
+
+/// Times that a lock is tried whose holder is gone: a child of it, caught between fork and exec, holds it a moment longer.
+/// The pauses double from a millisecond on: a second in all.
+const TRIES: u32 = 10;
 
 /// The right to a data directory, given back when it is dropped or the process ends, however it ends.
 #[derive(Debug)]
@@ -38,7 +47,8 @@ impl DirLock {
     /// Makes `dir` (mode 0700) if it is missing, and takes its lock.
     ///
     /// # Errors
-    /// `Held` at once if another process has it; `Io` if the directory cannot be made or written.
+    /// `Held` at once if another process has it, and after a second if that process is gone and something of it is left;
+    /// `Io` if the directory cannot be made or written.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let io = |doing, path: &Path| {
             let path = path.to_path_buf();
@@ -58,15 +68,20 @@ impl DirLock {
             .mode(0o600)
             .open(&path)
             .map_err(io("write in the data directory: open", &path))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                drop((&file).take(32).read_to_string(&mut pid));
-                let pid = if pid.trim().is_empty() { "?".to_owned() } else { pid.trim().to_owned() };
-                return Err(LockError::Held { dir: dir.to_path_buf(), pid });
+        let mut tried = 0;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = holder(&file);
+                    if tried == TRIES || !is_gone(&pid) {
+                        return Err(LockError::Held { dir: dir.to_path_buf(), pid });
+                    }
+                    pause(tried);
+                    tried += 1;
+                }
+                Err(error) => return Err(io("lock", &path)(error.into())),
             }
-            Err(error) => return Err(io("lock", &path)(error.into())),
         }
         file.set_len(0).map_err(io("write", &path))?;
         writeln!(file, "{}", std::process::id()).map_err(io("write", &path))?;
@@ -74,9 +89,49 @@ impl DirLock {
     }
 }
 
+/// The pid that a lock file names; "?" if it names none.
+fn holder(file: &File) -> String {
+    let mut bytes = [0; 32];
+    let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).trim().to_owned();
+    if text.is_empty() { "?".to_owned() } else { text }
+}
+
+/// Whether no process has this pid.
+fn is_gone(pid: &str) -> bool {
+    let pid = pid.parse().ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
+/// The n-th pause, from 0.
+fn pause(n: u32) {
+    // A signal that cuts it short costs a try.
+    let _ = nanosleep(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 << n });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process was killed while it forked: its child had the lock a moment longer, and the next start gave up.
+    #[test]
+    fn what_a_dead_holder_left_behind_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        let pid = gone.id();
+        gone.wait().unwrap();
+        let left = DirLock::take(dir.path()).unwrap();
+        std::fs::write(dir.path().join("LOCK"), pid.to_string()).unwrap();
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(|| DirLock::take(dir.path()).map(drop));
+            pause(5);
+            drop(left);
+            taking.join().unwrap().unwrap();
+        });
+        let _left = DirLock::take(dir.path()).unwrap();
+        std::fs::write(dir.path().join("LOCK"), pid.to_string()).unwrap();
+        assert!(matches!(DirLock::take(dir.path()), Err(LockError::Held { .. })), "not for ever");
+    }
 
     #[test]
     fn a_second_holder_is_refused_until_the_first_lets_go() {

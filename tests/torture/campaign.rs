@@ -79,8 +79,8 @@ impl Campaign {
     pub(crate) fn live(&self, ending: Ending) {
         let history = &self.shared.history;
         let inject = match ending {
-            Ending::KillAtSync(n) => Some(format!("inject=fdatasync:signal=SIGKILL:when={n}")),
-            Ending::FailSync(n) => Some(format!("inject=fdatasync:error=EIO:when={n}+")),
+            Ending::KillAtSync(n) => Some(format!("fdatasync:signal=SIGKILL:when={n}")),
+            Ending::FailSync(n) => Some(format!("fdatasync:error=EIO:when={n}+")),
             _ => None,
         };
         let mut process = Process::start(&self.home, inject.as_deref());
@@ -133,7 +133,7 @@ impl Campaign {
             }
             Ending::Cut(_) => {
                 let disk = self.disk.as_ref().unwrap();
-                disk.cut();
+                disk.cut(&self.shared.history);
                 self.gone(process, Signal::KILL, Fault::Cut);
                 disk.power_on();
             }
@@ -159,7 +159,7 @@ impl Campaign {
         self.shared.history.add(&Event::Gone { by: Fault::Disk });
         assert_eq!(status.code(), Some(74), "{status}\n{said}");
         let last = said.lines().last().unwrap_or_default();
-        for word in ["Input/output error", ".seg", "nothing more is acknowledged"] {
+        for word in ["Input/output error", "/data/log", "nothing more is acknowledged"] {
             // An opening that fails acknowledges nothing, and says so in its own words.
             let opening = said.contains("cannot ");
             assert!(last.contains(word) || opening, "no {word:?} in its last word: {said}");
@@ -196,8 +196,9 @@ impl Campaign {
             Err(violations) => {
                 let kept = self.home.path("history.ndjson").with_file_name(format!("../{name}.ndjson"));
                 drop(std::fs::copy(self.shared.history.path(), &kept));
-                let first = &violations[..violations.len().min(20)];
-                panic!("{name}: {} violations, history in {}: {first:#?}", violations.len(), kept.display());
+                let first: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
+                let (count, first) = (violations.len(), first.join("\n"));
+                panic!("{name}: {count} violations, history in {}:\n{first}", kept.display());
             }
         }
     }

@@ -63,6 +63,12 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {:?}: {}", self.line, self.fail, self.what)
+    }
+}
+
 /// What is known of a push.
 #[derive(Default)]
 struct Push {
@@ -103,6 +109,8 @@ struct Checker {
     violations: Vec<Violation>,
     line: usize,
     drained: Option<u64>,
+    /// The power is cut, and the process has not noticed yet: what it says does not count.
+    dark: bool,
 }
 
 /// Judges a history.
@@ -133,17 +141,20 @@ impl Checker {
                 push.named = *named;
                 push.refused = false;
             }
+            Event::Acked { n, .. } if self.dark => self.pushes.entry(*n).or_default().unknown += 1,
             Event::Acked { n, id } => self.acked(*n, id),
             Event::Refused { n } => self.pushes.entry(*n).or_default().refused = true,
             Event::Unknown { n } => self.pushes.entry(*n).or_default().unknown += 1,
             Event::Begin { n, id, attempt, fence, .. } => self.begin(*n, id, *attempt, *fence),
             Event::End { id, fence, how, .. } => self.end(id, *fence, *how),
+            Event::Done { .. } if self.dark => {}
             Event::Done { id } => self.done(id),
             Event::Redriven { id } => self.redriven(id),
             Event::Discarded { id } => {
                 let job = self.jobs.entry(id.clone()).or_default();
                 (job.over, job.discarded) = (true, true);
             }
+            Event::Cutting => self.dark = true,
             Event::Gone { by } => self.gone(*by),
             Event::Up => {}
             Event::Drained { completed } => self.drained = Some(*completed),
@@ -275,6 +286,7 @@ impl Checker {
 
     fn gone(&mut self, by: Fault) {
         self.figures.ends += 1;
+        self.dark = false;
         for id in self.going.drain().chain(self.ended.drain(..)) {
             if let Some(last) = self.jobs.get_mut(&id).and_then(|job| job.last.as_mut()) {
                 // A crash explains more than a stop for which runs were waited, so it is what is remembered.

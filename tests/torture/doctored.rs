@@ -118,6 +118,19 @@ fn a_job_whose_last_run_was_cut_off_and_never_repeated_is_lost() {
 }
 
 #[test]
+fn an_answer_after_the_power_was_cut_is_none_and_one_before_it_is() {
+    let cut = |answer_first: bool| {
+        let mut events = good();
+        let (answer, cutting) = (acked(6, "f"), Event::Cutting);
+        let [first, second] = if answer_first { [answer, cutting] } else { [cutting, answer] };
+        late(&mut events, [push(6, false), first, second, gone(Fault::Cut), Event::Up]);
+        check(&events).map_err(|violations| violations[0].fail)
+    };
+    assert_eq!(cut(true), Err(Fail::Lost));
+    assert_eq!(cut(false).unwrap().acked, 4);
+}
+
+#[test]
 fn a_job_shown_as_completed_before_its_run_ended_is_found() {
     let verdict = found(|events| {
         let at = place(events, &end(2, "b", 20, How::Ok));

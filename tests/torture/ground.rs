@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::history::History;
 use crate::support::{Home, shown};
 
 /// A directory for a history: in memory where that can be had, so that the log's disk has nothing to do with it.
@@ -49,12 +50,17 @@ impl LoopDisk {
         run(Command::new("umount").arg(&self.place))
     }
 
-    /// Cuts the power: from now on nothing reaches the disk.
-    pub(crate) fn cut(&self) {
+    /// Cuts the power: from now on nothing reaches the disk. Notes it right before, since the file system lets a sync
+    /// that is going on return as if it had succeeded; a machine without power would not have told anybody.
+    pub(crate) fn cut(&self, history: &History) {
         // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
         let shutdown = "import fcntl, os, struct, sys\n\
-                        fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
-        run(Command::new("python3").args(["-I", "-S", "-c", shutdown]).arg(&self.place)).unwrap();
+                        disk = os.open(sys.argv[1], os.O_RDONLY)\n\
+                        history = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)\n\
+                        os.write(history, b'{\"ev\":\"cutting\"}\\n')\n\
+                        fcntl.ioctl(disk, 0x8004587d, struct.pack('I', 2))";
+        let mut python = Command::new("python3");
+        run(python.args(["-I", "-S", "-c", shutdown]).arg(&self.place).arg(history.path())).unwrap();
     }
 
     /// Brings the power back, once nobody has a file open there: what the page cache held is gone.

@@ -32,6 +32,8 @@ pub(crate) enum Event {
     Redriven { id: String },
     /// A dead job was given up.
     Discarded { id: String },
+    /// The power is about to be cut. What is seen from here on until the process is gone, nobody would have seen.
+    Cutting,
     /// The process is gone, and all its children are.
     Gone { by: Fault },
     /// The process serves again.

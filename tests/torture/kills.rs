@@ -1,4 +1,4 @@
-//! D1, D2, D7, D13: the process dies at any moment, in any way; what was acknowledged is there after it.
+//! D1, D2, D7, D8: the process dies at any moment, in any way; what was acknowledged is there after it.
 
 use std::process::Command;
 
@@ -88,4 +88,23 @@ fn d7_a_failed_sync_ends_the_process_and_loses_nothing_acknowledged() {
     }
     let fails = number("TORTURE_FAILS", 6, 200);
     run("d7", fails, None, |random| Ending::FailSync(random.u64(1..60))).unwrap();
+}
+
+#[test]
+fn d8_what_a_failed_sync_left_is_made_durable_by_the_next_opening() {
+    let name = "d8_what_a_failed_sync_left_is_made_durable_by_the_next_opening";
+    if !can_trace() {
+        skipped(name, "strace is missing, or may not trace here");
+        return;
+    }
+    // A failed sync, and soon after the next start a power cut: what that start served by then is on the disk.
+    let lives = number("TORTURE_FAILED_CUTS", 6, 200);
+    let mut failed = false;
+    let ending = |random: &mut fastrand::Rng| {
+        failed = !failed;
+        if failed { Ending::FailSync(random.u64(1..60)) } else { Ending::Cut(random.u64(..30)) }
+    };
+    if let Err(why) = run("d8", lives, Some(256), ending) {
+        skipped(name, &why);
+    }
 }

@@ -22,6 +22,7 @@ mod index;
 mod kills;
 mod names;
 mod native;
+mod opening;
 mod process;
 mod producer;
 mod stall;

@@ -86,7 +86,10 @@ fn campaign(random: &mut fastrand::Rng, lives: u64) {
             ));
             assert!(figures.acked > lives * 10, "too little was going on: {figures:?}");
         }
-        Err(violations) => panic!("{} violations: {:#?}", violations.len(), &violations[..violations.len().min(20)]),
+        Err(violations) => {
+            let first: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
+            panic!("{} violations:\n{}", violations.len(), first.join("\n"));
+        }
     }
 }
 

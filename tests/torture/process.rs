@@ -15,14 +15,16 @@ pub(crate) struct Process<'a> {
     child: Child,
 }
 
-/// A command that runs `biotope run`, under strace with `inject` if there is one. strace stands aside (`-D`), so that
-/// signals and exit codes are biotope's own.
+/// A command that runs `biotope run`, under strace with `inject`, such as `fdatasync:error=EIO:when=3`, if there is one.
+/// strace stands aside (`-D`), so that signals and exit codes are biotope's own. It counts calls by thread.
 fn command(home: &Home, inject: Option<&str>) -> Command {
     let mut command = match inject {
         None => Command::new(BIOTOPE),
         Some(inject) => {
+            let call = inject.split(':').next().unwrap();
             let mut strace = Command::new("strace");
-            strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject]).arg(BIOTOPE);
+            strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+            strace.args(["-e", &format!("inject={inject}")]).arg(BIOTOPE);
             strace
         }
     };

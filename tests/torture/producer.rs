@@ -121,9 +121,12 @@ fn some(shared: &Shared, random: &mut fastrand::Rng) -> Vec<Wanted> {
 fn one(n: u64, random: &mut fastrand::Rng) -> Wanted {
     // Large ones go first and are soon through, so that the log moves on while little lives.
     let large = random.u8(..5) == 0;
-    let (worker_type, whats) = TYPES[if large { 1 } else { random.usize(..TYPES.len()) }];
-    let odd = whats[random.usize(..whats.len())];
-    let what = if large || random.u8(..2) == 0 { "ok" } else { odd };
+    let (worker_type, whats) = TYPES[match (large, random.u8(..100)) {
+        (false, 0) => 2,
+        (false, 1..60) => 1,
+        _ => 0,
+    }];
+    let what = if large { "ok" } else { whats[random.usize(..whats.len())] };
     let most = if large { 900_000 } else { [0, 10, 100, 1000, 5000][random.usize(..5)] };
     let mut job = json!({
         "type": worker_type,

@@ -58,6 +58,28 @@ fn a_failing_job_is_tried_again_then_dead_then_redriven_or_discarded() {
     handle.stop_and_wait();
 }
 
+/// What failed together must not come back together.
+#[test]
+fn failed_runs_come_back_after_pauses_that_differ_up_to_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let bound = Duration::from_secs(1000);
+    let mut settings = live();
+    settings.backoff = Backoff { first: bound, factor: 1, max: bound };
+    let factory = Factory(Arc::new(|_: &Assignment| fail("no")));
+    let handle = Spec::new(dir.path()).with_live("t", "v1", factory, settings).open();
+    let pause = |id: &str| {
+        let ready_at = until(&handle, id, "delayed").ready_at.unwrap();
+        let ready_at: jiff::Timestamp = ready_at.parse().unwrap();
+        Duration::from_millis(u64::try_from(ready_at.as_millisecond()).unwrap() - 1_000_000)
+    };
+    let pushed = handle.push_many((0..50).map(|_| job("t", "1")).collect());
+    let pauses: Vec<Duration> = pushed.into_iter().map(|pushed| pause(&pushed.unwrap().id)).collect();
+    let below = pauses.iter().filter(|pause| **pause < bound / 3).count();
+    let above = pauses.iter().filter(|pause| **pause > bound / 3 * 2).count();
+    assert!(below > 0 && above > 0 && pauses.iter().all(|pause| *pause <= bound), "{pauses:?}");
+    handle.stop_and_wait();
+}
+
 #[test]
 fn ids_and_keys_that_callers_choose_are_held_across_restarts() {
     let dir = tempfile::tempdir().unwrap();

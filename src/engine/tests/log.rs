@@ -28,6 +28,7 @@ fn the_log_is_cleaned_and_its_head_alone_gives_the_state() {
     let log = ecosystem(&handle).log;
     assert!(log.head_segment > 3, "{log:?}");
     assert!(log.disk_bytes <= 6 * (8 << 20), "{log:?}");
+    assert!(handle.push(held.clone()).unwrap().duplicate, "it was restated, and its id with it");
     answer.send(done()).unwrap();
     until(&handle, &task.id, "completed");
     let before = ecosystem(&handle);

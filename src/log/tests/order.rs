@@ -1,0 +1,163 @@
+//! The order in which the log touches the disk, where a crash in between would tell.
+
+use std::sync::{Arc, Mutex};
+
+use super::super::disk::{Disk, DiskFile};
+use super::super::{Log, LogOptions, Making, recovery, segment_name};
+use super::{KIND, commit};
+use crate::simulate::disk::SimDisk;
+
+const SMALL: LogOptions =
+    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
+
+/// A disk that notes every call that changes it, by the name that the file has when it is opened or made.
+#[derive(Clone)]
+struct Watched {
+    disk: SimDisk,
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self { disk: SimDisk::new(1), calls: Arc::default() }
+    }
+
+    fn note(&self, call: String) {
+        self.calls.lock().unwrap().push(call);
+    }
+
+    fn open_log(&self) -> Log {
+        recovery::open(Arc::new(self.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log
+    }
+
+    /// The calls since this was asked last.
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    fn watch(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(WatchedFile { name: name.replace(".tmp", ""), file, watched: self.clone() })
+    }
+}
+
+impl Disk for Watched {
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(self.watch(name, self.disk.create(name)?))
+    }
+    fn open(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(self.watch(name, self.disk.open(name)?))
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.note(format!("free {from}"));
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.note(format!("free {name}"));
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn place(&self) -> std::path::PathBuf {
+        self.disk.place()
+    }
+}
+
+struct WatchedFile {
+    name: String,
+    file: Arc<dyn DiskFile>,
+    watched: Watched,
+}
+
+impl DiskFile for WatchedFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.watched.note(format!("write {}", self.name));
+        self.file.write_at(offset, bytes)
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read_at(offset, buffer)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.watched.note(format!("sync {}", self.name));
+        self.file.sync_data()
+    }
+    fn allocate(&self, bytes: u64) -> std::io::Result<()> {
+        self.file.allocate(bytes)
+    }
+    fn next_written(&self, offset: u64) -> std::io::Result<Option<u64>> {
+        self.file.next_written(offset)
+    }
+    fn bytes(&self) -> std::io::Result<u64> {
+        self.file.bytes()
+    }
+}
+
+/// Were the end on the disk and the records before it not, the log would be corrupt: with `sync = "every 5ms"`, too.
+#[test]
+fn a_segment_is_durable_before_its_end_is_written() {
+    let watched = Watched::new();
+    let mut log = watched.open_log();
+    log.append(KIND, false, |out| out.extend_from_slice(b"written, and not synced"));
+    log.write().unwrap();
+    log.make_ahead();
+    watched.calls();
+    log.rotate().unwrap();
+    let first = segment_name(1);
+    let of_first: Vec<String> = watched.calls().into_iter().filter(|call| call.ends_with(&first)).collect();
+    let expected = ["sync", "write", "sync"].map(|call| format!("{call} {first}"));
+    assert_eq!(of_first, expected, "the records, the end, and that the end is there");
+}
+
+/// Were a segment gone before a durable frame says that it does not count, an opening would miss it.
+#[test]
+fn a_segment_is_freed_only_when_the_head_has_passed_it_durably() {
+    let watched = Watched::new();
+    let mut log = watched.open_log();
+    commit(&mut log, &[&[b'x'; 900]]);
+    log.make_ahead();
+    log.rotate().unwrap();
+    log.make_ahead();
+    commit(&mut log, &[b"in the second segment"]);
+    watched.calls();
+    log.move_head(2);
+    // The end of the second segment is the first frame that names the new head.
+    log.rotate().unwrap();
+    let calls = watched.calls();
+    let place = |call: String| calls.iter().position(|other| *other == call);
+    let (first, second) = (segment_name(1), segment_name(2));
+    let named = place(format!("write {second}")).unwrap();
+    let durable = named + calls[named..].iter().position(|call| *call == format!("sync {second}")).unwrap();
+    let freed = place(format!("free {first}")).unwrap_or_else(|| panic!("never freed: {calls:?}"));
+    assert!(freed > durable, "freed at {freed}, durable at {durable}: {calls:?}");
+}
+
+/// Frames of one size lie at the same places in every segment: behind the last one of a recycled file comes a whole one
+/// of the segment that it was before.
+#[test]
+fn what_a_recycled_file_held_before_is_not_read_again() {
+    let watched = Watched::new();
+    let mut log = watched.open_log();
+    for round in 0_u8..6 {
+        for _ in 0..3 {
+            commit(&mut log, &[&[round; 100]]);
+        }
+        log.make_ahead();
+        log.rotate().unwrap();
+        log.move_head(log.figures().active);
+    }
+    commit(&mut log, &[&[9; 100]]);
+    drop(log);
+    let recycled = watched.calls().iter().filter(|call| call.ends_with(".seg.tmp")).count();
+    assert!(recycled > 8, "each recycled file is renamed twice");
+    let mut bodies = Vec::new();
+    let opened =
+        recovery::open(Arc::new(watched.clone()), SMALL, [1; 16], &mut |_, record: crate::log::StoredRecord| {
+            bodies.push(record.body.to_vec());
+            Ok(())
+        });
+    assert_eq!(opened.unwrap().cut_bytes, 0);
+    assert_eq!(bodies, [[9; 100]]);
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, test_kill_process};
 use rustix::thread::{Timespec, nanosleep};
 
 /// Times that a lock is tried whose holder is gone: a child of it, caught between fork and exec, holds it a moment longer.
@@ -97,10 +97,26 @@ fn holder(file: &File) -> String {
     if text.is_empty() { "?".to_owned() } else { text }
 }
 
-/// Whether no process has this pid.
+/// Whether no process has this pid any more, or one that is ending.
 fn is_gone(pid: &str) -> bool {
-    let pid = pid.parse().ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+    let Some(number) = pid.parse().ok().and_then(Pid::from_raw) else { return false };
+    test_kill_process(number) == Err(Errno::SRCH) || is_ending(pid).unwrap_or(false)
+}
+
+/// Whether a process was killed, or exits, and has yet to close what it holds; `None` if nobody can tell.
+fn is_ending(pid: &str) -> Option<bool> {
+    /// The kernel's flag of a task that exits.
+    const EXITING: u32 = 4;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
+    let kill = 1_u64 << (Signal::KILL.as_raw() - 1);
+    let mut masks = pending.filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+    // Read behind the other: a signal that is taken up leads to the flag.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in brackets, and may hold anything; behind it are the state and, seventh, the flags.
+    let mut behind = stat.rsplit_once(')')?.1.split_whitespace();
+    let (state, flags) = (behind.next()?, behind.nth(5)?.parse::<u32>().ok()?);
+    Some(matches!(state, "Z" | "X") || flags & EXITING != 0 || masks.any(|mask| mask & kill != 0))
 }
 
 /// The n-th pause, from 0.
@@ -112,6 +128,29 @@ fn pause(n: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `kill -9` returns before the process is gone: a start right behind it gave up.
+    #[test]
+    fn a_holder_that_is_ending_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ending = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = ending.id().to_string();
+        let left = DirLock::take(dir.path()).unwrap();
+        std::fs::write(dir.path().join("LOCK"), &pid).unwrap();
+        assert!(matches!(DirLock::take(dir.path()), Err(LockError::Held { .. })), "it lives");
+        // Killed, and nobody has taken note of its end yet.
+        ending.kill().unwrap();
+        let seen = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(Pid::from_child(&ending)), seen).unwrap();
+        assert_eq!(is_ending(&pid), Some(true));
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(|| DirLock::take(dir.path()).map(drop));
+            pause(5);
+            drop(left);
+            taking.join().unwrap().unwrap();
+        });
+        ending.wait().unwrap();
+    }
 
     /// A process was killed while it forked: its child had the lock a moment longer, and the next start gave up.
     #[test]

@@ -215,7 +215,10 @@ impl Core {
     pub(super) fn turn(&mut self, first: Option<Command>) -> Result<bool, Poisoned> {
         self.tick();
         self.again = false;
-        if !self.stands_still() {
+        if self.stands_still() {
+            // Nothing may be committed for long: what can never be made is told here.
+            self.log.check()?;
+        } else {
             self.inbox_first.extend(std::mem::take(&mut self.waiting));
         }
         self.inbox_first.extend(first);

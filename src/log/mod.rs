@@ -103,7 +103,7 @@ fn segment_name(number: u32) -> String {
 }
 
 /// Number of the segment in a file of this name.
-fn segment_number(name: &str) -> Option<u32> {
+pub(crate) fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
     let all_digits = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().ok()).flatten()

@@ -29,6 +29,8 @@ pub struct Report {
     pub figures: Figures,
     /// The first world that did not hold, as short as it can be told.
     pub failure: Option<Failure>,
+    /// What should have happened in so many worlds, and never did.
+    pub missing: Vec<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -69,6 +71,8 @@ impl Campaign {
         });
         let (figures, failure) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
         let took = clock.mono().saturating_sub(began);
-        Report { worlds: worlds.into_inner(), figures, failure: failure.map(shrink), took }
+        let worlds = worlds.into_inner();
+        let missing = super::expected::missing(&figures, worlds);
+        Report { worlds, figures, missing, failure: failure.map(shrink), took }
     }
 }

@@ -134,7 +134,8 @@ impl World {
         self.engine.as_ref().map_or(0, |engine| engine.reader().first_seq())
     }
 
-    /// The table is the model's, job by job and count by count.
+    /// I1 and I3: the table is the model's, job by job and count by count. I12: what runs is held by a pool, since
+    /// whatever no pool holds was noticed to be given back.
     pub(super) fn compare(&self) -> Result<(), Violation> {
         let Some(engine) = &self.engine else { return Ok(()) };
         let (table, now) = (engine.table(), self.now());

@@ -3,12 +3,13 @@
 //! The faults that it injects: power is lost at any call, and then of what was not synced any subset is there, writes
 //! torn at 512 bytes, sizes without their data, names of files old or new; a sync fails, after which its pages read as
 //! written but are not on disk, and the next sync succeeds; a write fails after some of its bytes; a read fails; space
-//! runs out; a bit rots. What it never does, since one disk cannot promise it: lose what was synced, or lie about a sync.
+//! runs out; a sync stalls; a bit rots. What it never does, since one disk cannot promise it: lose what was synced, or lie about a sync.
 
 mod files;
 mod state;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use state::{Change, Inode, Planned, State};
@@ -75,6 +76,11 @@ impl SimDisk {
     /// Forgets a fault that has not struck.
     pub fn unplan(&self) {
         self.state().planned = None;
+    }
+
+    /// Has the next sync take so long by a clock.
+    pub fn stall(&self, clock: Arc<AtomicU64>, ms: u64) {
+        self.state().stall = Some((clock, ms));
     }
 
     /// Whether no fault is to come.

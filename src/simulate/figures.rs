@@ -3,9 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What every campaign of at least so many worlds has seen.
-const EXPECTED: &[(&str, &str, u64)] = &[];
-
 /// Counts by column and row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures(BTreeMap<String, BTreeMap<String, u64>>);
@@ -37,13 +34,6 @@ impl Figures {
     /// All counts of a column.
     pub fn total(&self, column: &str) -> u64 {
         self.0.get(column).map_or(0, |rows| rows.values().sum())
-    }
-
-    /// What should have happened in so many worlds and never did. What is rare is asked for only where there were enough.
-    pub fn missing(&self, worlds: u64) -> Vec<String> {
-        let asked = EXPECTED.iter().filter(|(_, _, floor)| worlds >= *floor);
-        let none = asked.filter(|(column, row, _)| self.get(column, row) == 0);
-        none.map(|(column, row, _)| format!("{column}: {row}")).collect()
     }
 
     /// A count.

@@ -11,6 +11,7 @@ mod check;
 pub mod disk;
 mod every_call;
 mod expect;
+mod expected;
 mod figures;
 mod images;
 mod lives;
@@ -20,6 +21,9 @@ mod op;
 mod plan;
 mod pools;
 mod restart;
+mod rot;
+#[cfg(test)]
+mod stories;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// Finds out which job of the table is which of the model; `all` of them must be one.
+    /// I2: finds out which job of the table is which of the model; `all` of them must be one.
     pub(super) fn bind(&mut self, all: bool) -> Result<(), Violation> {
         let ids = IdMaker::new(*b"a simulated log.");
         let Some(engine) = &self.engine else { return Ok(()) };
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// What was handed to pools.
+    /// I3, I4, I11: what was handed to pools waited, under a fence that never was, as its next attempt, of the pool's type.
     pub(super) fn notice_reserved(&mut self) -> Result<(), Violation> {
         let mut tasks: Vec<(Task, String)> = {
             let all = self.hands.all();

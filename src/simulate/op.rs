@@ -16,6 +16,9 @@ pub enum How {
     NotStarted,
 }
 
+/// Delays from here on are long ones, up to ten years.
+pub const FAR: u16 = 60_000;
+
 /// A job that somebody enqueues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PushOp {
@@ -29,7 +32,7 @@ pub struct PushOp {
     pub key: Option<u8>,
     /// Which body, where a name is chosen.
     pub variant: u8,
-    /// Milliseconds until it may run.
+    /// Milliseconds until it may run; from [`FAR`] on, years.
     pub delay_ms: u16,
     /// Milliseconds until it expires.
     pub expires_ms: Option<u16>,
@@ -79,6 +82,10 @@ pub enum Op {
     Crash(Option<u64>, Vec<u16>),
     /// After so many calls of the disk power is lost, or a call fails once, or for ever.
     Fail(u16, u8),
+    /// The next sync takes so many milliseconds.
+    Stall(u16),
+    /// A bit of what is durable rots, is looked for, and is set right again.
+    Rot(u64),
     /// So many segments fit beside what is there; `None`: any number.
     Space(Option<u8>),
 }
@@ -91,13 +98,13 @@ pub struct Mixture {
     named: u32,
 }
 
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 impl Mixture {
     /// Draws a mixture.
     pub fn draw(random: &mut fastrand::Rng) -> Self {
-        //          push turn take fin late act purge up not end make clean wait jump rel stop crash fail space
-        let usual = [40, 60, 40, 40, 4, 10, 1, 12, 3, 8, 12, 16, 12, 2, 4, 1, 6, 4, 3];
+        //          push turn take fin late act purge up not end make clean wait jump rel stop crash fail space stall rot
+        let usual = [40, 60, 40, 40, 4, 10, 1, 12, 3, 8, 12, 16, 12, 2, 4, 1, 6, 4, 3, 2, 1];
         let mut weights = usual;
         for weight in &mut weights {
             *weight *= *random.choice(&[0, 1, 1, 2, 2, 4]).unwrap_or(&1);
@@ -140,10 +147,12 @@ impl Mixture {
             15 => Op::Stop,
             16 => {
                 let loss = random.bool().then(|| random.u64(..));
-                let again = (0..random.usize(0..=2)).map(|_| random.u16(0..120)).collect();
+                let again = (0..random.usize(0..=3)).map(|_| random.u16(0..120)).collect();
                 Op::Crash(loss, again)
             }
             17 => Op::Fail(random.u16(0..60), random.u8(0..3)),
+            18 => Op::Stall(random.u16(..)),
+            19 => Op::Rot(random.u64(..)),
             _ => Op::Space(random.bool().then(|| random.u8(0..3))),
         }
     }
@@ -156,7 +165,11 @@ impl Mixture {
             id: rare(random, self.named).then(|| random.u8(0..6)),
             key: rare(random, self.named).then(|| random.u8(0..6)),
             variant: random.u8(0..2),
-            delay_ms: if rare(random, 20) { random.u16(0..3000) } else { 0 },
+            delay_ms: match random.u32(0..100) {
+                0..20 => random.u16(0..3000),
+                20 => random.u16(FAR..),
+                _ => 0,
+            },
             expires_ms: rare(random, 10).then(|| random.u16(0..6000)),
             max_attempts: rare(random, 30).then(|| random.u8(1..4)),
             bytes: if rare(random, 2) { 5000 } else { random.u16(0..400) },

@@ -8,7 +8,7 @@ use crate::job::event::End;
 use crate::types::UnixMs;
 
 impl World {
-    /// After a start: everything acknowledged is there; what was not is there or not, and the model learns which.
+    /// I1, I5 and, since the log was cleaned meanwhile, I7: everything acknowledged is there; what was not is there or not, and the model learns which.
     pub(super) fn reconcile(&mut self) -> Result<(), Violation> {
         let now = self.now();
         let loose = std::mem::take(&mut self.loose);

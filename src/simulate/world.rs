@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::disk::{Fault, Loss, SimDisk};
 use super::figures::Figures;
 use super::model::{Happening, Model, Place};
-use super::op::{How, Op, PushOp};
+use super::op::{FAR, How, Op, PushOp};
 use super::plan::{self, TYPES};
 use super::pools::Hands;
 use crate::clock::Clock;
@@ -23,13 +23,16 @@ use crate::refusal::Refusal;
 use crate::types::{Fence, Lease, Priority, Seq, UnixMs};
 use crate::worker::Outcome;
 
+/// Seconds by which one long delay differs from the next: the longest is ten years.
+const FAR_STEP_SECONDS: u64 = 57_000;
+
 /// What does not hold.
 pub(super) type Violation = String;
 
 /// A clock that moves when it is told to.
 pub(super) struct SimClock {
     pub(super) wall_ms: AtomicU64,
-    pub(super) mono_ms: AtomicU64,
+    pub(super) mono_ms: Arc<AtomicU64>,
 }
 
 impl Clock for SimClock {
@@ -98,7 +101,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let segment_bytes = *random.choice(&[12 << 10, 16 << 10, 48 << 10]).unwrap_or(&(16 << 10));
-        let clock = SimClock { wall_ms: AtomicU64::new(1_800_000_000_000), mono_ms: AtomicU64::new(1000) };
+        let clock = SimClock { wall_ms: AtomicU64::new(1_800_000_000_000), mono_ms: Arc::new(AtomicU64::new(1000)) };
         Self {
             disk: SimDisk::new(random.u64(..)),
             latest: clock.wall_ms(),
@@ -144,7 +147,7 @@ impl World {
     pub(super) fn fork(&self, disk: SimDisk) -> Self {
         let clock = SimClock {
             wall_ms: AtomicU64::new(self.clock.wall_ms()),
-            mono_ms: AtomicU64::new(self.clock.mono_ms.load(Ordering::Relaxed)),
+            mono_ms: Arc::new(AtomicU64::new(self.clock.mono_ms.load(Ordering::Relaxed))),
         };
         Self {
             disk,
@@ -223,6 +226,8 @@ impl World {
                 };
                 self.disk.plan(u64::from(*after), fault);
             }
+            Op::Stall(ms) => self.disk.stall(Arc::clone(&self.clock.mono_ms), u64::from(*ms)),
+            Op::Rot(seed) => return self.rot(*seed),
             Op::Space(segments) => self.space(*segments),
         }
         Ok(())
@@ -238,8 +243,10 @@ impl World {
         }
         self.space(None);
         self.step(&Op::MakeSegment)?;
-        self.reload(plan::ALL)?;
-        for _ in 0..10_000 {
+        for round in 1..10_000 {
+            if self.plan != plan::ALL {
+                self.reload(plan::ALL)?;
+            }
             self.step(&Op::Clean)?;
             self.step(&Op::MakeSegment)?;
             for pick in 0..self.pools() {
@@ -257,7 +264,11 @@ impl World {
             if self.model.live().all(|(_, known)| known.now.place == Place::Dead) {
                 return Ok(());
             }
-            self.wait(1000);
+            // What is due in years is waited for once nothing else is left.
+            let dues = self.model.live().filter(|(_, known)| known.now.place == Place::Waiting);
+            let due = dues.map(|(_, known)| known.now.ready_ms.1).min().unwrap_or(0);
+            let far = if round % 16 == 0 { due.saturating_sub(self.clock.wall_ms()) } else { 0 };
+            self.wait(far.max(1000));
         }
         let left: Vec<_> = self.model.live().map(|(_, known)| known).collect();
         Err(format!("after 10,000 turns without a fault these jobs have not ended: {left:#?}"))
@@ -306,7 +317,8 @@ impl World {
         new.max_attempts = op.max_attempts.map(u16::from);
         new.expires_at = op.expires_ms.map(|ms| self.clock.wall_ms() + u64::from(ms));
         if op.delay_ms > 0 {
-            new.start = Start::After(Duration::from_millis(u64::from(op.delay_ms)));
+            let far = op.delay_ms.checked_sub(FAR).map(|far| Duration::from_secs(u64::from(far) * FAR_STEP_SECONDS));
+            new.start = Start::After(far.unwrap_or(Duration::from_millis(u64::from(op.delay_ms))));
         }
         new
     }
@@ -396,5 +408,7 @@ fn op_name(op: &Op) -> &'static str {
         Op::Crash(..) => "crash",
         Op::Fail(..) => "fail",
         Op::Space(_) => "space",
+        Op::Stall(_) => "stall",
+        Op::Rot(_) => "rot",
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::state::{Change, Inode, Naming, State};
 use super::{Call, Fault, SimDisk};
@@ -142,6 +143,9 @@ impl DiskFile for SimFile {
                 pending.iter().take(kept).for_each(|change| change.apply(durable, |_| true));
             }
         };
+        if let Some((clock, ms)) = self.disk.state().stall.take() {
+            clock.fetch_add(ms, Ordering::Relaxed);
+        }
         self.with(Call::Sync, some, |inode| {
             let pending = std::mem::take(&mut inode.pending);
             if !pending.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::{Call, Fault, SECTOR_BYTES};
 
@@ -50,6 +51,8 @@ pub(super) struct State {
     pub(super) space: Option<usize>,
     /// Faults that struck, by what they struck.
     pub(super) struck: BTreeMap<(Call, Fault), u64>,
+    /// A clock, and how far it goes on during the next sync.
+    pub(super) stall: Option<(Arc<AtomicU64>, u64)>,
     /// Calls refused for want of space.
     pub(super) refused: u64,
     /// Calls are not counted, and do not fail.

@@ -1,0 +1,151 @@
+//! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
+
+use super::{How, Op, PushOp, run};
+
+/// A job: type, priority and body; id and key; and the rest.
+fn job(
+    [of, priority, variant]: [u8; 3],
+    [id, key]: [Option<u8>; 2],
+    delay_ms: u16,
+    expires_ms: Option<u16>,
+    max_attempts: Option<u8>,
+    bytes: u16,
+) -> PushOp {
+    PushOp { of, priority, id, key, variant, delay_ms, expires_ms, max_attempts, bytes }
+}
+
+fn holds(seed: u64, ops: &[Op]) {
+    run(seed, ops).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn a_job_given_back_and_cancelled_in_the_turn_whose_sync_failed() {
+    let ops = [
+        Op::Push(vec![
+            job([1, 5, 1], [None, None], 1810, Some(1083), None, 256),
+            job([1, 5, 0], [None, Some(2)], 0, Some(828), None, 231),
+        ]),
+        Op::Push(vec![
+            job([2, 8, 1], [None, None], 0, None, Some(1), 275),
+            job([1, 5, 1], [Some(0), None], 0, None, None, 206),
+        ]),
+        Op::PoolUp(19451),
+        Op::Push(vec![
+            job([2, 5, 0], [None, None], 0, None, None, 191),
+            job([2, 5, 0], [Some(3), None], 1842, None, None, 332),
+            job([0, 2, 0], [None, None], 2089, None, Some(1), 264),
+        ]),
+        Op::Turn,
+        Op::PoolNotUp(9419),
+        Op::Act(43410, 1),
+        Op::Fail(1, 0),
+        Op::Turn,
+    ];
+    holds(1_770_802_080, &ops);
+}
+
+#[test]
+fn a_follow_up_lost_with_its_first_completion_is_not_missed_after_a_later_one() {
+    let ops = [
+        Op::Push(vec![
+            job([1, 8, 1], [None, None], 0, None, None, 53),
+            job([0, 5, 0], [None, None], 0, Some(3883), None, 11),
+            job([1, 5, 0], [None, None], 0, None, None, 5000),
+        ]),
+        Op::Reload(99),
+        Op::PoolUp(57751),
+        Op::Reload(63),
+        Op::Fail(2, 1),
+        Op::Take(6399),
+        Op::Push(vec![
+            job([2, 5, 1], [None, None], 0, None, Some(2), 160),
+            job([2, 5, 0], [None, None], 0, None, Some(1), 360),
+            job([2, 9, 0], [None, None], 0, None, None, 288),
+        ]),
+        Op::Turn,
+        Op::Finish(6705, How::Done { follow_ups: vec![job([0, 7, 1], [None, None], 0, None, None, 318)] }),
+        Op::Turn,
+        Op::PoolUp(61937),
+        Op::Turn,
+        Op::Take(22298),
+        Op::Finish(7428, How::Done { follow_ups: vec![] }),
+        Op::Turn,
+        Op::Crash(None, vec![47, 62]),
+    ];
+    holds(7_778_158, &ops);
+}
+
+#[test]
+fn a_namesake_redriven_and_cancelled_in_one_turn() {
+    let ops = [
+        Op::PoolUp(23400),
+        Op::Push(vec![
+            job([3, 5, 1], [None, Some(2)], 0, None, None, 89),
+            job([0, 5, 1], [Some(0), Some(0)], 0, None, None, 114),
+            job([2, 5, 0], [None, Some(3)], 0, None, None, 372),
+        ]),
+        Op::Turn,
+        Op::Take(51222),
+        Op::Finish(31948, How::Fail { killed: false }),
+        Op::Turn,
+        Op::Act(13329, 0),
+        Op::Act(24105, 1),
+    ];
+    holds(31_113_411, &ops);
+}
+
+#[test]
+fn a_retry_and_a_purge_that_wait_for_room_together() {
+    let ops = [
+        Op::Push(vec![
+            job([2, 5, 0], [None, None], 0, Some(3968), None, 93),
+            job([0, 5, 1], [None, None], 0, Some(3957), Some(2), 81),
+        ]),
+        Op::Push(vec![job([0, 2, 0], [None, None], 0, None, None, 224)]),
+        Op::Push(vec![job([1, 9, 0], [None, None], 1397, None, None, 156)]),
+        Op::Push(vec![
+            job([0, 1, 0], [None, None], 0, None, None, 260),
+            job([0, 5, 0], [None, None], 2532, None, Some(3), 341),
+            job([2, 9, 0], [None, None], 0, None, None, 70),
+        ]),
+        Op::Push(vec![
+            job([1, 5, 0], [None, None], 0, None, None, 295),
+            job([0, 3, 0], [None, None], 0, None, Some(1), 308),
+        ]),
+        Op::Push(vec![
+            job([2, 0, 0], [None, None], 0, None, None, 20),
+            job([0, 3, 0], [None, None], 0, None, Some(2), 86),
+            job([1, 4, 0], [None, None], 0, None, None, 188),
+        ]),
+        Op::Push(vec![
+            job([0, 5, 1], [None, None], 0, None, Some(2), 66),
+            job([3, 0, 0], [None, None], 1790, None, None, 178),
+            job([1, 5, 1], [None, None], 0, None, None, 88),
+        ]),
+        Op::Push(vec![
+            job([2, 5, 1], [None, None], 0, None, None, 327),
+            job([0, 1, 1], [None, None], 0, None, None, 187),
+        ]),
+        Op::Push(vec![
+            job([1, 5, 0], [None, None], 0, None, None, 303),
+            job([2, 5, 1], [None, None], 2328, None, None, 276),
+        ]),
+        Op::Push(vec![job([2, 0, 0], [None, None], 0, None, None, 347)]),
+        Op::Reload(111),
+        Op::Space(Some(0)),
+        Op::Push(vec![
+            job([2, 5, 1], [None, None], 2379, None, None, 57),
+            job([1, 0, 0], [None, None], 129, None, None, 43),
+            job([2, 4, 0], [None, None], 0, None, None, 5000),
+        ]),
+        Op::Stop,
+        Op::Crash(Some(1100068012841950109), vec![110, 42]),
+        Op::Push(vec![
+            job([2, 6, 0], [None, None], 1153, None, None, 223),
+            job([0, 3, 0], [None, None], 2037, None, None, 153),
+        ]),
+        Op::Act(44838, 0),
+        Op::Purge(1),
+    ];
+    holds(38_893_655, &ops);
+}

@@ -84,9 +84,9 @@ impl Core {
         }
     }
 
-    pub(super) fn live_at(&self, places: &[(Seq, Seq)]) -> Vec<Option<LiveJob>> {
-        let live = |(born, home): &(Seq, Seq)| {
-            let job = self.table.job(*born).filter(|job| job.home.seq == *home)?;
+    pub(super) fn live_at(&self, places: &[(u32, Seq, Seq)]) -> Vec<Option<LiveJob>> {
+        let live = |(type_no, born, home): &(u32, Seq, Seq)| {
+            let job = self.table.job_of(*type_no, *born).filter(|job| job.home.seq == *home)?;
             Some(self.live(*born, job))
         };
         places.iter().map(live).collect()

@@ -99,8 +99,8 @@ pub(super) enum Command {
     Ecosystem { to: To<Result<EcosystemView, Refusal>> },
     /// Find a job.
     Find { id: String, to: To<Known> },
-    /// Which of these jobs live, with their payload in the record named beside.
-    LiveAt { places: Vec<(Seq, Seq)>, to: To<Vec<Option<LiveJob>>> },
+    /// Which of these jobs live: type, born seq, and the record in which their payload lies.
+    LiveAt { places: Vec<(u32, Seq, Seq)>, to: To<Vec<Option<LiveJob>>> },
     /// Take a config over.
     Reload { generation: Box<GenerationSpec>, to: To<Result<ReloadVerdict, Refusal>> },
     /// The newest config did not pass.

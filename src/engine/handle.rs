@@ -142,7 +142,7 @@ impl Handle {
         Ok(meant.any(|of_type| of_type.ready + of_type.delayed + of_type.reserved + of_type.parked + of_type.dead > 0))
     }
 
-    pub(super) fn live_at(&self, places: Vec<(Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
+    pub(super) fn live_at(&self, places: Vec<(u32, Seq, Seq)>) -> Result<Vec<Option<LiveJob>>, Refusal> {
         self.ask(|to| Command::LiveAt { places, to }).ok_or_else(|| self.shared.gone())
     }
 

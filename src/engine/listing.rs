@@ -11,7 +11,7 @@ use super::shared::Shared;
 use super::view::{JobFilter, JobPage, JobView};
 use super::words::end_word;
 use crate::archive::{Ask, History, plain};
-use crate::job::event::{End, Event};
+use crate::job::event::{End, Event, Kind, decode_home};
 use crate::limits::{LIST_ERROR_RECORDS_MAX, LIST_RECORDS_MAX};
 use crate::log::StoredRecord;
 use crate::refusal::Refusal;
@@ -37,6 +37,7 @@ enum Candidate {
     Ended(Box<EndedJob>),
     /// Shown if it is alive, at its home.
     Live {
+        type_no: u32,
         born: Seq,
         home: Seq,
     },
@@ -145,7 +146,7 @@ impl Filling<'_> {
         let found: Vec<(Seq, Candidate)> =
             block.iter().rev().filter_map(|record| Some((record.seq, self.candidate(record)?))).collect();
         let places = found.iter().filter_map(|(_, candidate)| match candidate {
-            Candidate::Live { born, home } => Some((*born, *home)),
+            Candidate::Live { type_no, born, home } => Some((*type_no, *born, *home)),
             Candidate::Ended(_) => None,
         });
         let places: Vec<_> = places.collect();
@@ -189,10 +190,19 @@ impl Filling<'_> {
                 let is_wanted = !wrong_type && !wrong_state && !too_old;
                 is_wanted.then(|| Candidate::Ended(Box::new(EndedJob::of(self.shared, &event, result))))
             }
-            Event::Enqueued(..) => Some(Candidate::Live { born: record.seq, home: record.seq }),
-            Event::Restated(state, _) => Some(Candidate::Live { born: state.born, home: record.seq }),
+            Event::Enqueued(meta, _) => self.live(meta.type_no, record.seq, record.seq),
+            Event::Restated(state, enqueued) => {
+                let (meta, _) = decode_home(Kind::Enqueued as u8, enqueued).ok()?;
+                self.live(meta.type_no, state.born, record.seq)
+            }
             _ => None,
         }
+    }
+
+    fn live(&self, type_no: u32, born: Seq, home: Seq) -> Option<Candidate> {
+        let wanted = self.filter.worker_type.as_ref();
+        let wrong_type = wanted.is_some() && self.shared.names().worker_type(type_no) != wanted;
+        (!wrong_type).then_some(Candidate::Live { type_no, born, home })
     }
 
     /// Puts a job on the page, if it is wanted; `at` is when it ended or last changed.

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! Imports go down only. `job`, `config` and `types` are pure: no disk, no clock, no thread. Only [`clock`] reads a
-//! clock, only [`log`] writes below the data directory, only [`worker`] starts processes.
+//! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes. [`simulate`]
+//! stands beside the house: it runs engine, table and log on a disk and a clock of its own.
 //!
 //! # The way of a job
 //!
@@ -32,11 +33,23 @@
 //! 5. The outcome goes back to the engine, which checks the lease's fence and records what follows: the end together
 //!    with its follow-up jobs, another attempt, death, or a return to the queue.
 //!
+//! A chosen id or key is known by eight bytes that lead to a record. Where a decision hangs on what that record says, the
+//! command waits while a thread beside the engine reads it, and comes back with what it says: the engine itself reads no
+//! disk.
+//!
+//! # What is on disk
+//!
+//! Records in segments, which say everything. Beside them, derived and expendable: checkpoints ([`log::checkpoint`]), a
+//! picture of the table at a segment's beginning, so that a start reads one picture and the records since; and the index of
+//! what has ended ([`archive`]).
+//!
 //! # What always holds
 //!
 //! - Nothing is answered as done before its record is on stable storage (`log.sync = "always"`).
 //! - The table is what the log's records say: live traffic and replay go through one [`job::table::Table::apply`].
 //! - The log from its head alone gives the state; what lives is restated before the head moves on.
+//! - With and without a checkpoint a start finds the same.
+//! - A job that waits as it came takes some bytes of memory, whatever its payload ([`job::queue`]).
 //! - A lease counts once: an outcome under an older fence changes nothing.
 //! - After a failed write or sync nothing more is acknowledged.
 //! - A version loses its work only to one that is up.

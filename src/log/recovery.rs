@@ -2,7 +2,7 @@
 //!
 //! A valid frame names how far the log was durable when it was made. A bad place that lies below what any later valid
 //! frame names was durable once, so it is corruption, and the log is not opened. Anything else at the tail was never
-//! acknowledged: it is cut, and told; [`verdict`] holds these decisions by themselves. Every opening copies what is valid of the last segment into another file and
+//! acknowledged: it is cut, and told; `verdict` holds these decisions by themselves. Every opening copies what is valid of the last segment into another file and
 //! syncs that: after a failed sync the page cache may show bytes that the disk never took, and nobody knows any more.
 
 use std::io;

@@ -32,7 +32,7 @@ pub struct PushOp {
     pub key: Option<u8>,
     /// Which body, where a name is chosen.
     pub variant: u8,
-    /// Milliseconds until it may run; from [`FAR`] on, years.
+    /// Milliseconds until it may run; from `FAR` on, years.
     pub delay_ms: u16,
     /// Milliseconds until it expires.
     pub expires_ms: Option<u16>,

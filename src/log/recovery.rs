@@ -15,7 +15,7 @@ use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
 use super::spare::{self, Order};
-use super::tail::Tail;
+use super::tail::{self, Tail};
 use super::verdict::{self, Before, Behind, LastFrames, Name, Stop, Wrong};
 use super::writer::{Log, TailStart};
 use super::{LogId, LogOptions, segment_name};
@@ -187,6 +187,7 @@ pub fn open(
     for old in strays.iter().chain(found.iter().take(skip)) {
         disk.remove(&segment_name(old.number)).map_err(io("remove a segment that is not needed"))?;
     }
+    opening.rewrite_ended(&found, active, end)?;
     let spare = found.get(active + 1);
     let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
     let copied = Tail { file: &last.file, header: last.header, end, cut_bytes }
@@ -248,6 +249,14 @@ impl Opening<'_> {
             Wrong::Corrupt { segment, offset, what } => OpenError::Corrupt { file: self.path(segment), offset, what },
             Wrong::Missing { segment } => OpenError::Missing { file: self.path(segment) },
         }
+    }
+
+    /// Writes the segment before the active one again, if nothing follows its end yet: that end may be what a failed sync
+    /// has left in the page cache alone.
+    fn rewrite_ended(&self, found: &[Found], active: usize, end: u32) -> Result<(), OpenError> {
+        let ended = active.checked_sub(1).filter(|_| end == HEADER_END).and_then(|before| found.get(before));
+        let rewritten = ended.map_or(Ok(()), |ended| tail::rewrite_ended(ended.file.as_ref()));
+        rewritten.map_err(|source| self.io("write a segment again", source))
     }
 
     fn read_error(&self, error: ReadError) -> OpenError {

@@ -104,6 +104,13 @@ impl Tail<'_> {
     }
 }
 
+/// Writes an ended segment over itself and syncs it: what the disk has of it stays as it is, and what it never took it
+/// takes now.
+pub(super) fn rewrite_ended(file: &dyn DiskFile) -> io::Result<()> {
+    copy(file, file, u32::try_from(file.bytes()?).unwrap_or(u32::MAX))?;
+    file.sync_data()
+}
+
 /// Copies what lies between a segment's header and `end`.
 fn copy(from: &dyn DiskFile, to: &dyn DiskFile, end: u32) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];

@@ -75,6 +75,26 @@ impl Campaign {
         Ok(Self { home, shared, disk, threads, watcher: Some(watcher), _history_dir: history_dir })
     }
 
+    /// Removes or damages checkpoints, now and then, as nobody should: the log alone gives the state.
+    pub(crate) fn spoil_checkpoints(&self, random: &mut fastrand::Rng) {
+        for entry in std::fs::read_dir(self.home.path("data/log")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "ckpt") {
+                continue;
+            }
+            match random.u8(..8) {
+                0 | 1 => std::fs::remove_file(path).unwrap(),
+                2 => {
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    let at = random.usize(..bytes.len());
+                    bytes[at] ^= 1 << random.u8(..8);
+                    std::fs::write(path, bytes).unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// One life, from its start to the end of its last child.
     pub(crate) fn live(&self, ending: Ending) {
         let history = &self.shared.history;

@@ -43,6 +43,7 @@ fn run(
         let campaign = Campaign::begin(random.u64(..), disk)?;
         let now = left.min(LIVES_MAX);
         for _ in 0..now {
+            campaign.spoil_checkpoints(&mut random);
             campaign.live(ending(&mut random));
         }
         left -= now;

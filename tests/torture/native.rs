@@ -64,7 +64,7 @@ fn campaign(random: &mut fastrand::Rng, lives: u64) {
     };
     for life in 1..=lives {
         let mut host = start(life);
-        rest(random.u64(30..500));
+        rest(random.u64(30..700));
         let ended = host.try_wait().unwrap();
         assert!(ended.is_none(), "life {life} ended by itself: {}", home.text("stderr.txt"));
         host.kill().unwrap();
@@ -141,7 +141,7 @@ fn produce(handle: &Handle, history: &History, next: &AtomicU64, seed: u64) {
 
 fn job(n: u64, random: &mut fastrand::Rng) -> NewJob {
     let what = ["ok", "ok", "ok", "ok", "ok", "ok", "fail", "defer", "panic", "dead"][random.usize(..10)];
-    let most = [0, 50, 500, 60_000][random.usize(..4)];
+    let most = [0, 50, 500, 200_000][random.usize(..4)];
     let mut job = NewJob::new("native".parse().unwrap(), payload(n, random.usize(..=most)));
     job.task = format!("{n} {what}");
     if random.bool() {

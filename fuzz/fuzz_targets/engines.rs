@@ -52,9 +52,14 @@ pub fn around(disk: SimDisk) -> Surrounding {
     }
 }
 
+/// What a config file must have: a worker, which the engine then does without.
+const TEXT: &str = "data_dir = '/fuzzed'\n[workers.nobody]\nversion = '1'\n";
+
 /// A config without workers.
 pub fn spec() -> GenerationSpec {
-    let mut config = parse("fuzzed.toml", "data_dir = \"/fuzzed\"", &BTreeSet::new()).expect("a good config").config;
+    let natives = BTreeSet::from(["nobody".to_owned()]);
+    let mut config = parse("fuzzed.toml", TEXT, &natives).expect("a good config").config;
+    config.workers.clear();
     config.log.segment = OPTIONS.segment_bytes;
     config.log.retain = OPTIONS.segment_bytes * 4;
     config.log.payload_max = 1000;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::check::millis;
+use super::check::{millis, totals_of};
 use super::model::{Happening, Known, Place, Standing};
 use super::plan::{self, DEAD_RETAIN, HomeRecord};
 use super::world::{Reply, Sent, Violation, World};
@@ -32,13 +32,27 @@ impl World {
                 let born = self.model.jobs.get(*job).and_then(|known| known.born);
                 born.is_some_and(|born| self.engine.as_ref().is_some_and(|engine| engine.table().job(born).is_none()))
             });
-            if let Some(Sent::Purge { ended, .. }) = self.sent.get_mut(at) {
-                *ended += gone.len() as u64;
-            }
+            // Between two of its frames a job may have expired; which one did, the counters tell.
+            let mut expired = self.expired_unseen(of);
             for (job, end) in gone {
-                self.end(job, true, end);
+                let due = self.model.jobs.get(job).is_some_and(|known| known.expires_ms != 0);
+                if due && expired > 0 && end == End::Cancelled {
+                    expired -= 1;
+                    self.end(job, true, End::Expired);
+                } else {
+                    if let Some(Sent::Purge { ended, .. }) = self.sent.get_mut(at) {
+                        *ended += 1;
+                    }
+                    self.end(job, true, end);
+                }
             }
         }
+    }
+
+    /// How many jobs of a type the engine counts as expired of which the model does not know yet.
+    fn expired_unseen(&self, of: &str) -> u64 {
+        let counted = self.engine.as_ref().and_then(|engine| totals_of(engine, of)).map_or(0, |totals| totals.expired);
+        counted.saturating_sub(self.model.totals(of).expired)
     }
 
     /// I2: finds out which job of the table is which of the model; `all` of them must be one.

@@ -130,14 +130,20 @@ impl World {
                     return Err(format!("a completion is there without its follow-up job: {known:#?} of {parent:#?}"));
                 }
             }
-            if let Some(dead) = known.summary_of.filter(|_| at >= old_jobs && !cut)
-                && let Some(dead) = self.model.jobs.get(dead)
-                && there != (dead.now.place == Place::Dead)
+            // One that a failed turn may have made, and this one, are the same job to who looks at it.
+            if let Some(number) = known.summary_of.filter(|_| at >= old_jobs && !cut)
+                && let Some(dead) = self.model.jobs.get(number)
+                && self.has_summary(number) != (dead.now.place == Place::Dead)
             {
                 return Err(format!("a death at a start and its summary are not there together: {dead:#?}"));
             }
         }
         Ok(())
+    }
+
+    /// Whether a job that tells of this one's death is there.
+    fn has_summary(&self, dead: usize) -> bool {
+        self.model.jobs.iter().any(|known| known.summary_of == Some(dead) && known.now.place != Place::Absent)
     }
 
     pub(super) fn compare_after_start(&self) -> Result<(), Violation> {

@@ -268,7 +268,9 @@ impl Core {
     /// What a job says of itself, from the log: only while nothing is served yet.
     fn about(&self, born: Seq) -> Option<About> {
         let home = self.table.noted(born)?.home;
-        let body = self.log.reader().read(home.position(), home.seq).ok()?;
+        let read = || self.log.reader().read(home.position(), home.seq);
+        // What the system could not read now it may read a moment later: the job's own name hangs on it.
+        let body = read().or_else(|_| read()).ok()?;
         let kind = if home.seq == born { event::Kind::Enqueued } else { event::Kind::Restated };
         let (meta, _) = decode_home(kind as u8, &body).ok()?;
         let names = meta.names.as_ref().map(OwnedNames::from);

@@ -103,7 +103,16 @@ impl World {
     }
 
     pub(super) fn end(&mut self, job: usize, sure: bool, end: End) {
-        self.happen(job, sure, Happening::Ended(end));
+        let now = self.now();
+        let due = |known: &&mut Known| (1..=now).contains(&known.expires_ms);
+        if let Some(known) = self.model.jobs.get_mut(job).filter(|_| !sure && end == End::Cancelled).filter(due) {
+            // Instead, its time may have come before: one of both, or neither.
+            let before = known.latest();
+            known.maybe.push(before.after(Happening::Ended(End::Expired)));
+            known.maybe.push(before.after(Happening::Ended(end)));
+        } else {
+            self.happen(job, sure, Happening::Ended(end));
+        }
         let first_seq = self.first_seq();
         if let Some(known) = self.model.jobs.get_mut(job) {
             known.ended_at = first_seq;

@@ -137,7 +137,8 @@ impl World {
     pub(super) fn notice_time(&mut self, sure: bool) {
         let now = self.now();
         // Of a turn that failed it is not known how far it came: all of it may have happened.
-        let still = sure && self.engine.as_mut().is_some_and(Stepped::stands_still);
+        // Where space is short it may have stood still when it looked at the clock, and not when it was through.
+        let still = sure && (self.tight || self.engine.as_mut().is_some_and(Stepped::stands_still));
         let stays = |world: &Self, known: &Known| {
             let in_table = known.born.and_then(|born| world.engine.as_ref()?.table().job(born)).is_some();
             still && in_table

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::reader::{FrameStream, Segment};
+use super::reader::{FrameStream, Segment, SegmentMarks};
 use super::{FORMAT, LogId};
 use crate::types::Seq;
 
@@ -49,14 +49,6 @@ pub struct Place {
     pub previous: u32,
     /// Opening of the log in which it was made.
     pub epoch: u32,
-}
-
-/// What is known of a segment that need not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SegmentMarks {
-    pub(super) number: u32,
-    pub(super) first_seq: Seq,
-    pub(super) marks: Vec<(Seq, u32)>,
 }
 
 /// What a checkpoint is begun with, taken from the log at the beginning of a segment.

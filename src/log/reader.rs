@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::checkpoint::SegmentMarks;
 use super::disk::DiskFile;
 use super::frame::{self, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::{LogId, Position};
@@ -76,6 +75,14 @@ pub(super) struct Segment {
     /// First seq and offset of some frames, ascending: the way from a seq to its place. Written by the log's writer,
     /// read by scans, and by nobody on a job's way.
     marks: Mutex<Vec<(Seq, u32)>>,
+}
+
+/// What is known of a segment that need not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SegmentMarks {
+    pub(super) number: u32,
+    pub(super) first_seq: Seq,
+    pub(super) marks: Vec<(Seq, u32)>,
 }
 
 impl Segment {

@@ -6,6 +6,7 @@
 //!   cli ── daemon ── signal          people, scripts, signals
 //!            │
 //!     http ──┤── page                producers; the status page
+//!     care ──┘                       data directories that nobody runs on: verify, dump, salvage, backup, restore
 //!            │
 //!          reload ── generation      a config file, resolved to versions
 //!            │            │
@@ -56,6 +57,7 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+pub mod care;
 #[cfg(feature = "daemon")]
 pub mod cli;
 pub mod clock;

@@ -49,6 +49,10 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// History that is kept on disk beyond the live jobs by default, in bytes.
 pub const RETAIN_BYTES_DEFAULT: u64 = 1 << 30;
 
+/// Openings that a restored or salvaged log skips: so many may have followed in the log that it is a copy of, and a fence
+/// that one of them gave out must not be given again.
+pub const RESTORE_EPOCHS: u32 = 1000;
+
 /// Retries of a job that names no number of attempts, and whose type names none.
 pub const MAX_ATTEMPTS_DEFAULT: u16 = 4;
 /// Most attempts that a job may be given.

@@ -55,7 +55,8 @@ impl<'a> Gathering<'a> {
             | Event::VersionRejected(..)
             | Event::Generation(_)
             | Event::Routed(_)
-            | Event::Totals(_) => Ok(()),
+            | Event::Totals(_)
+            | Event::Lost(_) => Ok(()),
         }
     }
 

@@ -4,6 +4,8 @@
 //! daemon's. Results go to stdout, everything else to stderr, one readable line an error.
 
 mod client;
+mod copies;
+mod log;
 mod push;
 mod show;
 mod simulate;
@@ -61,6 +63,24 @@ enum Command {
     /// List, show or change jobs
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// Look into a log: verify, dump, salvage
+    #[command(subcommand)]
+    Log(log::LogCommand),
+    /// Copy everything that is acknowledged up to now, from a running biotope or a stopped one
+    #[command(after_help = "Example: biotope --config biotope.toml backup backups/monday")]
+    Backup {
+        /// The directory to make
+        dir: PathBuf,
+    },
+    /// Make a data directory of a backup, with a log of its own identity
+    #[command(after_help = "Example: biotope restore backups/monday --to data")]
+    Restore {
+        /// The backup
+        dir: PathBuf,
+        /// The data directory to make
+        #[arg(long, value_name = "DATA_DIR")]
+        to: PathBuf,
+    },
     /// Cancel all waiting jobs of a type, and discard its dead ones
     Purge {
         /// The worker type
@@ -184,6 +204,12 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
         Command::Run { file } => crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives),
         Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Log(command) => log::run(&command),
+        Command::Restore { dir, to } => copies::restore(&dir, &to),
+        Command::Backup { dir } => match &cli.url {
+            Some(url) => copies::backup_running(&Client::new(Url::parse(url)?)?, &dir),
+            None => copies::backup(&config_path(given)?, &natives, &dir),
+        },
         command => {
             let url = match &cli.url {
                 Some(url) => Url::parse(url)?,
@@ -196,7 +222,8 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
                 Command::Reload { wait } => show::reload(&client, wait),
                 Command::Jobs(command) => jobs(&client, &command),
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),
-                Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) => Ok(()),
+                Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) | Command::Log(_) => Ok(()),
+                Command::Backup { .. } | Command::Restore { .. } => Ok(()),
             }
         }
     }

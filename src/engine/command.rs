@@ -11,6 +11,7 @@ use super::view::{EcosystemView, ReloadVerdict};
 use crate::job::event::End;
 use crate::job::new::{NewJob, Pushed};
 use crate::job::table::Job;
+use crate::log::stream::Held;
 use crate::pool::{About, PoolId, Report};
 use crate::refusal::Refusal;
 use crate::sync::{Answerer, Broadcast, Slot};
@@ -105,6 +106,8 @@ pub(super) enum Command {
     Reload { generation: Box<GenerationSpec>, to: To<Result<ReloadVerdict, Refusal>> },
     /// The newest config did not pass.
     ReloadFailed { why: String },
+    /// End the segment that is written, and hold all ended ones.
+    Backup { to: To<Result<Held, Refusal>> },
     /// Stop.
     Stop { to: To<()> },
     /// The records that a command waited for were read.
@@ -150,6 +153,7 @@ impl Command {
             Self::Push(_) | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
             Self::Known { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,
+            Self::Backup { .. } => false,
             Self::ReloadFailed { .. } | Self::Stop { .. } => false,
             Self::Act { .. } | Self::Purge { .. } | Self::PurgeRest(_) | Self::Reload { .. } | Self::Pool(..) => true,
             Self::Survivors(survivors) => {

@@ -2,7 +2,6 @@
 //!
 //! One thread owns all of it. It never reads the disk, and waits for nothing but its queue and its own commits.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +17,12 @@ use super::shared::Shared;
 use super::stop::Stopping;
 use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
-use crate::job::event::{End, Ended, Event};
+use crate::job::event::{End, Event};
 use crate::job::ids::IdMaker;
-use crate::job::table::{OwnedNames, Table};
+use crate::job::table::Table;
 use crate::log::lock::DirLock;
 use crate::log::{Log, Poisoned};
-use crate::pool::{About, PoolId, PoolMaker, Task};
+use crate::pool::{PoolId, PoolMaker, Task};
 use crate::types::{Seq, UnixMs};
 
 /// A seal follows a burst of commits after so much quiet.
@@ -324,6 +323,7 @@ impl Core {
                 self.rollover.last_error = Some((why, self.now));
                 Ok(())
             }
+            Command::Backup { to } => self.hold_for_backup(to),
             Command::Stop { to } => self.stop(to),
             Command::Pool(pool, report) => self.pool_report(pool, report),
             Command::Survivors(survivors) => self.restate(survivors),
@@ -344,13 +344,19 @@ impl Core {
         if self.log.has_room(records, bytes) {
             return Ok(());
         }
+        self.end_segment()?;
+        if !self.log.has_room(records, bytes) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the segment; everything was written. The next one begins with what a replay from there needs.
+    pub(super) fn end_segment(&mut self) -> Result<(), Poisoned> {
         self.log.rotate()?;
         self.begin_checkpoint();
         self.put_context();
         self.clean_if_due();
-        if !self.log.has_room(records, bytes) {
-            self.commit()?;
-        }
         Ok(())
     }
 
@@ -439,55 +445,5 @@ impl Core {
         self.cut_off_late_drains();
         self.cut_off_late_stop();
         Ok(())
-    }
-
-    /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
-    fn forget_dead(&mut self) -> Result<(), Poisoned> {
-        /// Records that are read at once.
-        const AT_ONCE: usize = 256;
-        let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
-        while let Some((since, born)) = self.table.oldest_dead().filter(|_| !self.forgetting) {
-            let old = since.saturating_add(retain_ms) <= self.now;
-            if !old && self.table.dead_jobs() <= self.config.log.dead_max {
-                break;
-            }
-            if self.table.noted(born).is_some_and(|job| !self.knows_names(job)) {
-                self.forgetting = true;
-                let named = self.table.dead_first(AT_ONCE).filter_map(|born| self.table.noted(born));
-                let seqs = named.filter(|job| job.named).map(|job| job.home.seq).collect();
-                return self.look_up(seqs, Command::ForgetDead);
-            }
-            self.end(born, End::Discarded, &[], None)?;
-        }
-        Ok(())
-    }
-
-    /// Records that a live job is finished; `result` is empty unless it was completed with one. The job's names are at hand,
-    /// or cannot be read.
-    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) -> Result<(), Poisoned> {
-        let bytes = 512 + result.len();
-        self.make_room(1, bytes)?;
-        self.put_end(born, end, result, about);
-        Ok(())
-    }
-
-    /// As [`Core::end`], where there is room.
-    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) {
-        let found = self.table.noted(born).map(Cow::Borrowed).or_else(|| self.table.job(born).map(Cow::Owned));
-        let Some(job) = found else { return };
-        let names = self.names_of(&job, about);
-        let ended = Ended {
-            born,
-            end,
-            at: self.now,
-            type_no: job.type_no,
-            version_no: job.version_no,
-            attempts: job.attempts,
-            given_back: job.given_back,
-            created_ms: job.created_ms,
-            home: job.home,
-            names: names.as_ref().map(OwnedNames::as_names),
-        };
-        self.put(&Event::Ended(ended, result), false);
     }
 }

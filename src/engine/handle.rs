@@ -18,6 +18,7 @@ use crate::archive::{History, Standing};
 use crate::job::intake::IntakeLimits;
 use crate::job::new::{NewJob, Pushed};
 use crate::log::Reader;
+use crate::log::stream::Held;
 use crate::refusal::Refusal;
 use crate::types::{Seq, WorkerType};
 
@@ -175,6 +176,12 @@ impl Handle {
     /// Tells that the newest config was not accepted, for the page.
     pub fn reload_failed(&self, why: String) {
         drop(self.to_engine.send(Command::ReloadFailed { why }));
+    }
+
+    /// Holds everything that was acknowledged up to now, for a copy: nothing of it leaves the disk while what is answered
+    /// lives.
+    pub fn hold_for_backup(&self, then: Then<Result<Held, Refusal>>) {
+        drop(self.to_engine.send(Command::Backup { to: To::Then(then) }));
     }
 
     /// Ends it all in good order: takes no more jobs, lets running ones finish up to the stop timeout, then cuts them off;

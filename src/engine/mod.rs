@@ -4,12 +4,14 @@
 //! which versions live. One thread; [`handle`] is the way in, `open` its beginning, `core` its loop.
 
 mod act;
+mod backup;
 mod checkpoint;
 mod clean;
 mod command;
 mod core;
 mod dispatch;
 mod ended;
+mod ends;
 mod facts;
 pub mod handle;
 mod listing;

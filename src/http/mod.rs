@@ -3,6 +3,7 @@
 //! Owns connections, requests and answers. Parses by the house's one parser, asks the engine by its
 //! [`Handle`], and decides nothing about jobs. An answer of success is sent only after the engine said "durable".
 
+mod backup;
 mod bulk;
 mod guard;
 mod jobs;
@@ -60,6 +61,7 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/types/{type}/purge", post(purge))
         .route("/v1/ecosystem", get(ecosystem))
         .route("/v1/reload", post(reload))
+        .route("/v1/backup", post(backup::backup))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .merge(page)

@@ -106,6 +106,47 @@ impl RealDisk {
         }
         Ok(Self { dir: dir.to_path_buf(), handle: File::open(dir)? })
     }
+
+    /// Opens `dir`, which must be there, to look at it: files are opened to be read, and nothing is changed by looking.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn to_look_at(dir: &Path) -> io::Result<impl Disk + use<>> {
+        Ok(ReadDisk(Self { dir: dir.to_path_buf(), handle: File::open(dir)? }))
+    }
+}
+
+/// A directory that is only looked at.
+struct ReadDisk(RealDisk);
+
+impl Disk for ReadDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(File::open(self.0.dir.join(name))?)))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn place(&self) -> PathBuf {
+        self.0.place()
+    }
 }
 
 impl Disk for RealDisk {

@@ -301,6 +301,11 @@ pub fn claimed_bytes(bytes: &[u8]) -> Option<usize> {
     (FRAME_HEADER_BYTES..=crate::limits::FRAME_BYTES_MAX + FRAME_HEADER_BYTES).contains(&length).then_some(length)
 }
 
+/// The length of body that the record at the start of `bytes` claims; not trusted.
+pub fn claimed_body(bytes: &[u8]) -> Option<usize> {
+    u32_at(bytes, 0).map(|length| length as usize)
+}
+
 impl<'a> Frame<'a> {
     /// Whether `bytes` begin like a frame of this segment, whole or not.
     pub fn begins_one_of(bytes: &[u8], log_id: &LogId, segment: u32) -> bool {

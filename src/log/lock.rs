@@ -73,7 +73,7 @@ impl DirLock {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::WOULDBLOCK) => {
-                    let pid = holder(&file);
+                    let pid = pid_in(&file);
                     if tried == TRIES || !is_gone(&pid) {
                         return Err(LockError::Held { dir: dir.to_path_buf(), pid });
                     }
@@ -87,10 +87,41 @@ impl DirLock {
         writeln!(file, "{}", std::process::id()).map_err(io("write", &path))?;
         Ok(Self { _file: file })
     }
+
+    /// Takes the lock of a directory that is only read, and changes nothing there; `None` if it never had one.
+    ///
+    /// # Errors
+    /// `Held` at once if another process has it; `Io`.
+    pub fn hold(dir: &Path) -> Result<Option<Self>, LockError> {
+        let path = dir.join("LOCK");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(LockError::Io { doing: "open", path, source }),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(Errno::WOULDBLOCK) => Err(LockError::Held { dir: dir.to_path_buf(), pid: pid_in(&file) }),
+            Err(error) => Err(LockError::Io { doing: "lock", path, source: error.into() }),
+        }
+    }
+
+    /// The process that has a directory's lock, as the kernel tells, without touching the lock.
+    pub fn holder(dir: &Path) -> Option<String> {
+        use std::os::unix::fs::MetadataExt;
+        let file = File::open(dir.join("LOCK")).ok()?;
+        let inode = format!(":{}", file.metadata().ok()?.ino());
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let held = locks
+            .lines()
+            .map(str::split_whitespace)
+            .any(|mut words| words.any(|word| word == "FLOCK") && words.any(|word| word.ends_with(&inode)));
+        held.then(|| pid_in(&file))
+    }
 }
 
 /// The pid that a lock file names; "?" if it names none.
-fn holder(file: &File) -> String {
+fn pid_in(file: &File) -> String {
     let mut bytes = [0; 32];
     let read = file.read_at(&mut bytes, 0).unwrap_or(0);
     let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).trim().to_owned();

@@ -29,13 +29,17 @@
 //! tail are never copied along (see [`recovery`]). Each frame names the head: the first segment that counts.
 
 pub mod checkpoint;
+pub mod copy;
 pub mod disk;
 pub mod frame;
 pub mod lock;
+pub mod look;
 pub mod nearby;
 pub mod reader;
 pub mod recovery;
+mod rewrite;
 mod spare;
+pub mod stream;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -159,6 +159,11 @@ impl Reader {
         self.0.segments.load().values().filter(|segment| segment.number < end).map(|segment| segment.marks()).collect()
     }
 
+    /// The segments below `number` that are still there, ascending.
+    pub(super) fn segments_below(&self, number: u32) -> Vec<Arc<Segment>> {
+        self.0.segments.load().range(..number).map(|(_, segment)| Arc::clone(segment)).collect()
+    }
+
     pub(super) fn lowest(&self) -> Option<u32> {
         self.0.segments.load().keys().next().copied()
     }

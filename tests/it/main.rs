@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod copies;
 mod durability;
 mod history;
 mod jobs;

@@ -124,6 +124,18 @@ fn every_skip_in_the_tests_bears_its_tests_name() {
 }
 
 #[test]
+fn the_tests_that_hold_the_contract_exist() {
+    let sources: String = rust_files().into_iter().map(|(_, text)| text).collect();
+    let contract = text(Path::new("docs/durability.md")).unwrap();
+    let names = contract.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2);
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in names {
+        assert!(sources.contains(&format!("fn {name}(")), "docs/durability.md names {name}, and there is no such test");
+    }
+}
+
+#[test]
 fn the_documented_paths_exist() {
     let readme = text(Path::new("README.md")).unwrap();
     for word in readme.split(|c: char| c.is_whitespace() || "()`,;'\"".contains(c)) {

@@ -26,6 +26,7 @@ pub enum Event<'a> {
     Generation(Generation),
     Routed(Routed),
     Totals(Totals),
+    Lost(&'a [u8]),
 }
 
 /// A record that this program does not understand.
@@ -83,6 +84,7 @@ impl<'a> Event<'a> {
             k if k == Kind::Generation as u8 => Self::Generation(whole(body, kind)?),
             k if k == Kind::Routed as u8 => Self::Routed(whole(body, kind)?),
             k if k == Kind::Totals as u8 => Self::Totals(whole(body, kind)?),
+            k if k == Kind::Lost as u8 => Self::Lost(body),
             _ => return Err(BadRecord::Unknown { kind, version }),
         })
     }
@@ -105,6 +107,7 @@ impl<'a> Event<'a> {
             Self::Generation(_) => Kind::Generation,
             Self::Routed(_) => Kind::Routed,
             Self::Totals(_) => Kind::Totals,
+            Self::Lost(_) => Kind::Lost,
         }
     }
 
@@ -126,6 +129,7 @@ impl<'a> Event<'a> {
             Self::Generation(meta) => put(out, meta, &[]),
             Self::Routed(meta) => put(out, meta, &[]),
             Self::Totals(meta) => put(out, meta, &[]),
+            Self::Lost(body) => out.extend_from_slice(body),
         }
     }
 
@@ -150,6 +154,7 @@ impl<'a> Event<'a> {
                 Self::Restated(meta, tail) => {
                     meta.failures.iter().map(|failure| failure.error.len() + 32).sum::<usize>() + tail.len()
                 }
+                Self::Lost(body) => body.len(),
                 Self::TypeNamed(meta) => meta.name.len(),
                 Self::VersionAccepted(meta) => meta.label.len(),
                 Self::Generation(meta) => meta.targets.len() * 5,

@@ -5,6 +5,7 @@
 //! the shape of a version are never changed, only added to.
 
 mod codec;
+pub mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,8 @@ pub enum Kind {
     Routed = 22,
     /// [`Totals`].
     Totals = 23,
+    /// What a record that was lost has in its place, in a log that was salvaged; the body says nothing.
+    Lost = 24,
     // Reserved for what comes later, never to be used for anything else:
     // 32 schedule, 33 schedule fired, 34 unique lock, 35 rate limit, 36 batch, 37 batch member, 38 pause,
     // 39 quarantine, 40 ramp.

@@ -168,7 +168,8 @@ impl Table {
             }),
             Event::Restated(event, enqueued) => self.restated(Home::new(seq, position), event, enqueued),
             Event::Opened(event) => self.opened(event.at),
-            Event::Stopped(_) => Ok(()),
+            // What was lost says nothing; what cannot be without it was left out when the log was salvaged.
+            Event::Stopped(_) | Event::Lost(_) => Ok(()),
             Event::TypeNamed(event) => self.type_named(event.no, event.name),
             Event::VersionAccepted(event) => {
                 let label = event.label.parse().map_err(|_| Illegal::BadName(event.label.to_owned()))?;

@@ -1,0 +1,63 @@
+//! How jobs leave the table: the record of an end, and dead ones whose time is over.
+
+use std::borrow::Cow;
+
+use super::command::Command;
+use super::core::Core;
+use crate::job::event::{End, Ended, Event};
+use crate::job::table::OwnedNames;
+use crate::log::Poisoned;
+use crate::pool::About;
+use crate::types::Seq;
+
+impl Core {
+    /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
+    pub(super) fn forget_dead(&mut self) -> Result<(), Poisoned> {
+        /// Records that are read at once.
+        const AT_ONCE: usize = 256;
+        let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
+        while let Some((since, born)) = self.table.oldest_dead().filter(|_| !self.forgetting) {
+            let old = since.saturating_add(retain_ms) <= self.now;
+            if !old && self.table.dead_jobs() <= self.config.log.dead_max {
+                break;
+            }
+            if self.table.noted(born).is_some_and(|job| !self.knows_names(job)) {
+                self.forgetting = true;
+                let named = self.table.dead_first(AT_ONCE).filter_map(|born| self.table.noted(born));
+                let seqs = named.filter(|job| job.named).map(|job| job.home.seq).collect();
+                return self.look_up(seqs, Command::ForgetDead);
+            }
+            self.end(born, End::Discarded, &[], None)?;
+        }
+        Ok(())
+    }
+
+    /// Records that a live job is finished; `result` is empty unless it was completed with one. The job's names are at hand,
+    /// or cannot be read.
+    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) -> Result<(), Poisoned> {
+        let bytes = 512 + result.len();
+        self.make_room(1, bytes)?;
+        self.put_end(born, end, result, about);
+        Ok(())
+    }
+
+    /// As [`Core::end`], where there is room.
+    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) {
+        let found = self.table.noted(born).map(Cow::Borrowed).or_else(|| self.table.job(born).map(Cow::Owned));
+        let Some(job) = found else { return };
+        let names = self.names_of(&job, about);
+        let ended = Ended {
+            born,
+            end,
+            at: self.now,
+            type_no: job.type_no,
+            version_no: job.version_no,
+            attempts: job.attempts,
+            given_back: job.given_back,
+            created_ms: job.created_ms,
+            home: job.home,
+            names: names.as_ref().map(OwnedNames::as_names),
+        };
+        self.put(&Event::Ended(ended, result), false);
+    }
+}

@@ -85,20 +85,12 @@ fn write_all(inbox: &Receiver<Piece>, last_bytes: &AtomicU64) {
             None
         });
     }
-    if let Some(writer) = writer {
-        writer.give_up();
-    }
 }
 
 /// Begins a checkpoint, and writes all but the names.
 fn begin_one(beginning: &Beginning, picture: &Picture) -> std::io::Result<Writer> {
     let mut writer = Writer::begin(beginning)?;
-    for block in picture.blocks() {
-        if let Err(error) = writer.block(&block) {
-            writer.give_up();
-            return Err(error);
-        }
-    }
+    picture.blocks().try_for_each(|block| writer.block(&block))?;
     Ok(writer)
 }
 
@@ -106,6 +98,10 @@ impl Core {
     /// Begins a checkpoint of everything before the segment that was just begun, unless one is under way, or the last one was
     /// larger than what was written since.
     pub(super) fn begin_checkpoint(&mut self) {
+        if self.log.full().is_some() {
+            // What space there is, is the log's.
+            return;
+        }
         let written = self.log.figures().written_bytes;
         match &self.scribe {
             Scribe::Inline => self.write_checkpoint(),
@@ -128,10 +124,7 @@ impl Core {
             let mut writer = begin_one(&self.log.beginning(), &self.table.picture())?;
             let mut next = 0;
             while let Some((block, then)) = self.table.names_block(next) {
-                if let Err(error) = writer.block(&block) {
-                    writer.give_up();
-                    return Err(error);
-                }
+                writer.block(&block)?;
                 next = then;
             }
             writer.finish()

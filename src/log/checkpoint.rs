@@ -93,7 +93,7 @@ fn header_crc(header: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// A checkpoint that is being written.
+/// A checkpoint that is being written; dropped before its end it leaves nothing behind.
 pub struct Writer {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
@@ -102,19 +102,31 @@ pub struct Writer {
     buffer: Vec<u8>,
     written: u64,
     crc: crc32fast::Hasher,
+    /// Whether it has its own name.
+    named: bool,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.named {
+            // On a full disk above all, what is of no use gives its space back; where that fails, the next opening does it.
+            drop(self.disk.remove(&self.temporary));
+        }
+    }
 }
 
 impl Writer {
     /// Begins a file of its own.
     ///
     /// # Errors
-    /// As the operating system says; nothing is left behind by [`Writer::give_up`].
+    /// As the operating system says.
     pub fn begin(from: &Beginning) -> io::Result<Self> {
         let temporary = format!("{}.tmp", name_of(from.place.segment));
         let file = from.disk.create(&temporary)?;
         let (disk, crc) = (Arc::clone(&from.disk), crc32fast::Hasher::new());
         let buffer = encode_header(&from.place);
-        let mut writer = Self { disk, file, segment: from.place.segment, temporary, buffer, written: 0, crc };
+        let mut writer =
+            Self { disk, file, segment: from.place.segment, temporary, buffer, written: 0, crc, named: false };
         writer.put(&count(from.segments.len()));
         for segment in &from.segments {
             writer.put(&segment.number.to_le_bytes());
@@ -169,16 +181,12 @@ impl Writer {
         self.file.write_at(self.written, &trailer)?;
         self.file.sync_data()?;
         self.disk.rename(&self.temporary, &name_of(self.segment))?;
+        self.named = true;
         self.disk.sync_dir()?;
         for old in numbers(self.disk.as_ref())?.into_iter().skip(KEPT) {
             self.disk.remove(&name_of(old))?;
         }
         Ok(self.written + TRAILER_BYTES as u64)
-    }
-
-    /// Leaves it: its file is removed, if that can be done.
-    pub fn give_up(self) {
-        drop(self.disk.remove(&self.temporary));
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::super::checkpoint::Writer;
 use super::super::disk::{Disk, DiskFile, RealDisk};
 use super::super::frame::{FRAME_MAGIC, SegmentHeader};
 use super::super::lock::{DirLock, LockError};
 use super::super::{Log, LogOptions, Making, OpenError, recovery, segment_name};
 use super::{KIND, OPTIONS, Place, commit};
-use crate::simulate::disk::SimDisk;
+use crate::simulate::disk::{Fault, SimDisk};
 
 const SMALL: LogOptions =
     LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
@@ -421,4 +422,33 @@ fn d18_a_directory_that_was_removed_or_replaced_stops_the_log() {
         assert!(!replaced || said.contains("replaced"), "{said}");
         assert!(log.write().is_err() && log.sync().is_err(), "nothing more is acknowledged");
     }
+}
+
+#[test]
+fn d10_a_checkpoint_that_fails_anywhere_leaves_nothing_behind() {
+    let mut whole = false;
+    for calls in 0..40 {
+        let disk = SimDisk::new(5);
+        let mut log = recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log;
+        commit(&mut log, &[b"one"]);
+        log.rotate().unwrap();
+        let beginning = log.beginning();
+        disk.plan(calls, Fault::Once);
+        let made = Writer::begin(&beginning).and_then(|mut writer| {
+            writer.block(&[7; 300_000])?;
+            writer.block(b"end")?;
+            writer.finish()
+        });
+        let struck = disk.has_struck();
+        disk.unplan();
+        let names: Vec<String> = disk.list().unwrap().into_iter().filter(|name| name.contains(".ckpt")).collect();
+        if names.is_empty() {
+            assert!(made.is_err(), "call {calls}");
+        } else {
+            // It has its name as its last but one deed: what fails after that leaves it there, whole.
+            assert_eq!(names, ["0000000002.ckpt"], "call {calls}");
+        }
+        whole |= made.is_ok() && !struck;
+    }
+    assert!(whole, "without a fault it is made");
 }

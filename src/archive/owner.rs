@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::log::Reader;
 use crate::log::nearby::NearbyReader;
-use crate::log::reader::Scan;
+use crate::log::scan::Scan;
 use crate::types::Seq;
 
 /// Searches that may wait for their turn; more read the log.

@@ -9,7 +9,7 @@ use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
 use crate::job::event::{Event, Generation, Routed, Totals, TypeNamed, VersionAccepted, decode_home};
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
-use crate::log::reader::Scan;
+use crate::log::scan::Scan;
 use crate::log::{Poisoned, Reader};
 use crate::types::{UnixMs, WorkerType};
 

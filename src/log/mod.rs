@@ -38,6 +38,7 @@ pub mod nearby;
 pub mod reader;
 pub mod recovery;
 mod rewrite;
+pub mod scan;
 mod spare;
 pub mod stream;
 mod tail;

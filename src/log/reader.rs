@@ -3,7 +3,7 @@
 //! Never writes. Holds a segment's file open for as long as somebody reads from it, so that it is not recycled
 //! underneath. Every record is checked against its checksum and its seq before it is given out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,7 +111,7 @@ impl Segment {
     }
 
     /// Offset of the last marked frame that begins at or before `seq`.
-    fn offset_before(&self, seq: Seq) -> u32 {
+    pub(super) fn offset_before(&self, seq: Seq) -> u32 {
         let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let after = marks.partition_point(|(first, _)| *first <= seq);
         after.checked_sub(1).and_then(|at| marks.get(at)).map_or(HEADER_END, |(_, offset)| *offset)
@@ -162,6 +162,11 @@ impl Reader {
     /// The segments below `number` that are still there, ascending.
     pub(super) fn segments_below(&self, number: u32) -> Vec<Arc<Segment>> {
         self.0.segments.load().range(..number).map(|(_, segment)| Arc::clone(segment)).collect()
+    }
+
+    /// All segments that are there, ascending.
+    pub(super) fn segments(&self) -> VecDeque<Arc<Segment>> {
+        self.0.segments.load().values().cloned().collect()
     }
 
     pub(super) fn lowest(&self) -> Option<u32> {
@@ -251,19 +256,6 @@ impl Reader {
         Err(ReadError::Damaged { segment: segment.number, offset: frames.offset, seq })
     }
 
-    /// All records from `from` on, or from the first one that is there, up to what may be shown now.
-    pub fn scan(&self, from: Seq) -> Scan {
-        let up_to = self.visible_up_to();
-        let segments: Vec<_> = self.0.segments.load().values().cloned().collect();
-        let first = segments.partition_point(|segment| segment.first_seq <= from).saturating_sub(1);
-        let mut segments: std::collections::VecDeque<_> = segments.into_iter().skip(first).collect();
-        let frames = segments.pop_front().map(|segment| {
-            let offset = segment.offset_before(from);
-            FrameStream::new(segment.number, &segment.file, self.0.log_id, offset)
-        });
-        Scan { log_id: self.0.log_id, segments, frames, pending: std::collections::VecDeque::new(), from, up_to }
-    }
-
     /// The records below `before`, newest block first: at least the one right before it, if it is in the log.
     ///
     /// # Errors
@@ -317,62 +309,9 @@ pub(super) fn records(
     all.collect::<Vec<_>>().into_iter()
 }
 
-/// Records in order of their seq.
-pub struct Scan {
-    log_id: LogId,
-    segments: std::collections::VecDeque<Arc<Segment>>,
-    frames: Option<FrameStream>,
-    pending: std::collections::VecDeque<StoredRecord>,
-    from: Seq,
-    up_to: Seq,
-}
-
-impl Iterator for Scan {
-    type Item = Result<StoredRecord, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(record) = self.pending.pop_front() {
-                if record.seq >= self.up_to {
-                    self.frames = None;
-                    self.pending.clear();
-                    self.segments.clear();
-                    return None;
-                }
-                if record.seq < self.from {
-                    continue;
-                }
-                return Some(Ok(record));
-            }
-            let frames = self.frames.as_mut()?;
-            let segment = frames.segment;
-            match frames.next_frame() {
-                Ok(Some((offset, bytes))) => {
-                    for record in records(segment, offset, &bytes) {
-                        match record {
-                            Ok(record) => self.pending.push_back(record),
-                            Err(error) => return Some(Err(error)),
-                        }
-                    }
-                }
-                Ok(None) => {
-                    self.frames = self
-                        .segments
-                        .pop_front()
-                        .map(|next| FrameStream::new(next.number, &next.file, self.log_id, HEADER_END));
-                }
-                Err(error) => {
-                    self.frames = None;
-                    return Some(Err(error));
-                }
-            }
-        }
-    }
-}
-
 /// The valid frames of one segment, one after the other, up to the first place that holds none.
 pub(super) struct FrameStream {
-    segment: u32,
+    pub(super) segment: u32,
     log_id: LogId,
     file: Arc<dyn DiskFile>,
     /// Where the next frame should be.

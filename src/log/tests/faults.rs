@@ -6,6 +6,7 @@ use super::super::checkpoint::Writer;
 use super::super::disk::{Disk, DiskFile, RealDisk};
 use super::super::frame::{FRAME_MAGIC, SegmentHeader};
 use super::super::lock::{DirLock, LockError};
+use super::super::reader::ReadError;
 use super::super::{Log, LogOptions, Making, OpenError, recovery, segment_name};
 use super::{KIND, OPTIONS, Place, commit};
 use crate::simulate::disk::{Fault, SimDisk};
@@ -451,4 +452,31 @@ fn d10_a_checkpoint_that_fails_anywhere_leaves_nothing_behind() {
         whole |= made.is_ok() && !struck;
     }
     assert!(whole, "without a fault it is made");
+}
+
+#[test]
+fn d4_a_reader_never_passes_over_what_it_cannot_read() {
+    let disk = SimDisk::new(1);
+    let mut log = recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log;
+    for n in 0_u8..12 {
+        commit(&mut log, &[&[n; 30]]);
+        if n % 4 == 3 {
+            log.rotate().unwrap();
+        }
+    }
+    let all =
+        |log: &Log, from| log.reader().scan(from).map(|record| record.map(|record| record.seq)).collect::<Vec<_>>();
+    assert_eq!(all(&log, 0).into_iter().map(Result::unwrap).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
+    // The second segment loses its second frame, then its last one, and what ends it, too.
+    let frame = super::super::frame::claimed_bytes(&disk.bytes_of(&segment_name(2)).unwrap()[64..]).unwrap();
+    for lost in [6, 8] {
+        let (name, bit) = (segment_name(2), (64 + (usize::try_from(lost).unwrap() - 5) * frame + frame / 2) * 8);
+        assert!(disk.rot(&name, bit));
+        let seen = all(&log, 0);
+        let (last, before) = seen.split_last().unwrap();
+        assert_eq!(before.iter().map(|seq| *seq.as_ref().unwrap()).collect::<Vec<_>>(), (1..lost).collect::<Vec<_>>());
+        assert!(matches!(last, Err(ReadError::Damaged { segment: 2, seq, .. }) if *seq == lost), "{last:?}");
+        assert_eq!(all(&log, 9).len(), 4, "what lies behind it can be read by itself");
+        assert!(disk.rot(&name, bit), "and is whole again");
+    }
 }

@@ -41,8 +41,9 @@
 //! # What is on disk
 //!
 //! Records in segments, which say everything. Beside them, derived and expendable: checkpoints ([`log::checkpoint`]), a
-//! picture of the table at a segment's beginning, so that a start reads one picture and the records since; and the index of
-//! what has ended ([`archive`]).
+//! picture of the table at a segment's beginning, so that a start reads one picture and the records since; checkpoints of
+//! the index of chosen names, which is gathered beside the engine once it serves; and the index of what has ended
+//! ([`archive`]).
 //!
 //! # What always holds
 //!

@@ -2,13 +2,14 @@
 //!
 //! A child of this program fills a data directory with jobs of 200 bytes that wait, tells how much memory it has, and is
 //! killed. Another one starts on what it left, with its checkpoints and, once more, without: the time runs from before
-//! the child is started to the moment at which its worker has a job in hand.
+//! the child is started to the moment at which its worker has a job in hand; and to the answer to a push by a chosen id,
+//! which waits until all chosen names of the log are gathered.
 //! `made`: ids that we make, one type. `named`: a chosen id and a key on every job, over 4 types × 10 priorities × 100
 //! tenants, in random order.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,7 +27,8 @@ pub(crate) fn run(names: &str, jobs: usize) {
     let place = fresh();
     let dir = place.path();
     let id = format!("memory/{names}/00200B_{jobs:08}");
-    let (mut filler, said) = child(&["fill", &dir.display().to_string(), names, &jobs.to_string()]);
+    let (mut filler, mut says) = child(&["fill", &dir.display().to_string(), names, &jobs.to_string()]);
+    let said = line(&mut says);
     filler.kill().unwrap();
     filler.wait().unwrap();
     println!("{id}  {said}");
@@ -37,36 +39,46 @@ pub(crate) fn run(names: &str, jobs: usize) {
             break;
         }
         let began = RealClock.mono();
-        let (mut server, said) = child(&["serve", &dir.display().to_string()]);
-        let took = RealClock.mono() - began;
+        let (mut server, mut says) = child(&["serve", &dir.display().to_string()]);
+        let said = line(&mut says);
+        let served = RealClock.mono() - began;
+        line(&mut says);
+        let known = RealClock.mono() - began;
         server.kill().unwrap();
         server.wait().unwrap();
         println!(
-            "restart/{names}/00200B_{jobs:08}  {with}: {:.3} s to the first job served  {said}",
-            took.as_secs_f64()
+            "restart/{names}/00200B_{jobs:08}  {with}: {:.3} s to the first job served, {:.3} s to a push by id  {said}",
+            served.as_secs_f64(),
+            known.as_secs_f64()
         );
     }
 }
 
-/// Starts this program again, and waits for its word. It lives until it is killed, or this process is gone.
-fn child(words: &[&str]) -> (Child, String) {
+/// Starts this program again: it, and what it says. It lives until it is killed, or this process is gone.
+fn child(words: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let says = BufReader::new(child.stdout.take().unwrap());
+    (child, says)
+}
+
+/// The next line that a child says.
+fn line(says: &mut BufReader<ChildStdout>) -> String {
     let mut said = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    assert!(!said.is_empty(), "{words:?} ended without a word");
-    (child, said.trim_end().to_owned())
+    says.read_line(&mut said).unwrap();
+    assert!(!said.is_empty(), "a child ended without a word");
+    said.trim_end().to_owned()
 }
 
 fn drop_checkpoints(dir: &Path) -> bool {
     let mut dropped = false;
     for entry in std::fs::read_dir(dir.join("log")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "ckpt") {
+        if path.extension().is_some_and(|extension| extension == "ckpt" || extension == "names") {
             std::fs::remove_file(path).unwrap();
             dropped = true;
         }
@@ -128,17 +140,24 @@ pub(crate) fn fill(dir: &Path, names: &str, jobs: usize) {
     await_the_end();
 }
 
-/// Serves a data directory, and tells when the first job is in hand.
+/// Serves a data directory, and tells when the first job is in hand, and when a job with a chosen id is taken in.
 pub(crate) fn serve(dir: &Path) {
     let (_open, gate) = crossbeam_channel::bounded::<()>(0);
     let told = AtomicBool::new(false);
+    let (first, served) = crossbeam_channel::bounded::<()>(1);
     let tell: Work = Arc::new(move |_| {
         if !told.swap(true, Ordering::Relaxed) {
             let (now, most) = memory();
             println!("({now:.1} MB, at most {most:.1})");
+            first.send(()).unwrap();
         }
         gate.recv().unwrap_or(());
     });
-    let _engine = Engine::open(generation(dir, &TYPES, &tell), RealClock::shared()).unwrap();
+    let (handle, _) = Engine::open(generation(dir, &TYPES, &tell), RealClock::shared()).unwrap();
+    let mut job = NewJob::new("mail".parse().unwrap(), payload());
+    job.id = Some("the-first-since".parse().unwrap());
+    let pushed = handle.push(job);
+    served.recv().unwrap();
+    println!("{}", pushed.unwrap().id);
     await_the_end();
 }

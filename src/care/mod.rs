@@ -151,7 +151,7 @@ struct Replay {
 impl Replay {
     fn table(&mut self) -> &mut Table {
         let names_id = self.names_id;
-        self.table.get_or_insert_with(|| Table::new(names_id))
+        self.table.get_or_insert_with(|| Table::to_replay(names_id))
     }
 
     fn take(&mut self, record: &StoredRecord) -> Result<(), String> {

@@ -17,6 +17,7 @@ const READ_AT_ONCE: usize = 256;
 /// What is known of a job that somebody asks for, or what must be read first.
 enum Found {
     Known(Known),
+    /// These records must be read; without any, the log's names are not known yet.
     Unsure(Vec<Seq>),
 }
 
@@ -54,7 +55,11 @@ impl Core {
             }
         }
         // Ids are chosen within a type: a live job is shown first, then the latest one.
-        let seqs: Vec<Seq> = self.table.types().flat_map(|(no, _)| self.table.ids().by_id(no, id)).collect();
+        let Some(ids) = self.table.ids() else {
+            let never = self.table.names_unknown().is_some();
+            return if never { Found::Known(Known::Nothing) } else { Found::Unsure(Vec::new()) };
+        };
+        let seqs: Vec<Seq> = self.table.types().flat_map(|(no, _)| ids.by_id(no, id)).collect();
         if seqs.iter().any(|seq| self.facts.get(*seq).is_none()) {
             return Found::Unsure(seqs);
         }

@@ -1,7 +1,8 @@
 //! Checkpoints while the engine serves: begun when a segment ends, written by a thread beside.
 //!
 //! The engine gives away a picture of its table, which costs it some hundred microseconds, and after that, turn by turn, the
-//! index of chosen names, part by part. A checkpoint that fails is left: the log has everything.
+//! index of chosen names, part by part. A checkpoint that fails is left: the log has everything. One of a sort is begun only
+//! when as much was written to the log as the last one of that sort had.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,39 +11,50 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::core::Core;
+use crate::config::SyncPolicy;
 use crate::job::table::Picture;
-use crate::log::checkpoint::{Beginning, Writer};
+use crate::log::Poisoned;
+use crate::log::checkpoint::{Beginning, Sort, Writer};
 
 /// Blocks that may wait for the thread that writes them.
 const BLOCKS_AHEAD: usize = 4;
+/// Bytes of a block of names, about.
+const BLOCK_BYTES: usize = 256 << 10;
 
 /// What the thread is told.
 pub(super) enum Piece {
-    Begin(Box<(Beginning, Picture)>),
-    Names(Vec<u8>),
+    /// A checkpoint of the table, whole.
+    Table(Box<(Beginning, Picture)>),
+    /// One of the names begins.
+    Names(Box<Beginning>),
+    Block(Vec<u8>),
     End,
+}
+
+/// Bytes of the last checkpoint of each sort: stored by the thread, loaded by the engine; they guard nothing, so relaxed.
+#[derive(Default)]
+pub(super) struct LastBytes {
+    table: AtomicU64,
+    names: AtomicU64,
 }
 
 /// Who writes checkpoints.
 pub(super) enum Scribe {
     /// A thread; it ends with the sender.
-    Thread {
-        pieces: Option<Sender<Piece>>,
-        thread: Option<JoinHandle<()>>,
-        /// Bytes of the last checkpoint: stored by the thread, loaded by the engine; it guards nothing, so relaxed.
-        last_bytes: Arc<AtomicU64>,
-    },
+    Thread { pieces: Option<Sender<Piece>>, thread: Option<JoinHandle<()>>, last_bytes: Arc<LastBytes> },
     /// The engine itself, where a simulation must see no thread.
     Inline,
 }
 
-/// A checkpoint that is under way, and the one before it.
+/// A checkpoint of the names that is under way, and those before.
 #[derive(Default)]
 pub(super) struct Checkpointing {
     /// The part of the index of names to go on with.
     next: Option<usize>,
-    /// Bytes that had been written to the log when the last one was begun.
-    begun_at: u64,
+    /// Bytes that had been written to the log when the last one of the table was begun.
+    table_at: u64,
+    /// The same of the names.
+    names_at: u64,
     /// A block that the thread had no room for.
     waiting: Option<Vec<u8>>,
 }
@@ -50,7 +62,7 @@ pub(super) struct Checkpointing {
 impl Scribe {
     pub(super) fn start() -> std::io::Result<Self> {
         let (pieces, inbox) = crossbeam_channel::bounded(BLOCKS_AHEAD);
-        let last_bytes = Arc::new(AtomicU64::new(0));
+        let last_bytes = Arc::new(LastBytes::default());
         let told = Arc::clone(&last_bytes);
         let builder = std::thread::Builder::new().name("checkpoints".to_owned());
         let thread = builder.spawn(move || write_all(&inbox, &told))?;
@@ -68,62 +80,81 @@ impl Drop for Scribe {
     }
 }
 
-fn write_all(inbox: &Receiver<Piece>, last_bytes: &AtomicU64) {
-    let mut writer: Option<Writer> = None;
+fn write_all(inbox: &Receiver<Piece>, last_bytes: &LastBytes) {
+    let mut names: Option<Writer> = None;
     for piece in inbox {
-        let done = match (piece, writer.take()) {
-            (Piece::Begin(begin), _) => begin_one(&begin.0, &begin.1).map(Some),
-            (Piece::Names(block), Some(mut going)) => going.block(&block).map(|()| Some(going)),
+        let done = match (piece, names.take()) {
+            (Piece::Table(picture), going) => {
+                names = going;
+                match write_table(&picture.0, &picture.1) {
+                    Ok(bytes) => last_bytes.table.store(bytes, Ordering::Relaxed),
+                    Err(error) => not_written(&error),
+                }
+                continue;
+            }
+            (Piece::Names(beginning), _) => Writer::begin(Sort::Names, &beginning).map(Some),
+            (Piece::Block(block), Some(mut going)) => going.block(&block).map(|()| Some(going)),
             (Piece::End, Some(going)) => going.finish().map(|bytes| {
-                last_bytes.store(bytes, Ordering::Relaxed);
+                last_bytes.names.store(bytes, Ordering::Relaxed);
                 None
             }),
-            (Piece::Names(_) | Piece::End, None) => Ok(None),
+            (Piece::Block(_) | Piece::End, None) => Ok(None),
         };
-        writer = done.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a checkpoint could not be written; the next start reads more of the log");
+        names = done.unwrap_or_else(|error| {
+            not_written(&error);
             None
         });
     }
 }
 
-/// Begins a checkpoint, and writes all but the names.
-fn begin_one(beginning: &Beginning, picture: &Picture) -> std::io::Result<Writer> {
-    let mut writer = Writer::begin(beginning)?;
+fn not_written(error: &std::io::Error) {
+    tracing::warn!(%error, "a checkpoint could not be written; the next start reads more of the log");
+}
+
+/// Writes a checkpoint of the table; says how many bytes it has.
+fn write_table(beginning: &Beginning, picture: &Picture) -> std::io::Result<u64> {
+    let mut writer = Writer::begin(Sort::Table, beginning)?;
     picture.blocks().try_for_each(|block| writer.block(&block))?;
-    Ok(writer)
+    writer.finish()
 }
 
 impl Core {
-    /// Begins a checkpoint of everything before the segment that was just begun, unless one is under way, or the last one was
-    /// larger than what was written since.
+    /// Begins checkpoints of everything before the segment that was just begun, where they are due.
     pub(super) fn begin_checkpoint(&mut self) {
         if self.log.full().is_some() {
             // What space there is, is the log's.
             return;
         }
-        let written = self.log.figures().written_bytes;
-        match &self.scribe {
-            Scribe::Inline => self.write_checkpoint(),
-            Scribe::Thread { pieces: Some(pieces), last_bytes, .. } => {
-                let since = written - self.checkpointing.begun_at;
-                if self.checkpointing.next.is_some() || since < last_bytes.load(Ordering::Relaxed) {
-                    return;
-                }
-                let begin = Box::new((self.log.beginning(), self.table.picture()));
-                if pieces.try_send(Piece::Begin(begin)).is_ok() {
-                    self.checkpointing = Checkpointing { next: Some(0), begun_at: written, waiting: None };
-                }
+        let Scribe::Thread { pieces: Some(pieces), last_bytes, .. } = &self.scribe else {
+            if matches!(self.scribe, Scribe::Inline) {
+                self.write_checkpoints();
             }
-            Scribe::Thread { pieces: None, .. } => {}
+            return;
+        };
+        let (going, written) = (&mut self.checkpointing, self.log.figures().written_bytes);
+        if written - going.table_at >= last_bytes.table.load(Ordering::Relaxed) {
+            let picture = Box::new((self.log.beginning(), self.table.picture()));
+            if pieces.try_send(Piece::Table(picture)).is_ok() {
+                going.table_at = written;
+            }
+        }
+        let due = written - going.names_at >= last_bytes.names.load(Ordering::Relaxed);
+        if going.next.is_none()
+            && due
+            && self.table.ids().is_some()
+            && pieces.try_send(Piece::Names(Box::new(self.log.beginning()))).is_ok()
+        {
+            (going.next, going.names_at, going.waiting) = (Some(0), written, None);
         }
     }
 
-    fn write_checkpoint(&self) {
+    fn write_checkpoints(&self) {
         let write = || -> std::io::Result<u64> {
-            let mut writer = begin_one(&self.log.beginning(), &self.table.picture())?;
+            write_table(&self.log.beginning(), &self.table.picture())?;
+            let Some(ids) = self.table.ids() else { return Ok(0) };
+            let mut writer = Writer::begin(Sort::Names, &self.log.beginning())?;
             let mut next = 0;
-            while let Some((block, then)) = self.table.names_block(next) {
+            while let Some((block, then)) = ids.block(next, BLOCK_BYTES) {
                 writer.block(&block)?;
                 next = then;
             }
@@ -134,27 +165,31 @@ impl Core {
         }
     }
 
-    /// Gives the thread more of the names, as much as it takes now. Says whether there is more.
-    pub(super) fn go_on_with_checkpoint(&mut self) -> bool {
-        let Scribe::Thread { pieces: Some(pieces), .. } = &self.scribe else { return false };
-        let Some(next) = self.checkpointing.next else { return false };
-        let block = match self.checkpointing.waiting.take() {
-            Some(block) => Some((block, next)),
-            None => self.table.names_block(next),
-        };
+    /// Gives the thread more of the names, as much as it takes now. Says whether there is more. All that was noted is
+    /// written; before the end, it is synced, too: a name may have left its older record for one that power could take.
+    ///
+    /// # Errors
+    /// The log is poisoned.
+    pub(super) fn go_on_with_checkpoint(&mut self) -> Result<bool, Poisoned> {
+        let Some(next) = self.checkpointing.next else { return Ok(false) };
+        let waiting = self.checkpointing.waiting.take().map(|block| (block, next));
+        let block = waiting.or_else(|| self.table.ids()?.block(next, BLOCK_BYTES));
+        if block.is_none() && !matches!(self.config.log.sync, SyncPolicy::Always) {
+            self.sync()?;
+        }
+        let Scribe::Thread { pieces: Some(pieces), .. } = &self.scribe else { return Ok(false) };
         let (piece, then) = match block {
-            Some((block, then)) => (Piece::Names(block), Some(then)),
+            Some((block, then)) => (Piece::Block(block), Some(then)),
             None => (Piece::End, None),
         };
+        let going = &mut self.checkpointing;
         match pieces.try_send(piece) {
-            Ok(()) => self.checkpointing.next = then,
-            Err(TrySendError::Full(Piece::Names(block))) => {
-                (self.checkpointing.waiting, self.checkpointing.next) = (Some(block), then);
-            }
+            Ok(()) => going.next = then,
+            Err(TrySendError::Full(Piece::Block(block))) => (going.waiting, going.next) = (Some(block), then),
             Err(TrySendError::Full(_)) => {}
             // The thread is gone: it is not tried again.
-            Err(TrySendError::Disconnected(_)) => self.checkpointing.next = None,
+            Err(TrySendError::Disconnected(_)) => going.next = None,
         }
-        self.checkpointing.next.is_some()
+        Ok(going.next.is_some())
     }
 }

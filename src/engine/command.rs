@@ -9,6 +9,7 @@ use super::GenerationSpec;
 use super::facts::Facts;
 use super::view::{EcosystemView, ReloadVerdict};
 use crate::job::event::End;
+use crate::job::ids::IdIndex;
 use crate::job::new::{NewJob, Pushed};
 use crate::job::table::Job;
 use crate::log::stream::Held;
@@ -112,6 +113,8 @@ pub(super) enum Command {
     Stop { to: To<()> },
     /// The records that a command waited for were read.
     Known { facts: Facts, then: Box<Self> },
+    /// The chosen names of the log that was opened, or why they cannot be known.
+    NamesGathered(Result<Box<IdIndex>, String>),
     /// What became of a run, once more.
     Outcome { lease: Lease, outcome: Outcome, about: Option<Box<About>> },
     /// Dead jobs whose time is over leave.
@@ -153,7 +156,7 @@ impl Command {
             Self::Push(_) | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
             Self::Known { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,
-            Self::Backup { .. } => false,
+            Self::Backup { .. } | Self::NamesGathered(_) => false,
             Self::ReloadFailed { .. } | Self::Stop { .. } => false,
             Self::Act { .. } | Self::Purge { .. } | Self::PurgeRest(_) | Self::Reload { .. } | Self::Pool(..) => true,
             Self::Survivors(survivors) => {

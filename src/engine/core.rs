@@ -12,6 +12,8 @@ use super::checkpoint::{Checkpointing, Scribe};
 use super::clean::Cleaning;
 use super::command::Command;
 use super::facts::{Facts, Librarian, LookUp};
+use super::gather::Gatherer;
+use super::open::Beside;
 use super::runs::{PoolRun, Rollover, TypeRun};
 use super::shared::Shared;
 use super::stop::Stopping;
@@ -81,6 +83,10 @@ pub(super) struct Core {
     /// What was read for the command that is handled now.
     pub(super) facts: Facts,
     pub(super) librarian: Librarian,
+    /// Who gathers the chosen names, as long as that lasts.
+    pub(super) gatherer: Option<Gatherer>,
+    /// Commands that wait for these names.
+    pub(super) awaiting_names: Vec<Command>,
     pub(super) scribe: Scribe,
     pub(super) checkpointing: Checkpointing,
     /// Commands whose records are to be read once they are written.
@@ -116,8 +122,7 @@ pub(super) struct CoreParts {
     pub(super) lock: Option<DirLock>,
     pub(super) pool_maker: Box<dyn PoolMaker>,
     pub(super) cleaning: Cleaning,
-    pub(super) librarian: Librarian,
-    pub(super) scribe: Scribe,
+    pub(super) beside: Beside,
     pub(super) random: fastrand::Rng,
 }
 
@@ -149,8 +154,10 @@ impl Core {
             rollover: Rollover::default(),
             cleaning: parts.cleaning,
             facts: Facts::default(),
-            librarian: parts.librarian,
-            scribe: parts.scribe,
+            librarian: parts.beside.librarian,
+            gatherer: parts.beside.gatherer,
+            awaiting_names: Vec::new(),
+            scribe: parts.beside.scribe,
             checkpointing: Checkpointing::default(),
             look_ups: Vec::new(),
             looking: 0,
@@ -238,7 +245,7 @@ impl Core {
         self.dispatch()?;
         self.commit()?;
         self.send_look_ups();
-        self.more_of_checkpoint = self.go_on_with_checkpoint();
+        self.more_of_checkpoint = self.go_on_with_checkpoint()?;
         if self.is_over() {
             self.finish()?;
             return Ok(true);
@@ -308,6 +315,7 @@ impl Core {
             }
             Command::Find { id, to } => self.answer_find(id, to),
             Command::Known { facts, then } => self.known(facts, *then),
+            Command::NamesGathered(gathered) => self.names_gathered(gathered),
             Command::Outcome { lease, outcome, about } => self.outcome(lease, outcome, about),
             Command::ForgetDead => {
                 self.forgetting = false;
@@ -402,7 +410,7 @@ impl Core {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), Poisoned> {
+    pub(super) fn sync(&mut self) -> Result<(), Poisoned> {
         let before = self.clock.mono();
         self.log.sync()?;
         self.mono = self.clock.mono();

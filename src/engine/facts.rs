@@ -158,8 +158,12 @@ impl Librarian {
 }
 
 impl Core {
-    /// Has `then` handled again once these records were read.
+    /// Has `then` handled again once these records were read; without any, once it is known which chosen names there are.
     pub(super) fn look_up(&mut self, seqs: Vec<Seq>, then: Command) -> Result<(), Poisoned> {
+        if seqs.is_empty() {
+            self.awaiting_names.push(then);
+            return Ok(());
+        }
         if matches!(self.librarian, Librarian::Inline) {
             // What is not written cannot be read.
             self.commit()?;

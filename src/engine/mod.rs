@@ -13,6 +13,7 @@ mod dispatch;
 mod ended;
 mod ends;
 mod facts;
+mod gather;
 pub mod handle;
 mod listing;
 mod lookup;

@@ -2,13 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
 use super::checkpoint::Scribe;
 use super::clean::Cleaning;
+use super::command::Command;
 use super::core::{Core, CoreParts};
 use super::facts::Librarian;
+use super::gather::{Gatherer, Gathering};
 use super::handle::Handle;
 use super::shared::Shared;
 use crate::clock::Clock;
@@ -17,7 +22,7 @@ use crate::job::ids::IdMaker;
 use crate::job::table::{OwnedNames, Table};
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::lock::{DirLock, LockError};
-use crate::log::{LogId, LogOptions, Poisoned, StoredRecord, recovery};
+use crate::log::{LogId, LogOptions, Poisoned, Reader, StoredRecord, recovery};
 use crate::pool::{About, PoolMaker, ThreadPools};
 use crate::types::Seq;
 
@@ -150,6 +155,21 @@ pub(super) struct Surroundings {
     pub(super) lock: Option<DirLock>,
 }
 
+/// Who works beside the engine's thread: threads, or nobody, where a simulation must see none.
+pub(super) struct Beside {
+    pub(super) librarian: Librarian,
+    pub(super) gatherer: Option<Gatherer>,
+    pub(super) scribe: Scribe,
+}
+
+impl Beside {
+    fn start(reader: &Reader, gathering: Option<Gathering>, engine: &Sender<Command>) -> std::io::Result<Self> {
+        let librarian = Librarian::start(reader.clone(), engine.clone())?;
+        let gatherer = gathering.map(|gathering| Gatherer::start(gathering, engine.clone())).transpose()?;
+        Ok(Self { librarian, gatherer, scribe: Scribe::start()? })
+    }
+}
+
 /// The table that comes of what is in the log.
 struct Replayed(Option<Table>);
 
@@ -159,7 +179,7 @@ impl recovery::Replay for Replayed {
     }
 
     fn begin(&mut self, names_id: LogId) {
-        self.0 = Some(Table::new(names_id));
+        self.0 = Some(Table::to_replay(names_id));
     }
 
     fn block(&mut self, block: &[u8]) -> Result<(), String> {
@@ -168,7 +188,7 @@ impl recovery::Replay for Replayed {
 
     fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
         let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
-        let table = self.0.get_or_insert_with(|| Table::new(names_id));
+        let table = self.0.get_or_insert_with(|| Table::to_replay(names_id));
         table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
     }
 }
@@ -177,6 +197,7 @@ impl recovery::Replay for Replayed {
 pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(Core, Handle, Opened), OpenError> {
     let began = around.clock.mono();
     let mut replayed = Replayed(None);
+    let disk = Arc::clone(&around.disk);
     let found = recovery::open(around.disk, around.options, around.new_id, &mut replayed)?;
     let ids = IdMaker::new(found.log.names_id());
     let mut table = replayed.0.unwrap_or_else(|| Table::new(found.log.names_id()));
@@ -186,12 +207,18 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
     let (to_engine, inbox) = crossbeam_channel::unbounded();
     let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
     let clock = Arc::clone(&around.clock);
-    let (librarian, scribe) = if around.threads {
-        let started = Librarian::start(found.log.reader(), to_engine.clone());
-        let started = started.and_then(|librarian| Ok((librarian, Scribe::start()?)));
+    let gathering = (!found.created).then(|| Gathering::new(disk, found.log.reader(), ids));
+    if gathering.is_some() {
+        table.gather_names();
+    }
+    let beside = if around.threads {
+        let started = Beside::start(&found.log.reader(), gathering, &to_engine);
         started.map_err(|source| OpenError::System { doing: "start a thread", source })?
     } else {
-        (Librarian::Inline, Scribe::Inline)
+        if let Some(gathered) = gathering.and_then(|gathering| gathering.gather(&AtomicBool::new(false))) {
+            table.names_gathered(gathered);
+        }
+        Beside { librarian: Librarian::Inline, gatherer: None, scribe: Scribe::Inline }
     };
     let mut core = Core::new(CoreParts {
         log: found.log,
@@ -206,8 +233,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         lock: around.lock,
         pool_maker: around.pool_maker,
         cleaning: around.cleaning,
-        librarian,
-        scribe,
+        beside,
         random: around.random,
     });
     core.begin(spec)?;

@@ -35,6 +35,10 @@ impl Core {
             tracing::debug!(born, "an outcome of an older lease is refused");
             return Ok(());
         };
+        let named = |job: &NewJob| job.id.is_some() || job.idempotency_key.is_some();
+        if self.gathers_names() && outcome.follow_ups().iter().any(named) {
+            return self.look_up(Vec::new(), Command::Outcome { lease, outcome, about });
+        }
         let seqs = self.to_read_for(job, &outcome, about.as_deref());
         if seqs.iter().any(|seq| self.facts.get(*seq).is_none()) {
             return self.look_up(seqs, Command::Outcome { lease, outcome, about });
@@ -54,13 +58,11 @@ impl Core {
     /// Records on which it hangs what follows from an outcome: they may say who holds a follow-up job's name, and what the
     /// job itself is named, if its pool did not say so.
     fn to_read_for(&self, job: &Job, outcome: &Outcome, about: Option<&About>) -> Vec<Seq> {
-        let enqueue: &[NewJob] = match outcome {
-            Outcome::Done { enqueue, .. } => enqueue,
-            Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => &[],
-            Outcome::Interrupted | Outcome::NotStarted { .. } => return Vec::new(),
-        };
+        if matches!(outcome, Outcome::Interrupted | Outcome::NotStarted { .. }) {
+            return Vec::new();
+        }
         let own = (job.named && about.is_none()).then_some(job.home.seq);
-        self.may_hold(enqueue).into_iter().chain(own).collect()
+        self.may_hold(outcome.follow_ups()).into_iter().chain(own).collect()
     }
 
     /// Gives a reserved job back at no cost.

@@ -85,14 +85,20 @@ impl Core {
             return Ok(Admitted::New { type_no, digest: 0 });
         }
         let digest = self.digest(job);
+        let Some(ids) = self.table.ids() else {
+            return match self.table.names_unknown() {
+                Some(why) => Err(Refusal::Damaged { what: "the id or key", detail: why.to_owned() }),
+                None => Ok(Admitted::Unsure),
+            };
+        };
         let mut holder = Holder::None;
         if let Some(id) = &job.id {
-            let seqs = self.table.ids().by_id(type_no, id.as_str());
+            let seqs = ids.by_id(type_no, id.as_str());
             let same = |fact: &Fact| fact.type_no == type_no && fact.id() == Some(id.as_str());
             holder = self.holder("the id", id.as_str(), &seqs, same)?;
         }
         if let (Holder::None, Some(key)) = (&holder, &job.idempotency_key) {
-            let seqs = self.table.ids().by_key(type_no, key.as_str());
+            let seqs = ids.by_key(type_no, key.as_str());
             let same = |fact: &Fact| fact.type_no == type_no && fact.key() == Some(key.as_str());
             holder = self.holder("the idempotency key", key.as_str(), &seqs, same)?;
         }
@@ -125,22 +131,26 @@ impl Core {
         seqs: &[Seq],
         same: impl Fn(&Fact) -> bool,
     ) -> Result<Holder<'a>, Refusal> {
+        let mut newest: Option<(Seq, &Fact)> = None;
         for seq in seqs {
             match self.facts.get(*seq) {
                 None => return Ok(Holder::Unsure),
-                Some(Read::Fact(fact)) if same(fact) => return Ok(Holder::Is { what, value, fact }),
+                // Of a job's records the last one counts: it may say that the job has ended.
+                Some(Read::Fact(fact)) if same(fact) => {
+                    newest = newest.filter(|(other, _)| *other > *seq).or(Some((*seq, fact)));
+                }
                 Some(Read::Fact(_) | Read::Nothing) => {}
                 Some(Read::Damaged(detail)) => return Err(Refusal::Damaged { what, detail: detail.clone() }),
             }
         }
-        Ok(Holder::None)
+        Ok(newest.map_or(Holder::None, |(_, fact)| Holder::Is { what, value, fact }))
     }
 
-    /// Seqs of the records that may bear names of these jobs.
+    /// Seqs of the records that may bear names of these jobs; none while the log's names are not known yet.
     pub(super) fn may_hold(&self, jobs: &[NewJob]) -> Vec<Seq> {
+        let Some(ids) = self.table.ids() else { return Vec::new() };
         let of = |job: &NewJob| {
             let type_no = self.table.type_no(job.worker_type.as_str()).unwrap_or(0);
-            let ids = self.table.ids();
             let mut seqs = job.id.as_ref().map(|id| ids.by_id(type_no, id.as_str())).unwrap_or_default();
             seqs.extend(job.idempotency_key.iter().flat_map(|key| ids.by_key(type_no, key.as_str())));
             seqs
@@ -224,6 +234,6 @@ pub(super) enum Admitted {
     },
     /// It was enqueued before.
     Known(Pushed),
-    /// Records must be read first: those that `may_hold` names.
+    /// Records must be read first: those that `may_hold` names, or else all that the log's names are gathered from.
     Unsure,
 }

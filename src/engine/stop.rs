@@ -36,6 +36,8 @@ impl Core {
                 for (pool, deadline) in pools {
                     self.drain(pool, deadline)?;
                 }
+                // What is refused now need not wait for any name.
+                std::mem::take(&mut self.awaiting_names).into_iter().try_for_each(|command| self.handle(command))?;
             }
         }
         Ok(())
@@ -47,7 +49,8 @@ impl Core {
 
     pub(super) fn is_over(&self) -> bool {
         let Some(stopping) = &self.stopping else { return false };
-        (self.pools.is_empty() && self.looking == 0) || (stopping.cut_off && stopping.deadline <= self.mono)
+        let waits = self.looking > 0 || !self.awaiting_names.is_empty();
+        (self.pools.is_empty() && !waits) || (stopping.cut_off && stopping.deadline <= self.mono)
     }
 
     /// Writes the last words.

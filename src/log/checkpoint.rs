@@ -1,15 +1,17 @@
 //! Checkpoints: the state that the log's records give, up to a segment's beginning, so that an opening need not read them.
 //!
-//! Derived, and expendable: an opening that finds none, or a bad one, reads the log instead. Knows the segments before it
-//! and where their frames lie; what its blocks mean is its writer's. A checkpoint is written beside the commits: temporary
-//! file, sync, rename, sync of the directory; the newest two are kept. When [`Writer::finish`] returns, it is durable.
+//! Derived, and expendable: an opening that finds none, or a bad one, reads the log instead. There are two sorts: of the
+//! table, which knows the segments before it and where their frames lie; and of the index of chosen names, which is larger
+//! and not needed before the engine serves. What the blocks mean is their writer's. A checkpoint is written beside the
+//! commits: temporary file, sync, rename, sync of the directory; the newest two of a sort are kept. When
+//! [`Writer::finish`] returns, it is durable.
 //!
 //! ```text
-//! file      header 80 │ segments │ block │ block │ … │ trailer 16                         data_dir/log/0000000042.ckpt
-//!   header  0 magic "BIOTCKPT" │ 8 format u16 │ 10 zero u16 │ 12 crc u32 over 0..12 and 16..80 │ 16 log id [16]
+//! file      header 80 │ segments │ block │ block │ … │ trailer 16              data_dir/log/0000000042.ckpt or .names
+//!   header  0 magic "BIOTCKPT" or "BIOTNAME" │ 8 format u16 │ 10 zero u16 │ 12 crc u32 over 0..12 and 16..80 │ 16 log id [16]
 //!           │ 32 segment u32: the first that is not in it │ 36 head u32 │ 40 first seq of that segment u64
 //!           │ 48 crc of the frame before it u32 │ 52 epoch u32 │ 56 zero [24]
-//!   segments  how many u32, for each: number u32 │ first seq u64 │ marks u32, for each: seq u64 │ offset u32
+//!   segments  of the table's: how many u32, for each: number u32 │ first seq u64 │ marks u32, for each: seq u64 │ offset u32
 //!   block   bytes u32 │ bytes
 //!   trailer zero u32 (no block) │ crc u32 over everything before the trailer │ length of everything before it u64
 //! ```
@@ -18,21 +20,54 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::reader::{FrameStream, Segment, SegmentMarks};
+use super::reader::{FrameStream, Reader, Segment, SegmentMarks};
 use super::{FORMAT, LogId};
 use crate::types::Seq;
 
-const MAGIC: [u8; 8] = *b"BIOTCKPT";
 const HEADER_BYTES: usize = 80;
 const TRAILER_BYTES: usize = 16;
-/// Checkpoints that are kept.
+/// Checkpoints of a sort that are kept.
 const KEPT: usize = 2;
 /// Bytes that are read or written at once.
 const PART_BYTES: usize = 256 << 10;
 /// Longest block: what its writer makes is far shorter, and nothing longer is believed.
 const BLOCK_BYTES_MAX: usize = 16 << 20;
-const SUFFIX: &str = ".ckpt";
-const SUFFIX_BAD: &str = ".ckpt.bad";
+
+/// Of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// The table: everything but chosen names.
+    Table,
+    /// The index of chosen names.
+    Names,
+}
+
+impl Sort {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Table => *b"BIOTCKPT",
+            Self::Names => *b"BIOTNAME",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Table => ".ckpt",
+            Self::Names => ".names",
+        }
+    }
+
+    /// Name of a checkpoint's file.
+    fn name_of(self, segment: u32) -> String {
+        format!("{segment:010}{}", self.suffix())
+    }
+
+    /// Segment number in a checkpoint's name.
+    fn number_in(self, name: &str) -> Option<u32> {
+        let digits = name.strip_suffix(self.suffix())?;
+        (digits.len() == 10).then(|| digits.parse().ok()).flatten()
+    }
+}
 
 /// Where in the log a checkpoint stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,20 +93,9 @@ pub struct Beginning {
     pub(super) segments: Vec<SegmentMarks>,
 }
 
-/// Name of a checkpoint's file.
-fn name_of(segment: u32) -> String {
-    format!("{segment:010}{SUFFIX}")
-}
-
-/// Segment number in a checkpoint's name.
-fn number_in(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(SUFFIX)?;
-    (digits.len() == 10).then(|| digits.parse().ok()).flatten()
-}
-
-fn encode_header(place: &Place) -> Vec<u8> {
+fn encode_header(sort: Sort, place: &Place) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
-    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&sort.magic());
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&[0; 6]);
     bytes.extend_from_slice(&place.log_id);
@@ -97,6 +121,7 @@ fn header_crc(header: &[u8]) -> u32 {
 pub struct Writer {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
+    sort: Sort,
     segment: u32,
     temporary: String,
     buffer: Vec<u8>,
@@ -120,13 +145,15 @@ impl Writer {
     ///
     /// # Errors
     /// As the operating system says.
-    pub fn begin(from: &Beginning) -> io::Result<Self> {
-        let temporary = format!("{}.tmp", name_of(from.place.segment));
+    pub fn begin(sort: Sort, from: &Beginning) -> io::Result<Self> {
+        let temporary = format!("{}.tmp", sort.name_of(from.place.segment));
         let file = from.disk.create(&temporary)?;
         let (disk, crc) = (Arc::clone(&from.disk), crc32fast::Hasher::new());
-        let buffer = encode_header(&from.place);
-        let mut writer =
-            Self { disk, file, segment: from.place.segment, temporary, buffer, written: 0, crc, named: false };
+        let (buffer, segment) = (encode_header(sort, &from.place), from.place.segment);
+        let mut writer = Self { disk, file, sort, segment, temporary, buffer, written: 0, crc, named: false };
+        if sort == Sort::Names {
+            return Ok(writer);
+        }
         writer.put(&count(from.segments.len()));
         for segment in &from.segments {
             writer.put(&segment.number.to_le_bytes());
@@ -168,7 +195,7 @@ impl Writer {
         self.flush_full()
     }
 
-    /// Ends the checkpoint, and removes older ones. When it returns, the checkpoint is on stable storage. Says how many bytes
+    /// Ends the checkpoint, and removes older ones of its sort. When it returns, the checkpoint is on stable storage. Says how many bytes
     /// it has.
     ///
     /// # Errors
@@ -180,11 +207,11 @@ impl Writer {
         trailer.extend_from_slice(&self.written.to_le_bytes());
         self.file.write_at(self.written, &trailer)?;
         self.file.sync_data()?;
-        self.disk.rename(&self.temporary, &name_of(self.segment))?;
+        self.disk.rename(&self.temporary, &self.sort.name_of(self.segment))?;
         self.named = true;
         self.disk.sync_dir()?;
-        for old in numbers(self.disk.as_ref())?.into_iter().skip(KEPT) {
-            self.disk.remove(&name_of(old))?;
+        for old in numbers(self.disk.as_ref(), self.sort)?.into_iter().skip(KEPT) {
+            self.disk.remove(&self.sort.name_of(old))?;
         }
         Ok(self.written + TRAILER_BYTES as u64)
     }
@@ -194,9 +221,9 @@ fn count(number: usize) -> [u8; 4] {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Numbers of the checkpoints that are there, newest first.
-fn numbers(disk: &dyn Disk) -> io::Result<Vec<u32>> {
-    let mut numbers: Vec<u32> = disk.list()?.iter().filter_map(|name| number_in(name)).collect();
+/// Numbers of the checkpoints of a sort that are there, newest first.
+fn numbers(disk: &dyn Disk, sort: Sort) -> io::Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = disk.list()?.iter().filter_map(|name| sort.number_in(name)).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     Ok(numbers)
 }
@@ -221,25 +248,50 @@ pub(super) enum Unfit {
 
 /// The checkpoints that are whole and of this log, newest first; each is looked through when it is asked for. A bad one is
 /// set aside, with a message.
-pub(super) fn candidates<'a>(disk: &'a dyn Disk, log_id: LogId) -> impl Iterator<Item = Found> + 'a {
+pub(super) fn candidates<'a>(disk: &'a dyn Disk, sort: Sort, log_id: LogId) -> impl Iterator<Item = Found> + 'a {
     // What cannot be listed or read is not used: the log has all that it has.
-    numbers(disk).unwrap_or_default().into_iter().filter_map(move |number| {
-        let name = name_of(number);
-        match disk.open(&name).and_then(|file| read(&file, log_id)) {
+    numbers(disk, sort).unwrap_or_default().into_iter().filter_map(move |number| {
+        let name = sort.name_of(number);
+        match disk.open(&name).and_then(|file| read(&file, sort, log_id)) {
             Ok(Ok(found)) if found.place.segment == number => return Some(found),
-            Ok(Ok(_) | Err(_)) => set_aside(disk, number),
+            Ok(Ok(_) | Err(_)) => set_aside(disk, sort, number),
             Err(error) => tracing::warn!(%error, name, "a checkpoint cannot be read; the log is"),
         }
         None
     })
 }
 
+/// What the newest checkpoint of the names gives that is of use to a log that is open: `T` is made anew for each one that
+/// is tried, and takes its blocks. Says which record comes first that is not in it.
+pub fn read_names<T>(
+    disk: &dyn Disk,
+    reader: &Reader,
+    make: impl Fn() -> T,
+    take: impl Fn(&mut T, &[u8]) -> Result<(), String>,
+) -> (T, Seq) {
+    for found in candidates(disk, Sort::Names, reader.log_id()) {
+        let segment = reader.segment(found.place.segment);
+        if segment.is_none_or(|segment| !found.goes_on_in(&segment.file)) {
+            continue;
+        }
+        let mut made = make();
+        match found.blocks(&mut |block| take(&mut made, block)) {
+            Ok(()) => return (made, found.place.seq),
+            Err(error) => {
+                tracing::warn!(error, "a checkpoint of the names cannot be taken over");
+                set_aside(disk, Sort::Names, found.place.segment);
+            }
+        }
+    }
+    (make(), reader.first_seq())
+}
+
 /// Sets a checkpoint aside that is of no use.
-pub(super) fn set_aside(disk: &dyn Disk, segment: u32) {
-    let name = name_of(segment);
+pub(super) fn set_aside(disk: &dyn Disk, sort: Sort, segment: u32) {
+    let name = sort.name_of(segment);
     tracing::warn!(name, "a checkpoint is damaged or of another log; it is set aside, and the log is read instead");
     // One that cannot be renamed is found bad again the next time.
-    drop(disk.rename(&name, &format!("{segment:010}{SUFFIX_BAD}")).and_then(|()| disk.sync_dir()));
+    drop(disk.rename(&name, &format!("{name}.bad")).and_then(|()| disk.sync_dir()));
 }
 
 fn u32_of(bytes: &[u8]) -> u32 {
@@ -251,14 +303,14 @@ fn u64_of(bytes: &[u8]) -> u64 {
 }
 
 /// Looks through a checkpoint: everything but its blocks is read, and all of it is checked.
-fn read(file: &Arc<dyn DiskFile>, log_id: LogId) -> io::Result<Result<Found, Unfit>> {
+fn read(file: &Arc<dyn DiskFile>, sort: Sort, log_id: LogId) -> io::Result<Result<Found, Unfit>> {
     let length = file.bytes()?;
     let Some(end) = length.checked_sub(TRAILER_BYTES as u64) else { return Ok(Err(Unfit::Damaged)) };
     let mut header = Source::new(file, 0, end);
     let Some(header) = header.take(HEADER_BYTES)?.map(<[u8]>::to_vec) else { return Ok(Err(Unfit::Damaged)) };
     let at = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
     let version: [u8; 2] = at(8, 10).try_into().unwrap_or_default();
-    if at(0, 8) != MAGIC || u16::from_le_bytes(version) != FORMAT || at(16, 32) != log_id {
+    if at(0, 8) != sort.magic() || u16::from_le_bytes(version) != FORMAT || at(16, 32) != log_id {
         return Ok(Err(Unfit::Foreign));
     }
     let mut trailer = [0; TRAILER_BYTES];
@@ -276,7 +328,11 @@ fn read(file: &Arc<dyn DiskFile>, log_id: LogId) -> io::Result<Result<Found, Unf
         epoch: u32_of(at(52, 56)),
     };
     let mut source = Source::new(file, HEADER_BYTES as u64, end);
-    let Some(segments) = read_segments(&mut source)? else { return Ok(Err(Unfit::Damaged)) };
+    let segments = match sort {
+        Sort::Table => read_segments(&mut source)?,
+        Sort::Names => Some(Vec::new()),
+    };
+    let Some(segments) = segments else { return Ok(Err(Unfit::Damaged)) };
     let blocks_at = source.at();
     Ok(Ok(Found { place, segments, file: Arc::clone(file), blocks_at, end }))
 }

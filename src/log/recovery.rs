@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::checkpoint;
+use super::checkpoint::{self, Sort};
 use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
@@ -378,7 +378,7 @@ impl Opening<'_> {
         log: SegmentHeader,
         replay: &mut dyn Replay,
     ) -> Option<(usize, checkpoint::Found)> {
-        let candidates = replay.takes_checkpoints().then(|| checkpoint::candidates(self.disk, log.log_id));
+        let candidates = replay.takes_checkpoints().then(|| checkpoint::candidates(self.disk, Sort::Table, log.log_id));
         for candidate in candidates.into_iter().flatten() {
             let at = found.iter().position(|segment| segment.number == candidate.place.segment);
             let Some(at) = at.filter(|at| (skip..=active).contains(at)) else { continue };
@@ -392,7 +392,7 @@ impl Opening<'_> {
                 Ok(()) => return Some((at, candidate)),
                 Err(error) => {
                     tracing::warn!(error, "a checkpoint cannot be taken over");
-                    checkpoint::set_aside(self.disk, candidate.place.segment);
+                    checkpoint::set_aside(self.disk, Sort::Table, candidate.place.segment);
                 }
             }
         }

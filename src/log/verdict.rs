@@ -39,7 +39,7 @@ pub(super) enum Name {
 pub(super) fn name(name: &str) -> Name {
     match super::segment_number(name) {
         Some(number) => Name::Segment(number),
-        None if name.ends_with(".seg.tmp") || name.ends_with(".ckpt.tmp") => Name::HalfMade,
+        None if [".seg.tmp", ".ckpt.tmp", ".names.tmp"].iter().any(|end| name.ends_with(end)) => Name::HalfMade,
         None => Name::Other,
     }
 }

@@ -95,6 +95,20 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Its follow-up jobs.
+    pub fn follow_ups(&self) -> &[NewJob] {
+        match self {
+            Self::Done { enqueue, .. } => enqueue,
+            Self::Fail { .. }
+            | Self::Defer { .. }
+            | Self::Dead { .. }
+            | Self::Interrupted
+            | Self::NotStarted { .. } => &[],
+        }
+    }
+}
+
 /// Why a worker could not be started; the text names the program and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -79,7 +79,7 @@ impl Campaign {
     pub(crate) fn spoil_checkpoints(&self, random: &mut fastrand::Rng) {
         for entry in std::fs::read_dir(self.home.path("data/log")).into_iter().flatten().flatten() {
             let path = entry.path();
-            if path.extension().is_none_or(|extension| extension != "ckpt") {
+            if path.extension().is_none_or(|extension| extension != "ckpt" && extension != "names") {
                 continue;
             }
             match random.u8(..8) {

@@ -13,6 +13,7 @@
 //! their own with linear probing; a slot stands at or behind the place that its tag says. They grow by pages of one size, so
 //! that growing leaves no holes of other sizes in memory.
 
+use super::chosen::places;
 use super::{IdMaker, SPACE_ID, SPACE_KEY};
 use crate::job::event::Names;
 use crate::types::Seq;
@@ -32,13 +33,13 @@ type Page = Box<[u64; PAGE_SLOTS]>;
 
 /// A name, as the index knows it.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     part: usize,
     tag: u64,
 }
 
 impl Place {
-    fn new(hash: u128) -> Self {
+    pub(super) fn new(hash: u128) -> Self {
         let bits = |shift: u32, bits: u32| u64::try_from(hash >> shift & ((1 << bits) - 1)).unwrap_or(0);
         Self { part: usize::try_from(bits(0, PART_BITS)).unwrap_or(0), tag: bits(64, TAG_BITS).max(1) }
     }
@@ -167,15 +168,14 @@ impl IdIndex {
 
     /// Notes that the record `seq` bears these names, and no more the record `old`, if there was one.
     pub fn note(&mut self, type_no: u32, names: &Names<'_>, old: Option<Seq>, seq: Seq) {
-        self.newest = self.newest.max(seq);
-        let id = names.id.map(|id| self.maker.slot(SPACE_ID, type_no, id));
-        let key = names.key.map(|key| self.maker.slot(SPACE_KEY, type_no, key));
-        for hash in id.into_iter().chain(key) {
-            self.put(Place::new(hash), old, seq);
+        for place in places(&self.maker, type_no, names) {
+            self.put_at(place, old, seq);
         }
     }
 
-    fn put(&mut self, place: Place, old: Option<Seq>, seq: Seq) {
+    /// Notes that the record `seq` bears the name that stands there, and no more the record `old`.
+    pub(super) fn put_at(&mut self, place: Place, old: Option<Seq>, seq: Seq) {
+        self.newest = self.newest.max(seq);
         let new = place.slot(seq);
         let old = old.map_or(0, |old| place.slot(old));
         let Some(part) = self.parts.get(place.part) else { return };
@@ -216,17 +216,17 @@ impl IdIndex {
         }
     }
 
-    /// Some parts from `part` on, behind what `block` holds, up to about so many bytes, and the part to go on with; `None`
-    /// after the last one.
+    /// Some parts from `part` on, in about so many bytes, and the part to go on with; `None` after the last one. What is noted
+    /// between two blocks may be in the second one: to note it again says the same again.
     ///
     /// ```text
     /// newest seq u64 │ for each part that is not empty: part u32 │ slots u32 │ taken u32 │ slot u64 …
     /// ```
-    pub fn block(&self, mut block: Vec<u8>, part: usize, bytes: usize) -> Option<(Vec<u8>, usize)> {
+    pub fn block(&self, part: usize, bytes: usize) -> Option<(Vec<u8>, usize)> {
         if part >= self.parts.len() {
             return None;
         }
-        block.extend_from_slice(&self.newest.to_le_bytes());
+        let mut block = self.newest.to_le_bytes().to_vec();
         let mut next = part;
         while let Some(part) = self.parts.get(next).filter(|_| block.len() < bytes) {
             if part.taken > 0 {
@@ -345,7 +345,7 @@ mod tests {
                 note(&mut live, happens(&mut random, next()));
             }
             let (mut part, mut meanwhile) = (0, Vec::new());
-            while let Some((block, then)) = live.block(Vec::new(), part, random.usize(1..4000)) {
+            while let Some((block, then)) = live.block(part, random.usize(1..4000)) {
                 again.load(&block).unwrap();
                 part = then;
                 for _ in 0..random.usize(..5) {
@@ -360,6 +360,29 @@ mod tests {
                 assert_eq!(found.len(), 1, "SEED={seed} {name}: no older record bears it any more");
             }
         }
+    }
+
+    #[test]
+    fn any_bytes_are_a_block_or_refused() {
+        let seed = fastrand::u64(..);
+        eprintln!("SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut index = IdIndex::new(IdMaker::new([7; 16]));
+        (1..600).for_each(|seq| index.note(1, &names(&seq.to_string()), None, seq));
+        let whole = index.block(0, 20_000).unwrap().0;
+        let mut refused = 0;
+        for _ in 0..2000 {
+            let mut block = whole.clone();
+            let at = random.usize(..block.len());
+            block[at] = random.u8(..);
+            block.truncate(block.len() - random.usize(..3));
+            let mut loaded = IdIndex::new(IdMaker::new([7; 16]));
+            match loaded.load(&block) {
+                Some(()) => (1..600).for_each(|seq| drop(loaded.by_id(1, &seq.to_string()))),
+                None => refused += 1,
+            }
+        }
+        assert!(refused > 1000, "SEED={seed}: {refused}");
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! Pure. What a name is compared by, and how a name becomes a place in the index, is decided here.
 
+mod chosen;
 mod index;
 
+pub use chosen::ChosenNames;
 pub use index::IdIndex;
 
 use siphasher::sip128::{Hasher128, SipHasher13};

@@ -87,9 +87,14 @@ impl Table {
         &self.generation
     }
 
-    /// The index of chosen ids and keys.
-    pub fn ids(&self) -> &IdIndex {
-        &self.ids
+    /// The index of chosen ids and keys, once it is there.
+    pub fn ids(&self) -> Option<&IdIndex> {
+        self.ids.index()
+    }
+
+    /// Why chosen ids and keys cannot be looked up, now or ever.
+    pub fn names_unknown(&self) -> Option<&str> {
+        self.ids.unknown()
     }
 
     /// The next moment at which something follows from the clock: a job ripens or expires.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::job::event::{
     After, End, Ended, Enqueued, Event, Failed, GivenBack, Home, Release, Released, Restated, Totals, decode_home,
 };
-use crate::job::ids::{IdIndex, IdMaker};
+use crate::job::ids::{ChosenNames, IdIndex, IdMaker};
 use crate::job::queue::Queue;
 use crate::job::transition::{Change, Next, State, next};
 use crate::limits::HOST_DEATHS_MAX;
@@ -106,7 +106,7 @@ pub struct Table {
     type_numbers: HashMap<WorkerType, u32>,
     versions: HashMap<u32, VersionRecord>,
     generation: GenerationRecord,
-    ids: IdIndex,
+    ids: ChosenNames,
     delayed: BTreeSet<(UnixMs, Seq)>,
     expiring: BTreeSet<(UnixMs, Seq)>,
     dead: BTreeSet<(UnixMs, Seq)>,
@@ -129,7 +129,7 @@ impl Table {
             type_numbers: HashMap::new(),
             versions: HashMap::new(),
             generation: GenerationRecord::default(),
-            ids: IdIndex::new(IdMaker::new(log_id)),
+            ids: ChosenNames::none(IdMaker::new(log_id)),
             delayed: BTreeSet::new(),
             expiring: BTreeSet::new(),
             dead: BTreeSet::new(),
@@ -139,6 +139,21 @@ impl Table {
             clean_stop: true,
             died_at_opening: Vec::new(),
         }
+    }
+
+    /// The empty table of a log that is to be replayed; the chosen names in it are gathered by somebody else.
+    pub fn to_replay(log_id: LogId) -> Self {
+        Self { ids: ChosenNames::left_out(IdMaker::new(log_id)), ..Self::new(log_id) }
+    }
+
+    /// The replay is over: from here on, names are noted, for who gathers the others.
+    pub fn gather_names(&mut self) {
+        self.ids.gather();
+    }
+
+    /// The names of the records that were replayed, or why they cannot be had.
+    pub fn names_gathered(&mut self, gathered: Result<IdIndex, String>) {
+        self.ids.gathered(gathered);
     }
 
     /// Takes an event over, from the record `seq` at `position`.

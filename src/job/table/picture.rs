@@ -1,15 +1,13 @@
 //! A picture of the table, and the blocks of bytes that a checkpoint keeps of it.
 //!
 //! Pure. To take a picture costs a pointer for some hundred waiting jobs and for each shard of the others; what happens to
-//! the table afterwards is not in it. The index of chosen names is not: it is written part by part beside what goes on, and so
-//! may already know of records that come after the picture. A replay of these records says the same again.
+//! the table afterwards is not in it. The index of chosen names is kept by itself: see `IdIndex::block`.
 //!
 //! ```text
 //! block   kind u8 │ …
 //!   1     postcard: types, versions, generation, counts                   the first one
 //!   2     type u32 │ priority u8 │ for each chunk: jobs u32 │ first u64 │ last u64 │ bytes u32 │ bytes
 //!   3     postcard: (born seq, job) for some of the jobs with a state of their own
-//!   4     from `IdIndex::block`
 //! ```
 
 use std::collections::BTreeMap;
@@ -25,13 +23,12 @@ use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 const META: u8 = 1;
 const LINE: u8 = 2;
 const NOTED: u8 = 3;
-const NAMES: u8 = 4;
 /// A block is ended when it has so many bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
 const NOTED_AT_ONCE: usize = 1000;
 /// The shape of these blocks.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
@@ -83,11 +80,6 @@ impl Table {
         Picture { meta, lines: lines.collect(), noted: self.noted.clone() }
     }
 
-    /// A block of the index of names from `part` on, and the part to go on with; `None` after the last one.
-    pub fn names_block(&self, part: usize) -> Option<(Vec<u8>, usize)> {
-        self.ids.block(vec![NAMES], part, BLOCK_BYTES)
-    }
-
     /// Takes a block of a checkpoint over, in the order in which they were written.
     ///
     /// # Errors
@@ -98,7 +90,6 @@ impl Table {
             META => self.load_meta(rest),
             LINE => self.load_line(rest).ok_or_else(|| "a block of waiting jobs does not have its shape".to_owned()),
             NOTED => self.load_noted(rest),
-            NAMES => self.ids.load(rest).ok_or_else(|| "a block of names does not have its shape".to_owned()),
             other => Err(format!("a block of kind {other} is not known")),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::checkpoint::Writer;
+use super::super::checkpoint::{Sort, Writer};
 use super::super::disk::{Disk, DiskFile, RealDisk};
 use super::super::frame::{FRAME_MAGIC, SegmentHeader};
 use super::super::lock::{DirLock, LockError};
@@ -435,7 +435,7 @@ fn d10_a_checkpoint_that_fails_anywhere_leaves_nothing_behind() {
         log.rotate().unwrap();
         let beginning = log.beginning();
         disk.plan(calls, Fault::Once);
-        let made = Writer::begin(&beginning).and_then(|mut writer| {
+        let made = Writer::begin(Sort::Table, &beginning).and_then(|mut writer| {
             writer.block(&[7; 300_000])?;
             writer.block(b"end")?;
             writer.finish()

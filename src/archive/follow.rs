@@ -55,6 +55,7 @@ impl<'a> Gathering<'a> {
             | Event::VersionRejected(..)
             | Event::Generation(_)
             | Event::Routed(_)
+            | Event::Paused(_)
             | Event::Totals(_)
             | Event::Lost(_) => Ok(()),
         }

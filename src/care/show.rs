@@ -176,6 +176,7 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
         Event::VersionRejected(meta, reason) => (value(meta), Some(("reason", text(reason)))),
         Event::Generation(meta) => (value(meta), None),
         Event::Routed(meta) => (value(meta), None),
+        Event::Paused(meta) => (value(meta), None),
         Event::Totals(meta) => (value(meta), None),
         Event::Lost(_) => (Value::Null, None),
     }

@@ -87,6 +87,18 @@ enum Command {
         #[arg(value_name = "TYPE")]
         worker_type: String,
     },
+    /// Let the jobs of a type wait until it is resumed; what runs goes on, new jobs are taken in
+    Pause {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
+    /// Have the jobs of a paused type worked on again
+    Resume {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
     /// Run the core in simulated worlds with faults and crashes, and see whether it holds
     Simulate(simulate::SimulateArgs),
 }
@@ -222,6 +234,8 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
                 Command::Reload { wait } => show::reload(&client, wait),
                 Command::Jobs(command) => jobs(&client, &command),
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),
+                Command::Pause { worker_type } => show::pause(&client, &worker_type, true),
+                Command::Resume { worker_type } => show::pause(&client, &worker_type, false),
                 Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) | Command::Log(_) => Ok(()),
                 Command::Backup { .. } | Command::Restore { .. } => Ok(()),
             }

@@ -53,7 +53,10 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
             .filter(|version| !matches!(text(version, "state"), "retired"))
             .map(|version| format!("{} {}", text(version, "version"), text(version, "state")))
             .collect();
-        let versions = if versions.is_empty() { "-".to_owned() } else { versions.join(", ") };
+        let mut versions = if versions.is_empty() { "-".to_owned() } else { versions.join(", ") };
+        if of_type.get("paused").and_then(Value::as_bool) == Some(true) {
+            versions.push_str(", paused");
+        }
         let counts = ["ready", "reserved", "delayed", "parked", "dead", "completed", "failed"];
         let [ready, reserved, delayed, parked, dead, completed, failed] =
             counts.map(|key| count(of_type, key).to_string());
@@ -185,6 +188,12 @@ pub(super) fn act(client: &Client, ids: &[String], action: &str) -> Result<(), F
 pub(super) fn purge(client: &Client, worker_type: &str) -> Result<(), Failure> {
     let (_, answer) = client.ask(Method::POST, &format!("/v1/types/{}/purge", escape(worker_type)), whole(""))?;
     print(&format!("{} purged", count(&json(&answer)?, "purged")))
+}
+
+pub(super) fn pause(client: &Client, worker_type: &str, paused: bool) -> Result<(), Failure> {
+    let verb = if paused { "pause" } else { "resume" };
+    client.ask(Method::POST, &format!("/v1/types/{}/{verb}", escape(worker_type)), whole(""))?;
+    print(&format!("{worker_type} {verb}d"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
-use crate::job::event::{Event, Generation, Routed, Totals, TypeNamed, VersionAccepted, decode_home};
+use crate::job::event::{Event, Generation, Paused, Routed, Totals, TypeNamed, VersionAccepted, decode_home};
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
 use crate::log::scan::Scan;
 use crate::log::{Poisoned, Reader};
@@ -148,6 +148,8 @@ impl Core {
 /// What is no job, as a replay that begins with it needs it.
 struct Context {
     types: Vec<(u32, WorkerType, u32, Totals)>,
+    /// Types that are paused, and since when.
+    paused: Vec<(u32, UnixMs)>,
     versions: Vec<(u32, VersionRecord)>,
     generation: GenerationRecord,
 }
@@ -156,6 +158,8 @@ impl Context {
     fn of(table: &Table) -> Self {
         let types: Vec<_> =
             table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
+        let paused = table.types().filter(|(_, of_type)| of_type.paused_since != 0);
+        let paused = paused.map(|(no, of_type)| (no, of_type.paused_since)).collect();
         let generation = table.generation().clone();
         let mut versions: Vec<_> = table.versions().map(|(no, version)| (no, version.clone())).collect();
         versions.sort_by_key(|(no, _)| std::cmp::Reverse(*no));
@@ -167,7 +171,7 @@ impl Context {
             *count <= VERSIONS_KEPT || named
         });
         versions.reverse();
-        Self { types, versions, generation }
+        Self { types, paused, versions, generation }
     }
 
     fn events(&self, at: UnixMs) -> Vec<Event<'_>> {
@@ -187,6 +191,8 @@ impl Context {
             }
             events.push(Event::Totals(*totals));
         }
+        let paused = self.paused.iter().map(|(type_no, since)| Paused { type_no: *type_no, since: *since, at });
+        events.extend(paused.map(Event::Paused));
         if self.generation.number > 0 {
             let (number, at, targets) = (self.generation.number, self.generation.at, self.generation.targets.clone());
             events.push(Event::Generation(Generation { number, at, targets }));

@@ -95,6 +95,8 @@ pub(super) enum Command {
     Act { id: String, action: JobAction, to: To<Result<LiveOrEnded, Refusal>> },
     /// Cancel and discard all of a type that does not run.
     Purge { worker_type: String, to: To<Result<u64, Refusal>> },
+    /// Let the jobs of a type wait, or no more; answers since when they do.
+    Pause { worker_type: String, paused: bool, to: To<Result<UnixMs, Refusal>> },
     /// Go on with a purge.
     PurgeRest(Purging),
     /// Show everything.
@@ -158,7 +160,12 @@ impl Command {
             Self::Outcome { .. } | Self::ForgetDead => true,
             Self::Backup { .. } | Self::NamesGathered(_) => false,
             Self::ReloadFailed { .. } | Self::Stop { .. } => false,
-            Self::Act { .. } | Self::Purge { .. } | Self::PurgeRest(_) | Self::Reload { .. } | Self::Pool(..) => true,
+            Self::Act { .. }
+            | Self::Pause { .. }
+            | Self::Purge { .. }
+            | Self::PurgeRest(_)
+            | Self::Reload { .. }
+            | Self::Pool(..) => true,
             Self::Survivors(survivors) => {
                 let bytes = survivors.records.iter().map(|record| record.enqueued.len() as u64 + RESTATED_SPARE);
                 bytes.sum::<u64>() + RESTATED_SPARE > room

@@ -306,6 +306,7 @@ impl Core {
             Command::Act { id, action, to } => self.act(id, action, to),
             Command::Purge { worker_type, to } => self.purge(&worker_type, to),
             Command::PurgeRest(purge) => self.purge_on(purge),
+            Command::Pause { worker_type, paused, to } => self.pause(&worker_type, paused, to),
             Command::Ecosystem { to } => {
                 let view = self.ecosystem();
                 self.reply(move |durable| {

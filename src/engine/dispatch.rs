@@ -23,7 +23,8 @@ impl Core {
 
     fn fill(&mut self, type_no: u32, pool: PoolId) -> Result<(), Poisoned> {
         let mono = self.mono;
-        let ready = self.table.worker_type(type_no).map_or(0, |of_type| of_type.queue.len());
+        let of_type = self.table.worker_type(type_no).filter(|of_type| of_type.paused_since == 0);
+        let ready = of_type.map_or(0, |of_type| of_type.queue.len());
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         if ready == 0 || run.up == 0 {
             return Ok(());

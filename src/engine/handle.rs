@@ -20,7 +20,7 @@ use crate::job::new::{NewJob, Pushed};
 use crate::log::Reader;
 use crate::log::stream::Held;
 use crate::refusal::Refusal;
-use crate::types::{Seq, WorkerType};
+use crate::types::{Seq, UnixMs, WorkerType};
 
 /// The way into a running engine.
 #[derive(Clone)]
@@ -89,6 +89,12 @@ impl Handle {
     /// Cancels every job of a type that does not run, and discards its dead ones; answers with how many.
     pub fn purge(&self, worker_type: &str, then: Then<Result<u64, Refusal>>) {
         drop(self.to_engine.send(Command::Purge { worker_type: worker_type.to_owned(), to: To::Then(then) }));
+    }
+
+    /// Pauses or resumes a type: while it is paused its jobs are taken in and wait. Answers since when it is; 0: it is not.
+    /// When it is called back, that is durable.
+    pub fn pause(&self, worker_type: &str, paused: bool, then: Then<Result<UnixMs, Refusal>>) {
+        drop(self.to_engine.send(Command::Pause { worker_type: worker_type.to_owned(), paused, to: To::Then(then) }));
     }
 
     /// Everything that lives here.

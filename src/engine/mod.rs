@@ -19,6 +19,7 @@ mod listing;
 mod lookup;
 mod open;
 mod outcome;
+mod pause;
 mod push;
 mod rollover;
 mod runs;

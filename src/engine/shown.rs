@@ -41,7 +41,7 @@ impl Core {
             expired: of_type.totals.expired,
             discarded: of_type.totals.discarded,
             oldest_ms: oldest.map_or(0, |job| self.now.saturating_sub(job.created_ms.max(job.ready_ms))),
-            paused: false,
+            paused: of_type.paused_since != 0,
             configured: !parked,
             versions: self.version_views(no, run),
         }

@@ -52,7 +52,7 @@ pub struct TypeView {
     pub discarded: u64,
     /// Age of the oldest ready job in milliseconds; 0 when none is ready.
     pub oldest_ms: u64,
-    /// Whether the type is paused (always false until pausing exists).
+    /// Whether the type is paused: its jobs are taken in, and wait.
     pub paused: bool,
     /// Whether the config has the type.
     pub configured: bool,

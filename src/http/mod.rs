@@ -59,6 +59,8 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/{action}", post(jobs::act))
         .route("/v1/types/{type}/purge", post(purge))
+        .route("/v1/types/{type}/pause", post(pause))
+        .route("/v1/types/{type}/resume", post(resume))
         .route("/v1/ecosystem", get(ecosystem))
         .route("/v1/reload", post(reload))
         .route("/v1/backup", post(backup::backup))
@@ -138,6 +140,20 @@ async fn ecosystem(State(app): State<App>) -> Result<Response, Problem> {
 async fn purge(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
     let purged = answer(&app.handle, |then| app.handle.purge(&worker_type, then)).await??;
     Ok(Json(serde_json::json!({ "type": worker_type, "purged": purged })).into_response())
+}
+
+async fn pause(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
+    set_paused(&app, &worker_type, true).await
+}
+
+async fn resume(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
+    set_paused(&app, &worker_type, false).await
+}
+
+async fn set_paused(app: &App, worker_type: &str, paused: bool) -> Result<Response, Problem> {
+    let since = answer(&app.handle, |then| app.handle.pause(worker_type, paused, then)).await??;
+    let since = paused.then_some(since);
+    Ok(Json(serde_json::json!({ "type": worker_type, "paused": paused, "since_ms": since })).into_response())
 }
 
 #[derive(serde::Deserialize)]

@@ -45,7 +45,12 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
         if of_type.parked > 0 {
             look.push(format!("{name} is not in the config, {} parked", counted(of_type.parked)));
         }
-        if of_type.oldest_ms > WAITS_LONG_MS {
+        if of_type.paused {
+            look.push(format!(
+                "{name} is paused, {} waiting: resume it by `biotope resume {name}`",
+                counted(of_type.ready)
+            ));
+        } else if of_type.oldest_ms > WAITS_LONG_MS {
             look.push(format!("{name} has a job that has waited for {} min", of_type.oldest_ms / 60_000));
         }
     }
@@ -76,6 +81,12 @@ mod tests {
         let seen = verdict(&view);
         assert_eq!((seen.class, seen.reasons.len()), ("look", 1));
         assert!(seen.reasons[0].contains("1 job dead"), "{seen:?}");
+        (view.types[0].paused, view.types[0].oldest_ms) = (true, 2 * WAITS_LONG_MS);
+        let seen = verdict(&view);
+        assert_eq!((seen.class, seen.reasons.len()), ("look", 2), "a pause explains why jobs wait: {seen:?}");
+        assert!(seen.reasons[1].contains("paused, 12345 jobs waiting"), "{seen:?}");
+        view.types[0].paused = false;
+        view.types[0].oldest_ms = 0;
         view.types[0].versions[0].reason = Some("no such program".to_owned());
         view.log.full = Some("no space".to_owned());
         view.generation.last_error = Some("line 3\nmore".to_owned());

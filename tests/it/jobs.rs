@@ -224,6 +224,30 @@ fn a_type_can_be_purged() {
 }
 
 #[test]
+fn a_type_can_be_paused_and_resumed() {
+    let home = flaky_home();
+    home.write("mended", "");
+    let biotope = home.start();
+    let refused = home.cli(&["pause", "flakey"]);
+    assert_eq!(refused.status.code(), Some(65), "{}", shown(&refused));
+    let output = home.cli(&["pause", "flaky"]);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"flaky paused\n"[..]), "{}", shown(&output));
+    let ids: Vec<String> = (0..5).map(|_| biotope.push(&json!({"type": "flaky"}))).collect();
+    let counts = biotope.of_type("flaky");
+    assert_eq!((&counts["paused"], &counts["ready"]), (&json!(true), &json!(5)), "{counts}");
+    let status = home.cli(&["status"]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("paused"), "{}", shown(&status));
+    let page = String::from_utf8(biotope.get("/").body).unwrap();
+    assert!(page.contains("flaky is paused, 5 jobs waiting"), "{page}");
+    let answer = biotope.post("/v1/types/flaky/resume", "");
+    assert_eq!((answer.status, &answer.json()["paused"]), (200, &json!(false)), "{answer:?}");
+    for id in ids {
+        biotope.until_state(&id, "completed");
+    }
+    biotope.stop();
+}
+
+#[test]
 fn listings_filter_and_page() {
     let home = flaky_home();
     home.write("mended", "");

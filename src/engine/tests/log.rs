@@ -9,9 +9,11 @@ use super::*;
 fn the_log_is_cleaned_and_its_head_alone_gives_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (keeper, kept, answer) = asked();
-    let mut spec = Spec::new(dir.path()).with("keep", "v1", keeper).with("echo", "v1", echo());
+    let mut spec =
+        Spec::new(dir.path()).with("keep", "v1", keeper).with("echo", "v1", echo()).with("rest", "v1", echo());
     spec.retain = 0;
     let handle = spec.open();
+    assert_eq!(wait(|then| handle.pause("rest", true, then)), Ok(1_000_000));
     let mut held = job("keep", r#""held""#);
     held.id = Some("held".parse().unwrap());
     handle.push(held.clone()).unwrap();
@@ -36,9 +38,11 @@ fn the_log_is_cleaned_and_its_head_alone_gives_the_state() {
     // The log alone, without what would spare its reading.
     files(dir.path(), ".ckpt").iter().for_each(|file| std::fs::remove_file(file).unwrap());
 
-    let mut spec = Spec::new(dir.path()).with("keep", "v1", echo()).with("echo", "v1", echo());
+    let mut spec =
+        Spec::new(dir.path()).with("keep", "v1", echo()).with("echo", "v1", echo()).with("rest", "v1", echo());
     spec.retain = 0;
     let handle = spec.open();
+    assert!(of_type(&handle, "rest").paused, "the record that says so has left the log, and was said again");
     let after = ecosystem(&handle);
     let totals = |view: &EcosystemView| -> HashMap<String, (u64, u64)> {
         view.types.iter().map(|t| (t.worker_type.to_string(), (t.enqueued, t.completed))).collect()

@@ -105,6 +105,44 @@ fn types_come_and_go_and_a_backlog_is_parked_meanwhile() {
 }
 
 #[test]
+fn a_paused_type_takes_jobs_in_and_runs_none_until_it_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with("t", "v1", factory).with("u", "v1", echo()).open();
+    let pushed: Vec<Pushed> = (0..10).map(|n| push(&handle, "t", &n.to_string())).collect();
+    let held = [given.recv().unwrap(), given.recv().unwrap()];
+    let pause = |handle: &Handle, paused| wait(|then| handle.pause("t", paused, then));
+    assert_eq!(pause(&handle, true), Ok(1_000_000));
+    assert_eq!(wait(|then| handle.pause("tt", true, then)).unwrap_err().code(), "unknown_type");
+    // What runs goes on; nothing else begins, though workers are idle and a later version serves.
+    for task in held {
+        answer.send(done()).unwrap();
+        assert_eq!(until(&handle, &task.id, "completed").interrupts, 0);
+    }
+    until(&handle, &push(&handle, "u", "1").id, "completed");
+    assert_eq!(push(&handle, "t", "10").state, "ready");
+    let view = of_type(&handle, "t");
+    assert_eq!((view.paused, view.ready, view.reserved, view.completed), (true, 9, 0, 2));
+    assert!(given.is_empty());
+    let verdict = reload(&handle, Spec::new(dir.path()).with("t", "v2", echo()).with("u", "v1", echo()));
+    assert_eq!((verdict.verdict, of_type(&handle, "t").ready), ("ok", 9));
+    handle.stop_and_wait();
+
+    let handle = Spec::new(dir.path()).with("t", "v2", echo()).with("u", "v1", echo()).open();
+    until(&handle, &push(&handle, "u", "2").id, "completed");
+    let view = of_type(&handle, "t");
+    assert_eq!((view.paused, view.ready), (true, 9), "a pause outlives the process");
+    assert_eq!(pause(&handle, true), Ok(1_000_000), "it stays as it was");
+    assert_eq!(pause(&handle, false), Ok(0));
+    for pushed in &pushed {
+        let view = until(&handle, &pushed.id, "completed");
+        assert_eq!((view.attempts, view.interrupts, view.deferrals), (0, 0, 0), "it costs a job nothing");
+    }
+    assert!(!of_type(&handle, "t").paused);
+    handle.stop_and_wait();
+}
+
+#[test]
 fn a_stop_gives_back_what_runs_too_long_and_a_restart_takes_it_up() {
     let dir = tempfile::tempdir().unwrap();
     let (factory, given, answer) = asked();

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ended, Enqueued, Failed, Generation, Kind, Names, Opened, Redriven, Released, Reserved, Restated, Routed, Stopped,
-    Totals, TypeNamed, VERSION, VersionAccepted, VersionRejected,
+    Ended, Enqueued, Failed, Generation, Kind, Names, Opened, Paused, Redriven, Released, Reserved, Restated, Routed,
+    Stopped, Totals, TypeNamed, VERSION, VersionAccepted, VersionRejected,
 };
 
 /// Any event, borrowed from the record it was read from or made of.
@@ -27,6 +27,7 @@ pub enum Event<'a> {
     Routed(Routed),
     Totals(Totals),
     Lost(&'a [u8]),
+    Paused(Paused),
 }
 
 /// A record that this program does not understand.
@@ -85,6 +86,7 @@ impl<'a> Event<'a> {
             k if k == Kind::Routed as u8 => Self::Routed(whole(body, kind)?),
             k if k == Kind::Totals as u8 => Self::Totals(whole(body, kind)?),
             k if k == Kind::Lost as u8 => Self::Lost(body),
+            k if k == Kind::Paused as u8 => Self::Paused(whole(body, kind)?),
             _ => return Err(BadRecord::Unknown { kind, version }),
         })
     }
@@ -108,6 +110,7 @@ impl<'a> Event<'a> {
             Self::Routed(_) => Kind::Routed,
             Self::Totals(_) => Kind::Totals,
             Self::Lost(_) => Kind::Lost,
+            Self::Paused(_) => Kind::Paused,
         }
     }
 
@@ -130,6 +133,7 @@ impl<'a> Event<'a> {
             Self::Routed(meta) => put(out, meta, &[]),
             Self::Totals(meta) => put(out, meta, &[]),
             Self::Lost(body) => out.extend_from_slice(body),
+            Self::Paused(meta) => put(out, meta, &[]),
         }
     }
 

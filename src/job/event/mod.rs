@@ -51,8 +51,10 @@ pub enum Kind {
     Totals = 23,
     /// What a record that was lost has in its place, in a log that was salvaged; the body says nothing.
     Lost = 24,
+    /// [`Paused`].
+    Paused = 38,
     // Reserved for what comes later, never to be used for anything else:
-    // 32 schedule, 33 schedule fired, 34 unique lock, 35 rate limit, 36 batch, 37 batch member, 38 pause,
+    // 32 schedule, 33 schedule fired, 34 unique lock, 35 rate limit, 36 batch, 37 batch member,
     // 39 quarantine, 40 ramp.
 }
 
@@ -344,6 +346,17 @@ pub struct Routed {
     /// The version; 0: to none, its jobs are parked.
     pub version_no: u32,
     /// When.
+    pub at: UnixMs,
+}
+
+/// A type was paused: its jobs wait, and are taken in; or it was resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// The type.
+    pub type_no: u32,
+    /// Since when; 0: it is not paused any more.
+    pub since: UnixMs,
+    /// When this was decided, or said again.
     pub at: UnixMs,
 }
 

@@ -59,6 +59,7 @@ impl Kind {
             Self::Routed => "routed",
             Self::Totals => "totals",
             Self::Lost => "lost",
+            Self::Paused => "paused",
         }
     }
 }
@@ -140,6 +141,7 @@ impl Namer {
                 named.version = self.versions.get(&meta.version_no).cloned();
             }
             Event::Totals(meta) => named.worker_type = self.types.get(&meta.type_no).cloned(),
+            Event::Paused(meta) => named.worker_type = self.types.get(&meta.type_no).cloned(),
             Event::Opened(_) | Event::Stopped(_) | Event::Generation(_) | Event::Lost(_) => {}
         }
         named
@@ -229,6 +231,8 @@ impl Named {
                 "{of_type} so far: {} enqueued, {} completed, {} failed attempts, {} cancelled, {} expired, {} discarded",
                 meta.enqueued, meta.completed, meta.failed, meta.cancelled, meta.expired, meta.discarded
             ),
+            Event::Paused(meta) if meta.since == 0 => format!("{} {of_type} is resumed", moment(meta.at)),
+            Event::Paused(meta) => format!("{} {of_type} is paused since {}", moment(meta.at), moment(meta.since)),
             Event::Lost(body) => format!("a record that was lost, {} B", body.len()),
         }
     }

@@ -4,6 +4,7 @@
 //! and the counters. Never decides: decisions are the engine's, and reach the table as events.
 
 mod job;
+mod known;
 mod look;
 mod noted;
 mod picture;
@@ -21,57 +22,13 @@ use crate::job::transition::{Change, Next, State, next};
 use crate::limits::HOST_DEATHS_MAX;
 use crate::log::frame::RECORD_HEADER_BYTES;
 use crate::log::{LogId, Position};
-use crate::types::{Label, Seq, UnixMs, WorkerType};
+use crate::types::{Seq, UnixMs, WorkerType};
 
 use job::new_job;
 pub use job::{Job, OwnedNames, tail_of};
+pub use known::{GenerationRecord, TypeState, VersionRecord};
 use noted::Noted;
 pub use picture::Picture;
-
-/// A worker type that was ever known here.
-#[derive(Debug)]
-pub struct TypeState {
-    /// Its name.
-    pub name: WorkerType,
-    /// Its ready jobs.
-    pub queue: Queue,
-    /// Its delayed, reserved and dead jobs.
-    pub delayed: u64,
-    /// See `delayed`.
-    pub reserved: u64,
-    /// See `delayed`.
-    pub dead: u64,
-    /// Its counters.
-    pub totals: Totals,
-    /// Version that new work goes to, as recorded; 0: none.
-    pub route: u32,
-}
-
-/// A version that was ever accepted here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionRecord {
-    /// Its type.
-    pub type_no: u32,
-    /// Its label as shown.
-    pub label: Label,
-    /// Hash over what defines it.
-    pub hash: [u8; 32],
-    /// When it was accepted.
-    pub at: UnixMs,
-    /// Whether it could not start when it was tried last.
-    pub rejected: bool,
-}
-
-/// The newest accepted config.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GenerationRecord {
-    /// Its number; 0: there was none yet.
-    pub number: u64,
-    /// When it was accepted.
-    pub at: UnixMs,
-    /// The versions that it asks for.
-    pub targets: Vec<u32>,
-}
 
 /// An event that cannot have happened: the log is damaged, or the program wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -215,6 +172,10 @@ impl Table {
                 self.type_mut(totals.type_no)?.totals = *totals;
                 Ok(())
             }
+            Event::Paused(event) => {
+                self.type_mut(event.type_no)?.paused_since = event.since;
+                Ok(())
+            }
         }
     }
 
@@ -342,6 +303,7 @@ impl Table {
             dead: 0,
             totals,
             route: 0,
+            paused_since: 0,
         });
         Ok(())
     }

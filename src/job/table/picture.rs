@@ -28,12 +28,12 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
 const NOTED_AT_ONCE: usize = 1000;
 /// The shape of these blocks.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
     version: u32,
-    types: Vec<(WorkerType, u32, Totals)>,
+    types: Vec<(WorkerType, u32, Totals, UnixMs)>,
     versions: Vec<(u32, u32, Label, [u8; 32], UnixMs, bool)>,
     generation: (u64, UnixMs, Vec<u32>),
     live_bytes: u64,
@@ -56,11 +56,12 @@ impl Table {
         let version = |(no, version): (&u32, &VersionRecord)| {
             (*no, version.type_no, version.label.clone(), version.hash, version.at, version.rejected)
         };
+        let kept = |of_type: &TypeState| (of_type.name.clone(), of_type.route, of_type.totals, of_type.paused_since);
         let mut versions: Vec<_> = self.versions.iter().map(version).collect();
         versions.sort_unstable_by_key(|(no, ..)| *no);
         let meta = Meta {
             version: VERSION,
-            types: self.types.iter().map(|of_type| (of_type.name.clone(), of_type.route, of_type.totals)).collect(),
+            types: self.types.iter().map(kept).collect(),
             versions,
             generation: (generation.number, generation.at, generation.targets.clone()),
             live_bytes: self.live_bytes,
@@ -99,11 +100,11 @@ impl Table {
         if meta.version != VERSION {
             return Err(format!("it is of shape {}, this program knows {VERSION}", meta.version));
         }
-        for (name, route, totals) in meta.types {
+        for (name, route, totals, paused_since) in meta.types {
             let no = u32::try_from(self.types.len()).unwrap_or(u32::MAX) + 1;
             self.type_numbers.insert(name.clone(), no);
             let queue = Queue::default();
-            self.types.push(TypeState { name, queue, delayed: 0, reserved: 0, dead: 0, totals, route });
+            self.types.push(TypeState { name, queue, delayed: 0, reserved: 0, dead: 0, totals, route, paused_since });
         }
         for (no, type_no, label, hash, at, rejected) in meta.versions {
             self.versions.insert(no, VersionRecord { type_no, label, hash, at, rejected });

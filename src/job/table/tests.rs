@@ -5,7 +5,7 @@ use std::fmt::Write;
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::event::{Enqueued, Failed, Names, Redriven, Released, Reserved, Restated, TypeNamed};
+use crate::job::event::{Enqueued, Failed, Names, Paused, Redriven, Released, Reserved, Restated, TypeNamed};
 use crate::types::{Fence, Priority};
 
 const LOG_ID: LogId = [5; 16];
@@ -126,8 +126,9 @@ impl Life {
             self.put(&Event::TypeNamed(TypeNamed { no, name })).unwrap();
         }
         for (no, _) in (1..).zip(TYPES) {
-            let totals = self.table.worker_type(no).unwrap().totals;
+            let (totals, since) = self.table.worker_type(no).map(|of| (of.totals, of.paused_since)).unwrap();
             self.put(&Event::Totals(totals)).unwrap();
+            self.put(&Event::Paused(Paused { type_no: no, since, at: self.now })).unwrap();
         }
         for born in self.live() {
             let restated: Restated = self.table.job(born).unwrap().restate(born);
@@ -148,7 +149,8 @@ fn snapshot(table: &Table) -> String {
     for (no, of_type) in table.types() {
         let (queue, delayed) = (of_type.queue.len(), of_type.delayed);
         let (reserved, dead) = (of_type.reserved, of_type.dead);
-        writeln!(shown, "{} {queue} {delayed} {reserved} {dead} {:?}", of_type.name, of_type.totals).unwrap();
+        let (name, totals, paused) = (&of_type.name, of_type.totals, of_type.paused_since);
+        writeln!(shown, "{name} {queue} {delayed} {reserved} {dead} {totals:?} {paused}").unwrap();
         let mut jobs: Vec<(Seq, Job)> = table.jobs().filter(|(_, job)| job.type_no == no).collect();
         jobs.sort_by_key(|(born, _)| *born);
         for (born, job) in jobs {
@@ -245,6 +247,10 @@ proptest! {
                     let delay = if what == 1 { amount } else { 0 };
                     let expires = if priority > 7 { amount + 1 } else { 0 };
                     life.enqueue(1 + u32::from(what % 2), priority, delay, expires, priority % 2 == 0);
+                }
+                13 if amount % 2 == 0 => {
+                    let paused = Paused { type_no: 1 + u32::from(priority % 2), since: amount, at: life.now };
+                    life.put(&Event::Paused(paused)).unwrap();
                 }
                 _ => {
                     let live = life.live();

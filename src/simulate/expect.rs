@@ -121,8 +121,19 @@ impl World {
 
     pub(super) fn outcome_of(&mut self, lease: Lease, outcome: Outcome, sure: bool) {
         let job = self.known(lease.born);
+        let running = Place::Running(lease.fence);
+        let known = job.and_then(|job| self.model.jobs.get_mut(job));
+        if let Some(known) = known.filter(|known| known.now.place == running && known.latest().place != running) {
+            // What else may have happened in a turn that failed may not have: then it runs, and this counts.
+            let instead = std::mem::take(&mut known.maybe);
+            self.outcome_of(lease, outcome, false);
+            if let Some(known) = job.and_then(|job| self.model.jobs.get_mut(job)) {
+                known.maybe.splice(..0, instead);
+            }
+            return;
+        }
         let place = job.and_then(|job| self.model.jobs.get(job)).map(|known| known.latest().place);
-        let Some(job) = job.filter(|_| place == Some(Place::Running(lease.fence))) else {
+        let Some(job) = job.filter(|_| place == Some(running)) else {
             self.figures.count("refused", "an older lease");
             return;
         };

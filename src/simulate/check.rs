@@ -46,6 +46,7 @@ impl World {
     pub(super) fn absorb(&mut self) -> Result<(), Violation> {
         self.notice_purged();
         self.just_back.clear();
+        self.answered.clear();
         let mut at = 0;
         while let Some(sent) = self.sent.get(at) {
             if self.is_open(sent) {

@@ -123,7 +123,8 @@ impl World {
         let job = self.known(lease.born);
         let running = Place::Running(lease.fence);
         let known = job.and_then(|job| self.model.jobs.get_mut(job));
-        if let Some(known) = known.filter(|known| known.now.place == running && known.latest().place != running) {
+        let known = known.filter(|known| known.now.place == running && known.latest().place != running);
+        if let Some(known) = known.filter(|_| !self.answered.contains(&lease.fence)) {
             // What else may have happened in a turn that failed may not have: then it runs, and this counts.
             let instead = std::mem::take(&mut known.maybe);
             self.outcome_of(lease, outcome, false);
@@ -137,6 +138,7 @@ impl World {
             self.figures.count("refused", "an older lease");
             return;
         };
+        self.answered.insert(lease.fence);
         match outcome {
             Outcome::Done { enqueue, .. } => match self.group(&enqueue) {
                 None => self.fail(job, sure, false, false),

@@ -78,6 +78,8 @@ pub(super) struct World {
     pub(super) tight: bool,
     /// Jobs that were given back in the last turn.
     pub(super) just_back: BTreeSet<usize>,
+    /// Runs whose outcome was counted in this turn: a second one is of an older lease.
+    pub(super) answered: BTreeSet<Fence>,
     /// Whether a turn failed, so that nobody knows what of it is on disk.
     pub(super) loose: bool,
     /// Whether power was lost while the log was opened.
@@ -115,6 +117,7 @@ impl World {
             fences: BTreeSet::new(),
             tight: false,
             just_back: BTreeSet::new(),
+            answered: BTreeSet::new(),
             loose: false,
             cut_while_opening: false,
             stops_at_fault: false,
@@ -162,6 +165,7 @@ impl World {
             latest: self.latest,
             tight: self.tight,
             just_back: BTreeSet::new(),
+            answered: BTreeSet::new(),
             loose: self.loose,
             cut_while_opening: self.cut_while_opening,
             stops_at_fault: false,

@@ -140,16 +140,18 @@ impl World {
         };
         self.answered.insert(lease.fence);
         match outcome {
-            Outcome::Done { enqueue, .. } => match self.group(&enqueue) {
-                None => self.fail(job, sure, false, false),
-                Some(fresh) => {
-                    self.end(job, sure, End::Completed);
-                    for new in fresh {
-                        self.figures.count("work", "follow-up");
-                        self.accept(new, None, Some(job), sure);
+            Outcome::Done { enqueue, .. } => {
+                match self.group(&enqueue).filter(|_| !self.is_unreadable(job, &enqueue)) {
+                    None => self.fail(job, sure, false, false),
+                    Some(fresh) => {
+                        self.end(job, sure, End::Completed);
+                        for new in fresh {
+                            self.figures.count("work", "follow-up");
+                            self.accept(new, None, Some(job), sure);
+                        }
                     }
                 }
-            },
+            }
             Outcome::Fail { killed, .. } => self.fail(job, sure, killed, false),
             Outcome::Dead { .. } => self.fail(job, sure, false, true),
             Outcome::Defer { after, .. } => {
@@ -166,6 +168,14 @@ impl World {
             }
             Outcome::Interrupted | Outcome::NotStarted { .. } => self.happen(job, sure, Happening::GivenBack),
         }
+    }
+
+    /// Whether a completion was refused, since what hangs on a follow-up job's name could not be read: the table tells.
+    fn is_unreadable(&self, job: usize, enqueue: &[NewJob]) -> bool {
+        let named = enqueue.iter().any(|new| !Model::names_of(new).is_empty());
+        let Some(known) = self.model.jobs.get(job).filter(|_| named && self.disk.has_struck()) else { return false };
+        let job = known.born.and_then(|born| self.engine.as_ref()?.table().job(born));
+        job.is_some_and(|job| job.state != State::Reserved && job.attempts == known.latest().attempts + 1)
     }
 
     /// The new ones of a completion's follow-up jobs; `None` if one of them is refused, and so the completion.

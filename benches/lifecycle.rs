@@ -68,6 +68,8 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
             result_max: 64 << 10,
             dead_retain: Duration::from_secs(90 * 86400),
             dead_max: 100_000,
+            scrub: None,
+            scrub_rate: 16 << 20,
         },
         workers,
     };

@@ -43,7 +43,8 @@
 //! Records in segments, which say everything. Beside them, derived and expendable: checkpoints ([`log::checkpoint`]), a
 //! picture of the table at a segment's beginning, so that a start reads one picture and the records since; checkpoints of
 //! the index of chosen names, which is gathered beside the engine once it serves; and the index of what has ended
-//! ([`archive`]).
+//! ([`archive`]). Where a record was found damaged, a note beside its segment ([`log::damage`]): what is ended is read again
+//! now and then ([`log::scrub`]).
 //!
 //! # What always holds
 //!

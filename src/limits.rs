@@ -46,6 +46,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
 /// Largest segment that may be configured: offsets in a segment are 32 bits wide.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes a second that reading the log again to check it takes at most, by default: a hundredth of a good disk.
+pub const SCRUB_RATE_DEFAULT: u64 = 16 << 20;
 /// History that is kept on disk beyond the live jobs by default, in bytes.
 pub const RETAIN_BYTES_DEFAULT: u64 = 1 << 30;
 

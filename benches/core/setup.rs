@@ -57,6 +57,8 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
             result_max: 64 << 10,
             dead_retain: Duration::from_secs(90 * 86400),
             dead_max: 100_000,
+            scrub: None,
+            scrub_rate: 16 << 20,
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),
     };

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::client::{Client, escape, whole};
 use super::print;
+use crate::engine::view::DAMAGE_REMEDY;
 use crate::exit::{Failure, PARTIAL, UNAVAILABLE};
 
 /// A reload that is waited for may drain for as long as the config says.
@@ -72,6 +73,9 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
         count(generation, "number"),
         text(generation, "state")
     ))?;
+    for place in list_of(log, "damaged") {
+        print(&format!("log: {}; {DAMAGE_REMEDY}", text(place, "what")))?;
+    }
     let history = view.get("history").and_then(|history| history.get("reason"));
     for (what, value) in [("log", log.get("full")), ("history", history), ("config", generation.get("last_error"))] {
         if let Some(trouble) = value.and_then(Value::as_str) {

@@ -52,6 +52,10 @@ pub struct LogConfig {
     pub dead_retain: Duration,
     /// How many dead jobs are kept; the oldest leave first.
     pub dead_max: usize,
+    /// From one reading of all that is ended to the next; `None`: it is not read again.
+    pub scrub: Option<Duration>,
+    /// Bytes a second that such a reading takes at most.
+    pub scrub_rate: u64,
 }
 
 /// When a record counts as durable.

@@ -12,7 +12,7 @@ use super::section::{Gathered, Section, closest};
 use super::{Config, LogConfig, SyncPolicy, WorkerConfig, units, worker};
 use crate::limits::{
     PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
-    RETAIN_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
+    RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
 };
 use crate::types::WorkerType;
 
@@ -166,9 +166,19 @@ fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {
         )),
         dead_retain: log.duration(gathered, "dead_retain", 90 * DAY, Duration::ZERO..=3660 * DAY),
         dead_max: log.number(gathered, "dead_max", 100_000, 0..=10_000_000) as usize,
+        scrub: log.parsed(gathered, "scrub", Some(7 * DAY), scrub),
+        scrub_rate: log.size(gathered, "scrub_rate", SCRUB_RATE_DEFAULT, 1 << 20..=1 << 40),
     };
     log.finish(gathered, &["disk_max", "disk_free_min"]);
     config
+}
+
+fn scrub(text: &str) -> Result<Option<Duration>, String> {
+    match (text, units::duration(text)) {
+        ("off", _) => Ok(None),
+        (_, Ok(every)) if every >= Duration::from_millis(10) && every <= 3660 * DAY => Ok(Some(every)),
+        _ => Err("write a time like \"7d\" (10ms to 3660d), or \"off\"".to_owned()),
+    }
 }
 
 fn sync_policy(text: &str) -> Result<SyncPolicy, String> {

@@ -15,6 +15,7 @@ use super::facts::{Facts, Librarian, LookUp};
 use super::gather::Gatherer;
 use super::open::Beside;
 use super::runs::{PoolRun, Rollover, TypeRun};
+use super::scrubber::Scrubber;
 use super::shared::Shared;
 use super::stop::Stopping;
 use crate::clock::Clock;
@@ -88,6 +89,7 @@ pub(super) struct Core {
     /// Commands that wait for these names.
     pub(super) awaiting_names: Vec<Command>,
     pub(super) scribe: Scribe,
+    pub(super) scrubber: Option<Scrubber>,
     pub(super) checkpointing: Checkpointing,
     /// Commands whose records are to be read once they are written.
     pub(super) look_ups: Vec<LookUp>,
@@ -158,6 +160,7 @@ impl Core {
             gatherer: parts.beside.gatherer,
             awaiting_names: Vec::new(),
             scribe: parts.beside.scribe,
+            scrubber: parts.beside.scrubber,
             checkpointing: Checkpointing::default(),
             look_ups: Vec::new(),
             looking: 0,

@@ -23,6 +23,7 @@ mod pause;
 mod push;
 mod rollover;
 mod runs;
+mod scrubber;
 mod shared;
 mod shown;
 pub mod stepped;

@@ -15,8 +15,10 @@ use super::core::{Core, CoreParts};
 use super::facts::Librarian;
 use super::gather::{Gatherer, Gathering};
 use super::handle::Handle;
+use super::scrubber::Scrubber;
 use super::shared::Shared;
 use crate::clock::Clock;
+use crate::config::LogConfig;
 use crate::job::event::{self, Event, decode_home};
 use crate::job::ids::IdMaker;
 use crate::job::table::{OwnedNames, Table};
@@ -160,13 +162,22 @@ pub(super) struct Beside {
     pub(super) librarian: Librarian,
     pub(super) gatherer: Option<Gatherer>,
     pub(super) scribe: Scribe,
+    pub(super) scrubber: Option<Scrubber>,
 }
 
 impl Beside {
-    fn start(reader: &Reader, gathering: Option<Gathering>, engine: &Sender<Command>) -> std::io::Result<Self> {
+    fn start(
+        reader: &Reader,
+        gathering: Option<Gathering>,
+        engine: &Sender<Command>,
+        log: &LogConfig,
+        clock: &Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
         let librarian = Librarian::start(reader.clone(), engine.clone())?;
         let gatherer = gathering.map(|gathering| Gatherer::start(gathering, engine.clone())).transpose()?;
-        Ok(Self { librarian, gatherer, scribe: Scribe::start()? })
+        let scrub = |every| Scrubber::start(reader.clone(), Arc::clone(clock), every, log.scrub_rate);
+        let scrubber = log.scrub.map(scrub).transpose()?;
+        Ok(Self { librarian, gatherer, scribe: Scribe::start()?, scrubber })
     }
 }
 
@@ -212,13 +223,13 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         table.gather_names();
     }
     let beside = if around.threads {
-        let started = Beside::start(&found.log.reader(), gathering, &to_engine);
+        let started = Beside::start(&found.log.reader(), gathering, &to_engine, &spec.config.log, &clock);
         started.map_err(|source| OpenError::System { doing: "start a thread", source })?
     } else {
         if let Some(gathered) = gathering.and_then(|gathering| gathering.gather(&AtomicBool::new(false))) {
             table.names_gathered(gathered);
         }
-        Beside { librarian: Librarian::Inline, gatherer: None, scribe: Scribe::Inline }
+        Beside { librarian: Librarian::Inline, gatherer: None, scribe: Scribe::Inline, scrubber: None }
     };
     let mut core = Core::new(CoreParts {
         log: found.log,

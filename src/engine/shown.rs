@@ -2,11 +2,13 @@
 
 use super::core::Core;
 use super::runs::{PoolRun, Role, TypeRun};
+use super::scrubber::Scrubber;
 use super::shared::KnownNames;
-use super::view::{EcosystemView, GenerationView, LogView, TypeView, VersionView};
+use super::view::{DamagedView, EcosystemView, GenerationView, LogView, TypeView, VersionView};
 use crate::archive::{History, Standing};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;
+use crate::log::damage::Place;
 
 impl Core {
     pub(super) fn ecosystem(&self) -> EcosystemView {
@@ -78,6 +80,8 @@ impl Core {
             written_bytes: figures.written_bytes,
             last_sync_us: u64::try_from(self.last_sync.as_micros()).unwrap_or(u64::MAX),
             full: self.log.full().map(|why| why.to_string()),
+            damaged: self.log.reader().damaged().into_iter().map(damaged_view).collect(),
+            scrubbed_at_ms: self.scrubber.as_ref().and_then(Scrubber::passed_at),
         }
     }
 
@@ -103,6 +107,10 @@ impl Core {
         let labels = self.table.versions().map(|(no, version)| (no, version.label.clone())).collect();
         self.shared.set_names(KnownNames { types, labels });
     }
+}
+
+fn damaged_view(place: Place) -> DamagedView {
+    DamagedView { segment: place.segment, offset: place.offset, seq: place.seq, what: place.what }
 }
 
 fn version_view(run: &PoolRun) -> VersionView {

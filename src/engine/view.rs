@@ -104,7 +104,28 @@ pub struct LogView {
     /// Why new jobs are refused, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full: Option<String>,
+    /// Places that are damaged, the first of each segment.
+    pub damaged: Vec<DamagedView>,
+    /// When all that was ended had last been read again and checked by this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrubbed_at_ms: Option<UnixMs>,
 }
+
+/// A place of the log that does not hold what was written there.
+#[derive(Debug, Clone, Serialize)]
+pub struct DamagedView {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Offset in bytes.
+    pub offset: u32,
+    /// The record that was expected there.
+    pub seq: Seq,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What to do where the log is damaged: on the page, in status, and as the reason why biotope is not ready.
+pub const DAMAGE_REMEDY: &str = "what can be read is served; keep a backup, `biotope log verify DATA_DIR` tells all, `biotope log salvage` saves the rest";
 
 /// The accepted config.
 #[derive(Debug, Clone, Serialize)]

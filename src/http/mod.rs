@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::engine::Handle;
+use crate::engine::view::DAMAGE_REMEDY;
 use crate::job::new::Pushed;
 use crate::refusal::Refusal;
 use crate::reload::Reloader;
@@ -192,6 +193,10 @@ async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     let view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
     if let Some(full) = view.log.full {
         return Err(Refusal::DiskFull { detail: full }.into());
+    }
+    if let Some(place) = view.log.damaged.first() {
+        let detail = format!("the log is damaged: {}; {DAMAGE_REMEDY}", place.what);
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "damaged", detail));
     }
     Ok(Json(serde_json::json!({ "status": "ready" })).into_response())
 }

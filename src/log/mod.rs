@@ -30,6 +30,7 @@
 
 pub mod checkpoint;
 pub mod copy;
+pub mod damage;
 pub mod disk;
 pub mod frame;
 pub mod lock;
@@ -39,6 +40,7 @@ pub mod reader;
 pub mod recovery;
 mod rewrite;
 pub mod scan;
+pub mod scrub;
 mod spare;
 pub mod stream;
 mod tail;

@@ -46,11 +46,8 @@ impl NearbyReader {
         block.truncate(read);
         self.block = block.into();
         (self.segment, self.base) = (position.segment, position.offset);
-        self.in_block(position, length, seq).ok_or(ReadError::Damaged {
-            segment: position.segment,
-            offset: position.offset,
-            seq,
-        })
+        let damaged = ReadError::Damaged { segment: position.segment, offset: position.offset, seq };
+        self.in_block(position, length, seq).ok_or_else(|| self.reader.noticed(damaged))
     }
 
     /// A block may have been read before its last bytes were written: then the checksum does not hold, and it is read again.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::damage::{Damages, Place};
 use super::disk::DiskFile;
 use super::frame::{self, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::{LogId, Position};
@@ -124,6 +125,7 @@ const _: () = assert!(HEADER_END as usize == SEGMENT_HEADER_BYTES);
 
 struct Shared {
     log_id: LogId,
+    damages: Damages,
     /// Written by the log's writer alone.
     segments: ArcSwap<BTreeMap<u32, Arc<Segment>>>,
     /// One past the last seq that may be shown; stored (release) by the writer after the sync, loaded (acquire) by scans.
@@ -135,9 +137,29 @@ struct Shared {
 pub struct Reader(Arc<Shared>);
 
 impl Reader {
-    pub(super) fn new(log_id: LogId) -> Self {
+    pub(super) fn new(log_id: LogId, damages: Damages) -> Self {
         let segments = ArcSwap::default();
-        Self(Arc::new(Shared { log_id, segments, visible_up_to: AtomicU64::new(0) }))
+        Self(Arc::new(Shared { log_id, damages, segments, visible_up_to: AtomicU64::new(0) }))
+    }
+
+    /// Notes what an error says of the disk.
+    pub(super) fn notice(&self, error: &ReadError) {
+        self.0.damages.notice(error);
+    }
+
+    /// `error`, once it is noted.
+    pub(super) fn noticed(&self, error: ReadError) -> ReadError {
+        self.notice(&error);
+        error
+    }
+
+    /// The places that are known to be damaged, one for each segment: found now or by an earlier process.
+    pub fn damaged(&self) -> Vec<Place> {
+        self.0.damages.all()
+    }
+
+    pub(super) fn damages(&self) -> &Damages {
+        &self.0.damages
     }
 
     pub(super) fn add(&self, segment: Arc<Segment>) {
@@ -214,7 +236,7 @@ impl Reader {
             .read_at(u64::from(position.offset), &mut bytes)
             .map_err(|source| ReadError::Io { segment: position.segment, source })?;
         if read < bytes.len() || frame::decode_record(seq, position.offset, &bytes).is_none() {
-            return Err(damaged);
+            return Err(self.noticed(damaged));
         }
         Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
     }
@@ -230,7 +252,7 @@ impl Reader {
                 match self.frame_with(seq) {
                     Ok(records) => frame = records,
                     Err(error) => {
-                        found.push((seq, Err(error)));
+                        found.push((seq, Err(self.noticed(error))));
                         continue;
                     }
                 }
@@ -261,6 +283,10 @@ impl Reader {
     /// # Errors
     /// As for `read`.
     pub fn block_before(&self, before: Seq) -> Result<Vec<StoredRecord>, ReadError> {
+        self.read_before(before).map_err(|error| self.noticed(error))
+    }
+
+    fn read_before(&self, before: Seq) -> Result<Vec<StoredRecord>, ReadError> {
         let last = before.min(self.visible_up_to()).saturating_sub(1);
         let map = self.0.segments.load();
         let Some(segment) = map.values().rev().find(|segment| segment.first_seq <= last) else {

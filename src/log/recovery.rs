@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::{self, Sort};
+use super::damage::Damages;
 use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
@@ -141,14 +142,15 @@ pub fn open(
     replay: &mut dyn Replay,
 ) -> Result<Opened, OpenError> {
     let opening = Opening { disk: disk.as_ref(), options };
-    let (strays, found) = below_the_last_gap(opening.find()?);
+    let (found, names) = opening.find()?;
+    let (strays, found) = below_the_last_gap(found);
     let Some(first) = found.first() else {
         return opening.create(Arc::clone(&disk), new_id);
     };
     let log_id = first.header.log_id;
     opening.check_numbers(&strays, &found)?;
     let (active, head) = opening.tail_and_head(&strays, &found, log_id)?;
-    let reader = Reader::new(log_id);
+    let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names, head));
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
     let kept = opening.read_checkpoint(&found, active, skip, first.header, replay);
@@ -267,8 +269,9 @@ impl Opening<'_> {
         }
     }
 
-    /// All segments that are there, ascending, with headers that hold; what a maker left half-made is removed.
-    fn find(&self) -> Result<Vec<Found>, OpenError> {
+    /// All segments that are there, ascending, with headers that hold, and the names of all files; what a maker left half-made
+    /// is removed.
+    fn find(&self) -> Result<(Vec<Found>, Vec<String>), OpenError> {
         let names = self.disk.list().map_err(|source| self.io("list the segments", source))?;
         let mut found = Vec::new();
         let numbers = names.iter().filter_map(|name| match verdict::name(name) {
@@ -287,7 +290,7 @@ impl Opening<'_> {
         for name in names.iter().filter(|name| verdict::name(name) == Name::HalfMade) {
             self.disk.remove(name).map_err(|source| self.io("remove a half-made segment", source))?;
         }
-        Ok(found)
+        Ok((found, names))
     }
 
     /// Makes the log's first segment.
@@ -297,7 +300,7 @@ impl Opening<'_> {
         let file = spare::make(self.disk, &Order { header, recycle: None, write: false }, &AtomicBool::new(false))
             .map_err(io)?;
         let active = Segment::new(1, file, 1);
-        let reader = Reader::new(log_id);
+        let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &[], 1));
         reader.add(Arc::clone(&active));
         reader.show_up_to(1);
         let start = TailStart {

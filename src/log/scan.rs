@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Position;
 use super::reader::{FrameStream, ReadError, Reader, Segment, StoredRecord, records};
-use super::{LogId, Position};
 use crate::types::Seq;
 
 impl Reader {
@@ -12,15 +12,15 @@ impl Reader {
     /// disk as long as the scan has them before it.
     pub fn scan(&self, from: Seq) -> Scan {
         // First how far it goes, then the segments: they hold at least that.
-        let (log_id, up_to) = (self.log_id(), self.visible_up_to());
+        let (reader, up_to) = (self.clone(), self.visible_up_to());
         let segments = self.segments();
-        Scan { log_id, segments, frames: None, pending: VecDeque::new(), from: 0, next: None, up_to }.starting_at(from)
+        Scan { reader, segments, frames: None, pending: VecDeque::new(), from: 0, next: None, up_to }.starting_at(from)
     }
 }
 
 /// Records in order of their seq, without a gap: where one cannot be read, that is the last word.
 pub struct Scan {
-    log_id: LogId,
+    reader: Reader,
     /// Those that follow.
     segments: VecDeque<Arc<Segment>>,
     frames: Option<FrameStream>,
@@ -45,7 +45,7 @@ impl Scan {
     fn next_segment(&mut self) -> Option<FrameStream> {
         let next = self.segments.pop_front()?;
         self.next.get_or_insert(next.first_seq.max(self.from));
-        Some(FrameStream::new(next.number, &next.file, self.log_id, next.offset_before(self.from)))
+        Some(FrameStream::new(next.number, &next.file, self.reader.log_id(), next.offset_before(self.from)))
     }
 
     /// What is missing between the records that were given and the one with `seq`, which lies there.
@@ -67,6 +67,13 @@ impl Iterator for Scan {
     type Item = Result<StoredRecord, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let next = self.read_next()?;
+        Some(next.map_err(|error| self.reader.noticed(error)))
+    }
+}
+
+impl Scan {
+    fn read_next(&mut self) -> Option<Result<StoredRecord, ReadError>> {
         loop {
             if let Some(record) = self.pending.pop_front() {
                 if record.seq >= self.up_to {

@@ -1,6 +1,7 @@
 //! The log against a real directory: what is synced comes back, what is torn is cut, what is damaged is refused.
 
 mod copies;
+mod damage;
 mod faults;
 mod order;
 mod table;

@@ -39,7 +39,9 @@ pub(super) enum Name {
 pub(super) fn name(name: &str) -> Name {
     match super::segment_number(name) {
         Some(number) => Name::Segment(number),
-        None if [".seg.tmp", ".ckpt.tmp", ".names.tmp"].iter().any(|end| name.ends_with(end)) => Name::HalfMade,
+        None if [".seg.tmp", ".ckpt.tmp", ".names.tmp", ".damage.tmp"].iter().any(|end| name.ends_with(end)) => {
+            Name::HalfMade
+        }
         None => Name::Other,
     }
 }

@@ -412,7 +412,9 @@ impl Log {
             let keep = !wanted
                 && self.recycled.is_empty()
                 && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
-            let freed = if keep {
+            let freed = if let Some(set_aside) = self.reader.damages().set_aside(segment.number) {
+                set_aside
+            } else if keep {
                 let name_kept = format!("{name}.tmp");
                 self.disk.rename(&name, &name_kept).map(|()| self.recycled.push(name_kept))
             } else {

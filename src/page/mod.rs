@@ -190,6 +190,8 @@ mod tests {
                 written_bytes: 5000,
                 last_sync_us: 150,
                 full: None,
+                damaged: Vec::new(),
+                scrubbed_at_ms: None,
             },
             history: crate::archive::Standing::off(),
             generation: GenerationView {

@@ -1,6 +1,6 @@
 //! Whether all is well, in one line, and what is not; pure.
 
-use crate::engine::view::EcosystemView;
+use crate::engine::view::{DAMAGE_REMEDY, EcosystemView};
 
 /// A job that waits longer than this, with workers there to take it, is worth a look.
 const WAITS_LONG_MS: u64 = 10 * 60 * 1000;
@@ -21,6 +21,9 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
     let mut look = Vec::new();
     if let Some(full) = &view.log.full {
         bad.push(format!("The disk is full, new jobs are refused: {full}"));
+    }
+    for place in &view.log.damaged {
+        bad.push(format!("The log is damaged: {}; {DAMAGE_REMEDY}", place.what));
     }
     if let Some(error) = &view.generation.last_error {
         let first = error.lines().next().unwrap_or_default();
@@ -71,6 +74,7 @@ fn counted(jobs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::view::DamagedView;
     use crate::page::tests::view;
 
     #[test]
@@ -89,9 +93,13 @@ mod tests {
         view.types[0].oldest_ms = 0;
         view.types[0].versions[0].reason = Some("no such program".to_owned());
         view.log.full = Some("no space".to_owned());
+        let what = "record 9 in segment 3 at offset 64 is damaged".to_owned();
+        view.log.damaged = vec![DamagedView { segment: 3, offset: 64, seq: 9, what }];
         view.generation.last_error = Some("line 3\nmore".to_owned());
         let seen = verdict(&view);
-        assert_eq!((seen.class, seen.reasons.len()), ("bad", 4), "{seen:?}");
-        assert!(seen.reasons[0].contains("no space") && seen.reasons[1].contains("cannot start"));
+        assert_eq!((seen.class, seen.reasons.len()), ("bad", 5), "{seen:?}");
+        for (reason, shown) in seen.reasons.iter().zip(["no space", "segment 3", "cannot start"]) {
+            assert!(reason.contains(shown), "{seen:?}");
+        }
     }
 }

@@ -179,7 +179,11 @@ impl Thread<'_> {
             Ok(body) => body,
             // The job was restated meanwhile: its next run finds it at its new place.
             Err(ReadError::Gone { .. }) => return Err(Outcome::Interrupted),
-            Err(error) => return Err(Outcome::Dead { error: format!("damaged: {error}") }),
+            // It may be read a moment later: nothing is guessed, and nothing given up.
+            Err(error @ ReadError::Io { .. }) => return Err(Outcome::Defer { error: error.to_string(), after: None }),
+            Err(error @ ReadError::Damaged { .. }) => {
+                return Err(Outcome::Dead { error: format!("damaged: {error}") });
+            }
         };
         let (meta, payload) = decode_home(home_kind(task) as u8, &body)
             .map_err(|error| Outcome::Dead { error: format!("damaged: {error}") })?;

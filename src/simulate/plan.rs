@@ -56,6 +56,8 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
             result_max: 100,
             dead_retain: DEAD_RETAIN,
             dead_max: dead_max(plan),
+            scrub: None,
+            scrub_rate: 16 << 20,
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),
     };

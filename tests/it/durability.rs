@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Home, SOON, http, skipped, tell};
+use crate::support::{BIOTOPE, Home, SOON, http, shown, skipped, tell};
 
 /// Small segments: each of their mebibytes is synced by the thread that makes them, and strace counts by thread.
 const ECHO: &str = r#"
@@ -140,4 +140,45 @@ fn a_failed_sync_ends_the_process_and_loses_nothing_acknowledged() {
         }
         biotope.stop();
     }
+}
+
+#[test]
+fn d4_damage_that_is_found_while_serving_is_told_everywhere_and_does_not_go_away() {
+    let home = Home::new(&ECHO.replace("segment =", "scrub = \"50ms\"\nscrub_rate = \"1GiB\"\nsegment ="));
+    let biotope = home.start();
+    let payload = "x".repeat(900 << 10);
+    let ids: Vec<String> = (0..20).map(|_| biotope.push(&json!({"type": "echo", "payload": payload}))).collect();
+    biotope.until_count("echo", "failed", 0);
+    assert_eq!(biotope.get("/readyz").status, 200);
+    biotope.stop();
+    // A start reads no history that is in a checkpoint: what has rotted there is found by reading it again.
+    let segment = home.path("data/log/0000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[3 << 20] ^= 4;
+    std::fs::write(&segment, bytes).unwrap();
+    let biotope = home.start();
+    let ready = until("the damage to be found", SOON, || {
+        let ready = biotope.get("/readyz");
+        if ready.status == 503 { Ok(ready) } else { Err(format!("{ready:?}")) }
+    });
+    assert_eq!(ready.json()["code"], "damaged", "{ready:?}");
+    assert!(ready.json()["detail"].as_str().unwrap().contains("biotope log salvage"), "{ready:?}");
+    let told = |biotope: &crate::support::Biotope<'_>| {
+        let damaged = biotope.ecosystem()["log"]["damaged"].clone();
+        assert_eq!((damaged.as_array().map(Vec::len), damaged[0]["segment"].as_u64()), (Some(1), Some(1)), "{damaged}");
+        let page = String::from_utf8(biotope.get("/").body).unwrap();
+        assert!(page.contains("Needs you now") && page.contains("The log is damaged"), "{page}");
+        let status = home.cli(&["status"]);
+        assert!(String::from_utf8_lossy(&status.stdout).contains("segment 1 at offset"), "{}", shown(&status));
+        damaged
+    };
+    let before = told(&biotope);
+    // What is whole is served, and goes on.
+    biotope.until_state(&biotope.push(&json!({"type": "echo", "payload": 1})), "completed");
+    assert!(ids.iter().any(|id| biotope.get(&format!("/v1/jobs/{id}")).status == 200));
+    biotope.stop();
+    home.write("biotope.toml", &home.text("biotope.toml").replace("scrub = \"50ms\"", "scrub = \"off\""));
+    let biotope = home.start();
+    assert_eq!(told(&biotope), before, "it is known before anything is read again");
+    biotope.stop();
 }

@@ -154,6 +154,8 @@ impl Spec {
                 result_max: 64 << 10,
                 dead_retain: Duration::from_secs(3600),
                 dead_max: 1000,
+                scrub: None,
+                scrub_rate: 16 << 20,
             },
             workers: self.versions.iter().map(|version| version.worker.clone()).collect(),
         };

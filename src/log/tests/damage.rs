@@ -1,0 +1,99 @@
+//! Damage while the log serves: found, told, kept, and forgotten only when somebody took the file away.
+
+use std::sync::Arc;
+
+use super::super::disk::Disk;
+use super::super::scrub::Scrub;
+use super::super::{Log, LogOptions, Making, recovery, segment_name};
+use super::commit;
+use crate::simulate::disk::SimDisk;
+
+const SMALL: LogOptions =
+    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
+
+fn open(disk: &SimDisk) -> Log {
+    recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log
+}
+
+/// Three ended segments of four commits each, and one that is written.
+fn three_segments(disk: &SimDisk) -> Log {
+    let mut log = open(disk);
+    for n in 0_u8..13 {
+        commit(&mut log, &[&[n; 30], b"more"]);
+        if n % 4 == 3 {
+            log.rotate().unwrap();
+            log.make_ahead();
+        }
+    }
+    log
+}
+
+fn scrub(log: &Log) -> u64 {
+    let mut scrub = Scrub::new(&log.reader());
+    std::iter::from_fn(|| scrub.step()).sum()
+}
+
+#[test]
+fn a_pass_over_a_whole_log_reads_all_that_is_ended_and_finds_nothing() {
+    let log = three_segments(&SimDisk::new(1));
+    let ended: u64 = scrub(&log);
+    assert!(ended > 3 * 4 * 100, "{ended} bytes read");
+    assert!(log.reader().damaged().is_empty());
+}
+
+#[test]
+fn a_pass_finds_any_bit_that_has_changed_in_what_is_ended() {
+    let disk = SimDisk::new(1);
+    let log = three_segments(&disk);
+    drop(log);
+    let mut found = 0;
+    for segment in 1..=3_u32 {
+        let name = segment_name(segment);
+        let written = disk.bytes_of(&name).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        for bit in (64 * 8..written * 8).step_by(7) {
+            let disk = SimDisk::new(1);
+            let log = three_segments(&disk);
+            assert!(disk.rot(&name, bit));
+            scrub(&log);
+            let places = log.reader().damaged();
+            // What lies between frames, and says nothing, may be anything.
+            if let [place] = places.as_slice() {
+                assert_eq!(place.segment, segment, "bit {bit}: {place:?}");
+                assert!((place.offset as usize) * 8 <= bit, "bit {bit}: {place:?}");
+                found += 1;
+            } else {
+                assert_eq!(places, [], "bit {bit} of {name}");
+                let mut whole = disk.bytes_of(&name).unwrap().to_vec();
+                whole[bit / 8] ^= 1 << (bit % 8);
+                let frame = (64..=bit / 8).rev().find(|at| whole[*at..].starts_with(&super::super::frame::FRAME_MAGIC));
+                let end = frame.map(|at| at + super::super::frame::claimed_bytes(&whole[at..]).unwrap());
+                panic!("bit {bit} of {name} went unnoticed; it lies in a frame that ends at {end:?}");
+            }
+        }
+    }
+    assert!(found > 1000, "{found}");
+}
+
+#[test]
+fn what_is_damaged_is_known_after_a_start_set_aside_and_forgotten_with_its_file() {
+    let disk = SimDisk::new(1);
+    let mut log = three_segments(&disk);
+    assert!(disk.rot(&segment_name(2), 150 * 8));
+    scrub(&log);
+    let known = log.reader().damaged();
+    assert_eq!((known.len(), known[0].segment, known[0].seq), (1, 2, 9), "{known:?}");
+    // The head passes: what is whole is used again, what is damaged is kept.
+    log.move_head(4);
+    commit(&mut log, &[b"the head has moved"]);
+    commit(&mut log, &[b"and that is durable"]);
+    let names = disk.list().unwrap();
+    assert!(names.contains(&"0000000002.seg.damaged".to_owned()), "{names:?}");
+    for whole in [1, 2, 3] {
+        assert!(!names.contains(&segment_name(whole)), "{names:?}");
+    }
+    drop(log);
+    assert_eq!(open(&disk).reader().damaged(), known, "a later process knows as much");
+    disk.remove("0000000002.seg.damaged").unwrap();
+    assert_eq!(open(&disk).reader().damaged(), [], "who took the file away knows");
+    assert_eq!(disk.list().unwrap().iter().filter(|name| name.contains("damage")).count(), 0);
+}

@@ -335,8 +335,10 @@ impl World {
                 JobAction::Retry => job.is_some_and(|job| job.ready_ms == 0 && job.state != State::Dead),
                 JobAction::Cancel | JobAction::Discard => job.is_none(),
             };
-            if !sure || changed || candidates.len() == 1 {
-                self.act_on(*candidate, action, sure && (changed || candidates.len() == 1));
+            let only = candidates.len() == 1;
+            if !sure || changed || only {
+                // Which one of the table a new job is may not be known yet, if the turn failed.
+                self.act_on(*candidate, action, sure && (only || changed && born.is_some()));
             }
         }
     }

@@ -88,7 +88,8 @@ impl World {
                     continue;
                 }
                 let payload = String::from_utf8_lossy(&payload).into_owned();
-                return Err(format!("job {born} of {of:?} comes from nowhere: {payload}"));
+                let about = format!("id {id:?} key {:?} created {}", home.key, home.created_ms);
+                return Err(format!("job {born} of {of:?} {about} comes from nowhere: {payload}"));
             };
             let made = ids.make(born, home.created_ms);
             let Some(known) = self.model.jobs.get_mut(at) else { continue };

@@ -240,15 +240,17 @@ pub fn put_record(
 ) -> usize {
     let at = frame.len();
     let [kind, version, flags] = head;
-    frame.extend_from_slice(&[0; 8]);
-    frame.extend_from_slice(&[kind, version, flags, 0]);
+    frame.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, kind, version, flags, 0]);
     body(frame);
     let body_bytes = frame.len() - at - RECORD_HEADER_BYTES;
     // The caller made room for it within FRAME_BYTES_MAX.
     let length = u32::try_from(body_bytes).expect("a frame is far below 4 GiB").to_le_bytes();
     let crc = record_crc(seq, frame.get(at + 8..).unwrap_or_default()).to_le_bytes();
-    for (to, from) in frame.iter_mut().skip(at).zip(length.into_iter().chain(crc)) {
-        *to = from;
+    if let Some((to_length, rest)) = frame.get_mut(at..).and_then(<[u8]>::split_first_chunk_mut::<4>) {
+        *to_length = length;
+        if let Some(to_crc) = rest.first_chunk_mut::<4>() {
+            *to_crc = crc;
+        }
     }
     crcs.extend_from_slice(&crc);
     at

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ended, Enqueued, Failed, Generation, Kind, Names, Opened, Paused, Redriven, Released, Reserved, Restated, Routed,
-    Stopped, Totals, TypeNamed, VERSION, VersionAccepted, VersionRejected,
+    Stopped, Totals, TypeNamed, VERSION, VersionAccepted, VersionRejected, quick,
 };
 
 /// Any event, borrowed from the record it was read from or made of.
@@ -117,9 +117,9 @@ impl<'a> Event<'a> {
     /// Appends the body to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Enqueued(meta, tail) => put(out, meta, tail),
-            Self::Reserved(meta) => put(out, meta, &[]),
-            Self::Ended(meta, tail) => put(out, meta, tail),
+            Self::Enqueued(meta, tail) => quick::enqueued(out, meta, tail),
+            Self::Reserved(meta) => quick::reserved(out, meta),
+            Self::Ended(meta, tail) => quick::ended(out, meta, tail),
             Self::Failed(meta, tail) => put(out, meta, tail),
             Self::Released(meta, tail) => put(out, meta, tail),
             Self::Redriven(meta) => put(out, meta, &[]),

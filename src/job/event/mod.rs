@@ -5,6 +5,7 @@
 //! the shape of a version are never changed, only added to.
 
 mod codec;
+mod quick;
 pub mod words;
 
 use serde::{Deserialize, Serialize};

@@ -54,7 +54,12 @@ impl Table {
 
     /// The number of a type.
     pub fn type_no(&self, name: &str) -> Option<u32> {
-        self.type_numbers.get(name).copied()
+        /// So many names are sooner looked along than one is hashed.
+        const FEW: usize = 8;
+        if self.types.len() > FEW {
+            return self.type_numbers.get(name).copied();
+        }
+        (1..).zip(&self.types).find(|(_, of_type)| of_type.name.as_str() == name).map(|(no, _)| no)
     }
 
     /// A type by its number.

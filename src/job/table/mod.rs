@@ -317,36 +317,42 @@ impl Table {
         change: Change,
         update: impl FnOnce(&mut Job),
     ) -> Result<(), Illegal> {
-        let Some(mut job) = self.take(born, type_no) else {
+        let Some(mut job) = self.take_out(born, type_no) else {
             return if self.is_forgotten(born) { Ok(()) } else { Err(Illegal::NoJob(born)) };
         };
+        // Its payload stays where it lies: only a job that leaves is counted off.
         match next(job.state, change) {
             Next::Illegal => {
                 let (state, change) = (format!("{:?}", job.state), format!("{change:?}"));
-                self.add(born, job);
+                self.put_in(born, job);
                 return Err(Illegal::State { born, state, change });
             }
             Next::To(state) => {
                 update(&mut job);
                 job.state = state;
-                self.add(born, job);
+                self.put_in(born, job);
             }
-            Next::Finished => {}
+            Next::Finished => self.count_off(job.home),
         }
         Ok(())
     }
 
     /// Takes a job out of everything.
     fn take(&mut self, born: Seq, type_no: Option<u32>) -> Option<Job> {
-        let job = match self.noted.remove(born) {
-            Some(job) => {
-                self.leave(born, &job);
-                job
-            }
-            None => self.take_fresh(born, type_no)?,
-        };
+        let job = self.take_out(born, type_no)?;
         self.count_off(job.home);
         Some(job)
+    }
+
+    /// As [`Table::take`], for a job that comes back: it stays counted.
+    fn take_out(&mut self, born: Seq, type_no: Option<u32>) -> Option<Job> {
+        match self.noted.remove(born) {
+            Some(job) => {
+                self.leave(born, &job);
+                Some(job)
+            }
+            None => self.take_fresh(born, type_no),
+        }
     }
 
     fn count(&mut self, home: Home) {
@@ -378,6 +384,11 @@ impl Table {
     /// Puts a job in where it belongs.
     fn add(&mut self, born: Seq, job: Job) {
         self.count(job.home);
+        self.put_in(born, job);
+    }
+
+    /// As [`Table::add`], for a job that is counted.
+    fn put_in(&mut self, born: Seq, job: Job) {
         if let Some(fresh) = job.as_fresh(born) {
             if let Ok(of_type) = self.type_mut(job.type_no) {
                 of_type.queue.insert(job.priority, fresh);

@@ -9,7 +9,7 @@ use super::GenerationSpec;
 use super::facts::Facts;
 use super::view::{EcosystemView, ReloadVerdict};
 use crate::job::event::End;
-use crate::job::ids::IdIndex;
+use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::new::{NewJob, Pushed};
 use crate::job::table::Job;
 use crate::log::stream::Held;
@@ -33,8 +33,47 @@ pub enum JobAction {
 /// A callback that takes an answer.
 pub type Then<T> = Box<dyn FnOnce(T) + Send>;
 
-/// The answers to a call that enqueues.
-pub(super) type PushAnswers = Vec<Result<Pushed, Refusal>>;
+/// What became of jobs that somebody enqueues; the jobs go back with it, to be freed by who made them.
+pub(super) struct PushAnswers {
+    pub(super) jobs: Vec<NewJob>,
+    /// In order, for the first ones of them.
+    pub(super) of: Vec<Result<Accepted, Box<Refusal>>>,
+}
+
+/// A job that was accepted.
+pub(super) enum Accepted {
+    /// It is new. Who asked makes its id: the engine has more to do.
+    New {
+        /// The job.
+        born: Seq,
+        /// When it was accepted.
+        created_ms: UnixMs,
+        /// Its state on the wire.
+        state: &'static str,
+    },
+    /// It was enqueued before.
+    Known(Box<Pushed>),
+}
+
+impl PushAnswers {
+    pub(super) fn of(jobs: Vec<NewJob>) -> Self {
+        let of = Vec::with_capacity(jobs.len());
+        Self { jobs, of }
+    }
+
+    /// As the caller sees them.
+    pub(super) fn tell(self, ids: &IdMaker) -> Vec<Result<Pushed, Refusal>> {
+        let tell = |(job, answer): (NewJob, Result<Accepted, Box<Refusal>>)| match answer {
+            Ok(Accepted::New { born, created_ms, state }) => {
+                let id = job.id.map_or_else(|| ids.make(born, created_ms), |id| id.as_str().to_owned());
+                Ok(Pushed { id, worker_type: job.worker_type, state, duplicate: false })
+            }
+            Ok(Accepted::Known(pushed)) => Ok(*pushed),
+            Err(refusal) => Err(*refusal),
+        };
+        self.jobs.into_iter().zip(self.of).map(tell).collect()
+    }
+}
 
 /// Where an answer goes.
 pub(super) enum To<T> {
@@ -129,8 +168,6 @@ pub(super) enum Command {
 
 /// Jobs that are being enqueued.
 pub(super) struct Pushing {
-    pub(super) jobs: Vec<NewJob>,
-    /// What became of the first ones.
     pub(super) answers: PushAnswers,
     /// Bytes that they take of the bound of what may be in flight.
     pub(super) bytes: usize,

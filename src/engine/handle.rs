@@ -46,7 +46,11 @@ impl Handle {
     pub fn submit(&self, jobs: Vec<NewJob>, then: Then<Vec<Result<Pushed, Refusal>>>) {
         match self.enter(&jobs) {
             Err(refusal) => then(vec![Err(refusal); jobs.len()]),
-            Ok(bytes) => drop(self.to_engine.send(push_command(jobs, bytes, To::Then(then)))),
+            Ok(bytes) => {
+                let ids = self.shared.ids;
+                let to = To::Then(Box::new(move |answers: PushAnswers| then(answers.tell(&ids))));
+                drop(self.to_engine.send(push_command(jobs, bytes, to)));
+            }
         }
     }
 
@@ -66,7 +70,8 @@ impl Handle {
             Err(refusal) => return vec![Err(refusal); count],
         };
         let answers = self.ask::<PushAnswers>(|to| push_command(jobs, bytes, to));
-        answers.unwrap_or_else(|| vec![Err(self.shared.gone()); count])
+        // The ids are made here, and the jobs freed: their caller's thread has the time.
+        answers.map_or_else(|| vec![Err(self.shared.gone()); count], |answers| answers.tell(&self.shared.ids))
     }
 
     fn ask<T>(&self, command: impl FnOnce(To<T>) -> Command) -> Option<T> {
@@ -209,6 +214,5 @@ impl Handle {
 }
 
 fn push_command(jobs: Vec<NewJob>, bytes: usize, to: To<PushAnswers>) -> Command {
-    let answers = Vec::with_capacity(jobs.len());
-    Command::Push(Pushing { jobs, answers, bytes, to })
+    Command::Push(Pushing { answers: PushAnswers::of(jobs), bytes, to })
 }

@@ -1,6 +1,6 @@
 //! Deciding about jobs that somebody enqueues: accepted, known already, or refused and why.
 
-use super::command::{Command, Pushing};
+use super::command::{Accepted, Command, Pushing};
 use super::core::Core;
 use super::facts::{Fact, Read};
 use super::words::end_word;
@@ -15,30 +15,30 @@ impl Core {
     pub(super) fn push(&mut self, mut pushing: Pushing) -> Result<(), Poisoned> {
         self.log.check()?;
         let refused = self.refuses_pushes();
-        while let Some(job) = pushing.jobs.get(pushing.answers.len()) {
+        while let Some(job) = pushing.answers.jobs.get(pushing.answers.of.len()) {
             let admitted = match &refused {
                 Some(refusal) => Err(refusal.clone()),
                 None => self.admit(job),
             };
             let answer = match admitted {
                 Ok(Admitted::New { type_no, digest }) => Ok(self.enqueue(job, type_no, digest)?),
-                Ok(Admitted::Known(pushed)) => Ok(pushed),
+                Ok(Admitted::Known(pushed)) => Ok(Accepted::Known(Box::new(pushed))),
                 Ok(Admitted::Unsure) => {
-                    let rest = pushing.jobs.get(pushing.answers.len()..).unwrap_or_default();
+                    let rest = pushing.answers.jobs.get(pushing.answers.of.len()..).unwrap_or_default();
                     let seqs = self.may_hold(rest);
                     return self.look_up(seqs, Command::Push(pushing));
                 }
-                Err(refusal) => Err(refusal),
+                Err(refusal) => Err(Box::new(refusal)),
             };
-            pushing.answers.push(answer);
+            pushing.answers.of.push(answer);
         }
-        let Pushing { mut answers, bytes, to, .. } = pushing;
+        let Pushing { mut answers, bytes, to } = pushing;
         let shared = std::sync::Arc::clone(&self.shared);
         self.reply(move |durable| {
             shared.settled(bytes);
             if !durable {
-                for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
-                    *answer = Err(Refusal::Poisoned);
+                for answer in answers.of.iter_mut().filter(|answer| answer.is_ok()) {
+                    *answer = Err(Box::new(Refusal::Poisoned));
                 }
             }
             to.give(answers);
@@ -54,21 +54,17 @@ impl Core {
     }
 
     /// Records one job that was admitted.
-    fn enqueue(&mut self, job: &NewJob, type_no: u32, digest: u64) -> Result<Pushed, Poisoned> {
+    fn enqueue(&mut self, job: &NewJob, type_no: u32, digest: u64) -> Result<Accepted, Poisoned> {
         let event = self.enqueued(job, type_no, digest, None);
         let delayed = matches!(&event, Event::Enqueued(meta, _) if meta.ready_ms > meta.created_ms);
         self.make_room(1, event.bytes_max())?;
         let born = self.put(&event, false);
-        let id = match &job.id {
-            Some(id) => id.as_str().to_owned(),
-            None => self.ids.make(born, self.now),
-        };
         let state = match delayed {
             true => "delayed",
             false if self.is_parked(type_no) => "parked",
             false => "ready",
         };
-        Ok(Pushed { id, worker_type: job.worker_type.clone(), state, duplicate: false })
+        Ok(Accepted::New { born, created_ms: self.now, state })
     }
 
     /// Checks a job against what is known: its type, its size, its id and its key.

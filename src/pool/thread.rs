@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{About, Order, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::job::event::{Kind, decode_home};
+use crate::job::ids::JobId;
 use crate::job::table::OwnedNames;
 use crate::log::nearby::NearbyReader;
 use crate::log::reader::ReadError;
@@ -191,7 +192,7 @@ impl Thread<'_> {
         let timeout_ms = u64::try_from(live.timeout.as_millis()).unwrap_or(u64::MAX);
         Ok(Assignment {
             lease: task.lease,
-            id: chosen.map_or_else(|| self.shared.ids.make(task.lease.born, task.created_ms), str::to_owned),
+            id: chosen.map_or_else(|| self.shared.ids.make_inline(task.lease.born, task.created_ms), JobId::from),
             worker_type: Arc::clone(&self.shared.worker_type),
             version: Arc::clone(&self.shared.label),
             task: meta.task.to_owned(),

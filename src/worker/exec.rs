@@ -140,7 +140,7 @@ impl ExecWorker {
         let (attempt, max_attempts) = (job.attempt.to_string(), job.max_attempts.to_string());
         let (fence, deadline) = (job.lease.fence.as_number().to_string(), job.deadline_ms.to_string());
         let env: [(&str, &OsStr); 10] = [
-            ("BIOTOPE_JOB_ID", job.id.as_ref()),
+            ("BIOTOPE_JOB_ID", job.id.as_str().as_ref()),
             ("BIOTOPE_TYPE", job.worker_type.as_ref().as_ref()),
             ("BIOTOPE_VERSION", job.version.as_ref().as_ref()),
             ("BIOTOPE_TASK", job.task.as_ref()),

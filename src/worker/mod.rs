@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::job::ids::JobId;
 use crate::job::new::NewJob;
 use crate::types::{Lease, UnixMs};
 
@@ -34,7 +35,7 @@ pub struct Assignment {
     /// The right to this run.
     pub lease: Lease,
     /// The job's id, made or chosen.
-    pub id: String,
+    pub id: JobId,
     /// Worker type.
     pub worker_type: Arc<str>,
     /// Label of the version that runs it.

@@ -13,7 +13,7 @@ use crate::types::{Fence, Lease};
 pub(super) fn assignment(born: u64) -> Assignment {
     Assignment {
         lease: Lease { born, fence: Fence { epoch: 1, counter: born } },
-        id: format!("job-{born}"),
+        id: format!("job-{born}").into(),
         worker_type: "zoo".into(),
         version: "v1".into(),
         task: "feed".into(),

@@ -157,7 +157,7 @@ fn payload(n: u64, pad: usize) -> String {
 fn run(history: &History, job: &Assignment) -> Outcome {
     let (n, what) = job.task.split_once(' ').unwrap();
     let n = n.parse().unwrap();
-    let (id, fence) = (job.id.clone(), job.lease.fence.as_number());
+    let (id, fence) = (job.id.to_string(), job.lease.fence.as_number());
     history.add(&Event::Begin { n, id: id.clone(), attempt: job.attempt, fence, at: 0 });
     let end = |how| history.add(&Event::End { n, id: id.clone(), fence, how });
     let error = "as told".to_owned();

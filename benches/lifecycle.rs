@@ -2,8 +2,11 @@
 //!
 //! `cargo bench --bench lifecycle` prints, first, what the disk itself does with the same frames; then jobs a second
 //! from push to durable ack, and durable pushes a second of 64 producers with one job in flight each. Medians of five.
+//! Both the log and the raw loop write to files that were written before: the log has run for a while when the clock
+//! starts, so that its segments are recycled ones.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures, and prints")]
 
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +14,16 @@ use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
 use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
-use biotope::engine::view::EcosystemView;
+use biotope::engine::view::{EcosystemView, LogView};
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
+use biotope::log::frame::{Frame, SEGMENT_HEADER_BYTES};
 use biotope::worker::native::Natives;
 use biotope::worker::{Assignment, Outcome};
 
 const JOBS: usize = 500_000;
+/// Jobs before those that are measured: more than the log keeps, so that its segments are used again.
+const JOBS_BEFORE: usize = 1_200_000;
 const AT_A_TIME: usize = 1_000;
 const ROUNDS: usize = 5;
 const PRODUCERS: usize = 64;
@@ -89,29 +95,54 @@ fn ecosystem(handle: &Handle) -> EcosystemView {
     from.recv().unwrap().unwrap()
 }
 
-/// Jobs a second from the first push to the last durable ack, and the log's bytes and commits for them.
-fn lifecycle(dir: &Path, jobs: usize) -> (f64, u64, u64) {
-    let clock = RealClock::shared();
-    let (handle, _) = Engine::open(spec(dir, &["ack"], 100), Arc::clone(&clock)).unwrap();
-    let before = ecosystem(&handle).log;
+/// Pushes so many jobs, and waits until all that were ever pushed are done, durably; the log's figures then.
+fn push_and_wait(handle: &Handle, jobs: usize, all: usize) -> LogView {
     let payload = payload();
-    let began = clock.mono();
     for _ in 0..jobs / AT_A_TIME {
         let batch = (0..AT_A_TIME).map(|_| NewJob::new("ack".parse().unwrap(), payload.clone())).collect();
         for pushed in handle.push_many(batch) {
             pushed.unwrap();
         }
     }
-    let all = (jobs / AT_A_TIME * AT_A_TIME) as u64;
-    let after = loop {
-        let view = ecosystem(&handle);
-        if view.types.iter().map(|of_type| of_type.completed).sum::<u64>() >= all {
+    loop {
+        let view = ecosystem(handle);
+        if view.types.iter().map(|of_type| of_type.completed).sum::<u64>() >= all as u64 {
             break view.log;
         }
-    };
+    }
+}
+
+/// Jobs a second from the first push to the last durable ack, and the sizes of the frames that the log wrote for them.
+fn lifecycle(dir: &Path, before: usize, jobs: usize) -> (f64, Vec<usize>) {
+    let clock = RealClock::shared();
+    let (handle, _) = Engine::open(spec(dir, &["ack"], 100), Arc::clone(&clock)).unwrap();
+    let first = push_and_wait(&handle, before, before).durable_up_to;
+    let began = clock.mono();
+    let last = push_and_wait(&handle, jobs, before + jobs).durable_up_to;
     let took = clock.mono().saturating_sub(began);
     handle.stop_and_wait();
-    (jobs as f64 / took.as_secs_f64(), after.written_bytes - before.written_bytes, after.commits - before.commits)
+    (jobs as f64 / took.as_secs_f64(), frames(dir, first..last))
+}
+
+/// Sizes of the frames of a log's directory that begin with one of these records, in order.
+fn frames(dir: &Path, seqs: Range<u64>) -> Vec<usize> {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    files.sort();
+    let mut found = Vec::new();
+    for file in files {
+        let bytes = std::fs::read(file).unwrap();
+        let mut at = SEGMENT_HEADER_BYTES;
+        // What follows a segment's last frame is of an earlier use of the file: its seqs are lower.
+        while let Some(frame) = bytes.get(at..).and_then(Frame::decode) {
+            let size = frame.header.bytes as usize;
+            if seqs.contains(&frame.header.first_seq) {
+                found.push(size);
+            }
+            at += size;
+        }
+    }
+    found
 }
 
 /// Durable pushes a second of many producers, each with one job in flight.
@@ -139,9 +170,9 @@ fn producers(dir: &Path) -> f64 {
     (PRODUCERS * PUSHES_EACH) as f64 / took.as_secs_f64()
 }
 
-/// The same bytes in as many frames, written and synced on a file that was written before.
-fn raw(dir: &Path, jobs: usize, bytes: u64, frames: u64) -> f64 {
-    let frame = vec![7_u8; usize::try_from(bytes / frames.max(1)).unwrap().max(1)];
+/// The same frames, written and synced one after the other on a file that was written before.
+fn raw(dir: &Path, jobs: usize, frames: &[usize]) -> f64 {
+    let bytes = vec![7_u8; frames.iter().copied().max().unwrap_or(1)];
     let size = 64_u64 << 20;
     let file = std::fs::File::create(dir.join("raw")).unwrap();
     for at in 0..64 {
@@ -151,11 +182,11 @@ fn raw(dir: &Path, jobs: usize, bytes: u64, frames: u64) -> f64 {
     let clock = RealClock;
     let began = clock.mono();
     let mut at = 0;
-    for _ in 0..frames {
+    for frame in frames.iter().filter_map(|size| bytes.get(..*size)) {
         if at + frame.len() as u64 > size {
             at = 0;
         }
-        file.write_all_at(&frame, at).unwrap();
+        file.write_all_at(frame, at).unwrap();
         file.sync_data().unwrap();
         at += frame.len() as u64;
     }
@@ -177,10 +208,11 @@ fn main() {
         // In turns, so that what else the machine does falls on both; each raw loop has the frames of the run before it.
         let (mut rates, mut raw_rates, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let (rate, bytes, frames) = lifecycle(fresh().path(), JOBS);
+            let (rate, frames) = lifecycle(fresh().path(), JOBS_BEFORE, JOBS);
+            let bytes: usize = frames.iter().sum();
             rates.push(rate);
-            raw_rates.push(raw(fresh().path(), JOBS, bytes, frames));
-            shapes.push(format!("{} B a job in frames of {} KiB", bytes / JOBS as u64, bytes / frames / 1024));
+            raw_rates.push(raw(fresh().path(), JOBS, &frames));
+            shapes.push(format!("{} B a job in frames of {} KiB", bytes / JOBS, bytes / frames.len().max(1) / 1024));
         }
         let ratio = median(rates.iter().zip(&raw_rates).map(|(rate, raw)| rate / raw).collect());
         println!("raw loop        {:>12.0} jobs/s  ({})", median(raw_rates), shapes.join(", "));

@@ -117,7 +117,7 @@ impl Campaign {
             Ending::KillOpening(_) => {}
             Ending::KillAtSync(_) => {
                 // The sync may come late: then it is killed as it stands.
-                let end = crate::support::wait::now() + Duration::from_secs(2);
+                let end = crate::support::wait::now() + Duration::from_millis(500);
                 until("its death at a sync", SOON, || {
                     let over = process.ended().is_some() || crate::support::wait::now() > end;
                     if over { Ok(()) } else { Err(String::new()) }

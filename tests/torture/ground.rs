@@ -4,8 +4,10 @@
 //! shutdown call without a flush of its journal: what was not synced is gone, what was stays. Needs root.
 
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 
 use crate::history::History;
 use crate::support::{Home, shown};
@@ -17,11 +19,57 @@ pub(crate) fn history_dir() -> tempfile::TempDir {
     tempfile::tempdir_in(at).unwrap()
 }
 
+/// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, each time that a line comes with the disk's and the history's place.
+const SWITCH: &str = "\
+import fcntl, os, struct, sys
+for line in sys.stdin:
+    place, history = line.rstrip('\\n').split('\\t')
+    disk = os.open(place, os.O_RDONLY)
+    history = os.open(history, os.O_WRONLY | os.O_APPEND)
+    os.write(history, b'{\"ev\":\"cutting\"}\\n')
+    fcntl.ioctl(disk, 0x8004587d, struct.pack('I', 2))
+    os.close(disk)
+    os.close(history)
+    print('cut', flush=True)
+";
+
+/// The main switch of a disk: a process that stands by, so that a cut comes when it is asked for.
+struct Switch {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Switch {
+    fn stand_by() -> io::Result<Self> {
+        let mut python = Command::new("python3");
+        let mut process =
+            python.args(["-I", "-S", "-c", SWITCH]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (orders, answers) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        Ok(Self { process, orders, answers: BufReader::new(answers) })
+    }
+
+    fn throw(&mut self, place: &Path, history: &History) {
+        writeln!(self.orders, "{}\t{}", place.display(), history.path().display()).unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "cut\n", "the power could not be cut");
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
 /// A disk, mounted. Dropped, it is taken off; its image goes with the home.
 pub(crate) struct LoopDisk {
     image: PathBuf,
     /// Where it is mounted.
     pub(crate) place: PathBuf,
+    switch: Mutex<Switch>,
 }
 
 impl LoopDisk {
@@ -33,7 +81,8 @@ impl LoopDisk {
         if !rustix::process::geteuid().is_root() {
             return Err("only root may mount a file system".to_owned());
         }
-        let disk = Self { image: home.path("disk.img"), place: home.path("data") };
+        let switch = Switch::stand_by().map_err(|error| format!("python3: {error}"))?;
+        let disk = Self { image: home.path("disk.img"), place: home.path("data"), switch: Mutex::new(switch) };
         File::create(&disk.image).and_then(|file| file.set_len(mebibytes << 20)).map_err(|error| error.to_string())?;
         let make = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
         run(Command::new("mkfs.ext4").args(make).arg(&disk.image))?;
@@ -53,14 +102,7 @@ impl LoopDisk {
     /// Cuts the power: from now on nothing reaches the disk. Notes it right before, since the file system lets a sync
     /// that is going on return as if it had succeeded; a machine without power would not have told anybody.
     pub(crate) fn cut(&self, history: &History) {
-        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
-        let shutdown = "import fcntl, os, struct, sys\n\
-                        disk = os.open(sys.argv[1], os.O_RDONLY)\n\
-                        history = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)\n\
-                        os.write(history, b'{\"ev\":\"cutting\"}\\n')\n\
-                        fcntl.ioctl(disk, 0x8004587d, struct.pack('I', 2))";
-        let mut python = Command::new("python3");
-        run(python.args(["-I", "-S", "-c", shutdown]).arg(&self.place).arg(history.path())).unwrap();
+        self.switch.lock().unwrap().throw(&self.place, history);
     }
 
     /// Brings the power back, once nobody has a file open there: what the page cache held is gone.

@@ -5,7 +5,7 @@
 //! after the faults of the catalogue (D1 kill, D2 power cut, D7 failed sync, D9 full disk, …).
 //!
 //! `SEED=n` repeats a campaign's choices, `TORTURE_KILLS=n` and `TORTURE_CUTS=n` set how many lives it has (30 and 10;
-//! 10,000 and 1,000 with `BIOTOPE_TEST_LONG`).
+//! 10,000 and 1,000 with `BIOTOPE_TEST_LONG`), and `TORTURE_BIOTOPE=path` which binary is put on the rack.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

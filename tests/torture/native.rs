@@ -64,7 +64,7 @@ fn campaign(random: &mut fastrand::Rng, lives: u64) {
     };
     for life in 1..=lives {
         let mut host = start(life);
-        rest(random.u64(30..700));
+        rest(if random.u8(..4) > 0 { random.u64(10..150) } else { random.u64(..500) });
         let ended = host.try_wait().unwrap();
         assert!(ended.is_none(), "life {life} ended by itself: {}", home.text("stderr.txt"));
         host.kill().unwrap();

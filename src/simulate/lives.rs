@@ -8,8 +8,8 @@ use super::plan;
 use super::pools::Hands;
 use super::world::{Violation, World};
 use crate::clock::Clock;
-use crate::engine::OpenError;
 use crate::engine::stepped::{Stepped, Surrounding};
+use crate::engine::{OpenError, Opened};
 use crate::types::Lease;
 
 impl World {
@@ -54,21 +54,11 @@ impl World {
         let mut cut_before = 0;
         self.note_faults("serving");
         loop {
-            self.lives += 1;
-            self.hands = Hands::default();
             let cut = again.next();
             if let Some(after) = cut {
                 self.disk.plan(u64::from(*after), Fault::Power);
             }
-            let around = Surrounding {
-                disk: Arc::new(self.disk.clone()),
-                options: self.options,
-                log_id: *b"a simulated log.",
-                clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-                pools: Box::new(self.hands.clone()),
-                seed: self.seed ^ self.lives,
-            };
-            let opened = Stepped::open(plan::spec(self.plan, self.retain, self.options.segment_bytes), around);
+            let opened = self.open_once();
             let struck = self.disk.has_struck();
             if cut.is_some() {
                 self.disk.unplan();
@@ -104,6 +94,21 @@ impl World {
                 Err(error) => return Err(format!("the log cannot be opened: {}", error.in_full())),
             }
         }
+    }
+
+    /// Opens the disk as it is.
+    pub(super) fn open_once(&mut self) -> Result<(Stepped, Opened), OpenError> {
+        self.lives += 1;
+        self.hands = Hands::default();
+        let around = Surrounding {
+            disk: Arc::new(self.disk.clone()),
+            options: self.options,
+            log_id: *b"a simulated log.",
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            pools: Box::new(self.hands.clone()),
+            seed: self.seed ^ self.lives,
+        };
+        Stepped::open(plan::spec(self.plan, self.retain, self.options.segment_bytes), around)
     }
 
     /// The process ends, with or without the machine, and is started again.

@@ -13,6 +13,8 @@ mod every_call;
 mod expect;
 mod expected;
 mod figures;
+#[cfg(test)]
+mod golden;
 mod images;
 mod lives;
 mod model;

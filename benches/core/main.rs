@@ -5,6 +5,7 @@
 //! threads.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures, and prints")]
 
+mod churn;
 mod flat;
 mod log_append;
 mod memory;
@@ -23,13 +24,17 @@ fn main() {
             flat::run(100_000);
             memory::run("made", 200_000);
             memory::run("named", 200_000);
+            churn::run(1_000_000);
         }
         ["log_append"] => log_append::run(),
         ["push"] => push::run(),
+        ["churn", rest @ ..] => churn::run(jobs(rest.first(), 20_000_000)),
         ["flat", rest @ ..] => flat::run(jobs(rest.first(), 1_000_000)),
         ["memory", names @ ("made" | "named"), rest @ ..] => memory::run(names, jobs(rest.first(), 1_000_000)),
         ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
         ["serve", dir] => memory::serve(dir.as_ref()),
-        other => panic!("no such question: {other:?}; log_append, push, flat [JOBS], memory made|named [JOBS]"),
+        other => {
+            panic!("no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named [JOBS]")
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! What is no job (types, versions, routes, the generation, the counters) is restated where each segment begins, so
 //! that a replay may begin with any of them.
 
+use std::collections::VecDeque;
+
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
 use crate::job::event::{Event, Generation, Paused, Routed, Totals, TypeNamed, VersionAccepted, decode_home};
@@ -15,6 +17,9 @@ use crate::types::{UnixMs, WorkerType};
 
 /// Payload bytes that the cleaner hands to the engine at once.
 const PORTION_BYTES: usize = 256 << 10;
+/// Portions that the engine may have before the cleaner waits for it: one turn of the engine takes them all, and writes a
+/// frame at most meanwhile. With one at a time a segment is filled sooner than the next one is cleaned.
+const PORTIONS_AHEAD: usize = 8;
 /// Room that is left beside what is restated on a full disk, in bytes: for outcomes.
 const CLEANING_SPARE: u64 = 1 << 20;
 /// Versions of a type that stay known though nothing names them any more.
@@ -41,7 +46,8 @@ impl Core {
         let full = self.log.full().is_some();
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
         let retain = if full { 0 } else { self.config.log.retain };
-        let bound = 2 * live + retain + self.config.log.segment;
+        // What comes while the head is cleaned, and the segment that is made ahead, are beyond it: a segment each.
+        let bound = 2 * live + retain.max(self.config.log.segment);
         let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
         let mut figures = self.log.figures();
         while !busy
@@ -67,11 +73,20 @@ impl Core {
         let to_engine = self.to_self.clone();
         let thread = std::thread::Builder::new().name("cleaner".to_owned());
         let run = move || {
+            let mut ahead = VecDeque::new();
             for mut survivors in &mut sweep {
-                let (done, wait) = crossbeam_channel::bounded(0);
+                let (done, wait) = crossbeam_channel::bounded::<()>(0);
                 survivors.done = Some(done);
-                // The engine drops its end when it is through: that is the word to go on.
-                drop((to_engine.send(Command::Survivors(survivors)), wait.recv()));
+                if to_engine.send(Command::Survivors(survivors)).is_err() {
+                    return;
+                }
+                ahead.push_back(wait);
+                if ahead.len() == PORTIONS_AHEAD
+                    && let Some(wait) = ahead.pop_front()
+                {
+                    // The engine drops its end when it is through: that is the word to go on.
+                    let _ = wait.recv();
+                }
             }
         };
         match thread.spawn(run) {

@@ -55,6 +55,51 @@ fn the_log_is_cleaned_and_its_head_alone_gives_the_state() {
     handle.stop_and_wait();
 }
 
+/// Bytes of a log's directory: what its files claim, or take, whichever is more. And of the largest checkpoint of each sort.
+fn held(dir: &Path) -> (u64, u64) {
+    let (mut bytes, mut checkpoints) = (0, std::collections::BTreeMap::<_, u64>::new());
+    for path in files(dir, "") {
+        // What was listed may be gone, or have another name, by now.
+        let Ok(meta) = path.metadata() else { continue };
+        let taken = meta.len().max(std::os::unix::fs::MetadataExt::blocks(&meta) * 512);
+        bytes += taken;
+        let ending = path.extension().unwrap().to_owned();
+        if ending == "ckpt" || ending == "names" {
+            let most = checkpoints.entry(ending).or_default();
+            *most = taken.max(*most);
+        }
+    }
+    (bytes, 2 * checkpoints.values().sum::<u64>())
+}
+
+/// `cargo bench --bench core -- churn` does it 20 million times.
+#[test]
+fn the_disk_stays_within_its_bound_while_jobs_come_and_go() {
+    const SEGMENT: u64 = 8 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = Spec::new(dir.path()).with("echo", "v1", echo());
+    (spec.segment, spec.retain) = (SEGMENT, 2 * SEGMENT);
+    let handle = spec.open();
+    let payload = format!("\"{}\"", "x".repeat(20 << 10));
+    let push = |delay: Option<Duration>| {
+        let mut jobs = vec![job("echo", &payload); 50];
+        jobs.iter_mut().for_each(|job| job.start = delay.map_or(Start::Now, Start::After));
+        handle.push_many(jobs).into_iter().map(|pushed| pushed.unwrap().id).last().unwrap()
+    };
+    // What waits for ever is restated again and again.
+    push(Some(Duration::from_secs(1_000_000)));
+    for round in 0..120 {
+        until(&handle, &push(None), "completed");
+        let (bytes, checkpoints) = held(dir.path());
+        let log = ecosystem(&handle).log;
+        let bound = 2 * log.live_bytes + 2 * SEGMENT + 3 * SEGMENT + checkpoints;
+        assert!(bytes <= bound, "round {round}: {bytes} bytes, more than {bound}: {log:?}");
+    }
+    let log = ecosystem(&handle).log;
+    assert!(log.head_segment > 7 && log.live_bytes > 50 * (20 << 10), "{log:?}");
+    handle.stop_and_wait();
+}
+
 #[test]
 fn a_listing_shows_each_job_once_and_goes_on_by_its_cursor() {
     let dir = tempfile::tempdir().unwrap();

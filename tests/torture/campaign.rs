@@ -12,13 +12,11 @@ use crate::checker::{Figures, check};
 use crate::ground::{LoopDisk, history_dir};
 use crate::history::{Event, Fault, History};
 use crate::process::Process;
-use crate::producer::{Shared, alive, produce, rest, watch};
+use crate::producer::{PRODUCERS, Shared, alive, produce, rest, watch};
 use crate::support::wait::until;
 use crate::support::{Home, LATER, SOON, tell};
 use crate::wire::{get, jobs, post};
 use crate::workers;
-
-const PRODUCERS: u64 = 3;
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +63,7 @@ impl Campaign {
         let shared = Arc::new(Shared::new(home.port, history));
         let threads = (0..PRODUCERS).map(|lane| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || produce(&shared, seed ^ (lane + 1)))
+            std::thread::spawn(move || produce(&shared, lane, seed ^ (lane as u64 + 1)))
         });
         let threads = threads.collect();
         let watcher = std::thread::spawn({
@@ -138,6 +136,14 @@ impl Campaign {
                 self.gone(process, Signal::KILL, Fault::Halt);
             }
         }
+    }
+
+    /// A life of its own in which everything that was pushed gets its answer; it is killed, too.
+    pub(crate) fn catch_up(&self) {
+        let process = Process::serving(&self.home);
+        self.shared.history.add(&Event::Up);
+        self.shared.catch_up();
+        self.gone(process, Signal::KILL, Fault::Kill);
     }
 
     fn end(&self, process: Process<'_>, ending: Ending) {

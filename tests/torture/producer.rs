@@ -10,10 +10,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::history::{Event, History};
+use crate::support::LATER;
 use crate::support::wait::until;
 use crate::wire::{Answer, connect, get};
 use crate::workers::TYPES;
 
+/// How many there are.
+pub(crate) const PRODUCERS: usize = 3;
 /// Jobs that may live before producers hold back.
 const BACKLOG_MAX: u64 = 400;
 /// Acknowledged ids that wait to be looked up.
@@ -28,6 +31,8 @@ pub(crate) struct Shared {
     /// The watcher ends.
     pub(crate) watched: AtomicBool,
     hold: AtomicBool,
+    /// The first push that each producer wants an answer to; 0: none.
+    pending: [AtomicU64; PRODUCERS],
     next: AtomicU64,
     sample: Mutex<Vec<String>>,
     /// The most segments that the head was seen to have passed.
@@ -42,6 +47,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             hold: AtomicBool::new(false),
+            pending: [const { AtomicU64::new(0) }; PRODUCERS],
             next: AtomicU64::new(1),
             sample: Mutex::default(),
             cleaned: AtomicU64::new(0),
@@ -56,12 +62,27 @@ struct Wanted {
     job: Value,
 }
 
+impl Shared {
+    /// Waits until everything that is pushed now has its answer. A name is remembered for as long as the log reaches back:
+    /// who repeats a push over too many lives cannot know whether it is the same job.
+    pub(crate) fn catch_up(&self) {
+        let before: Vec<u64> = self.pending.iter().map(|push| push.load(Ordering::Relaxed)).collect();
+        until("answers to pushes", LATER, || {
+            let mut both = self.pending.iter().zip(&before);
+            let open = both.any(|(now, before)| *before != 0 && now.load(Ordering::Relaxed) == *before);
+            if open { Err(format!("{before:?} have none")) } else { Ok(()) }
+        });
+    }
+}
+
 /// Pushes until it is told to stop and everything has an answer.
-pub(crate) fn produce(shared: &Shared, seed: u64) {
+pub(crate) fn produce(shared: &Shared, lane: usize, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut wanted: Vec<Wanted> = Vec::new();
     loop {
+        // The first of them stays the first for as long as any is without an answer, whichever of them it is.
         if wanted.is_empty() {
+            shared.pending[lane].store(0, Ordering::Relaxed);
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
@@ -70,6 +91,7 @@ pub(crate) fn produce(shared: &Shared, seed: u64) {
                 continue;
             }
             wanted = some(shared, &mut random);
+            shared.pending[lane].store(wanted[0].n, Ordering::Relaxed);
         }
         let Ok(line) = connect(shared.port) else {
             rest(2);

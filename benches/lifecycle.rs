@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
-use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
 use biotope::engine::view::{EcosystemView, LogView};
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
@@ -40,6 +40,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
         on_dead: None,
         drain_timeout: Duration::from_secs(300),
+        request: RequestTimeouts::default(),
     };
     let worker = |name: &&str| WorkerConfig {
         worker_type: name.parse().unwrap(),

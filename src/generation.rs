@@ -84,6 +84,17 @@ fn version(
             };
             (factory, definition::native_hash(&worker.worker_type, &tag))
         }
+        #[cfg(feature = "daemon")]
+        KindConfig::Http(http) => {
+            let (factory, hash) = crate::worker::http::definition::resolve(&worker.worker_type, http, around, limits)?;
+            (Arc::new(factory), hash)
+        }
+        #[cfg(not(feature = "daemon"))]
+        KindConfig::Http(_) => {
+            let key = format!("workers.{}.http", worker.worker_type);
+            let help = "build biotope with its feature `daemon`".to_owned();
+            return Err(vec![around.places.problem(&key, "this program calls no services".to_owned(), Some(help))]);
+        }
         KindConfig::Exec(exec) => {
             let (launch, hash) = definition::resolve(&worker.worker_type, exec, around)?;
             match exec.mode {
@@ -158,5 +169,49 @@ exec = [\"sh\", \"-c\", \"true\"]
         let Err(LoadError::Invalid(problems)) = load(&dir.path().join("b.toml"), &Natives::none()) else { panic!() };
         let lines: Vec<usize> = problems.list.iter().map(|problem| problems.line_and_column(problem).0).collect();
         assert_eq!(lines, [4, 5, 9, 10], "what is missing and what is misspelt: {problems}");
+    }
+
+    #[cfg(feature = "daemon")]
+    #[test]
+    fn a_services_definition_changes_with_its_url_its_secret_and_its_headers_and_with_no_deadline() {
+        const SERVICE: &str = "
+[workers.notify]
+version = \"v1\"
+http = \"https://example.com/a\"
+secret = { file = \"secret\" }
+headers = { Authorization = { file = \"token\" }, X-A = \"a\" }
+";
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+        write("b.toml", SERVICE);
+        write("token", "one\n");
+        write("secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+        let mut seen = vec![hash(dir, "notify")];
+        write("secret", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
+        seen.push(hash(dir, "notify"));
+        write("token", "two\n");
+        seen.push(hash(dir, "notify"));
+        for (from, to) in [
+            ("/a", "/b"),
+            ("https:", "http:"),
+            ("X-A", "X-B"),
+            ("\"a\"", "\"b\""),
+            ("version", "allow_private = true\nversion"),
+        ] {
+            write("b.toml", &SERVICE.replace(from, to));
+            seen.push(hash(dir, "notify"));
+        }
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "each is a version of its own");
+        write("b.toml", &format!("{SERVICE}connect_timeout = \"1s\"\nfirst_byte_timeout = \"1s\"\ntimeout = \"9s\"\n"));
+        assert!(seen.contains(&hash(dir, "notify")), "a live key is no part of it");
+        write("b.toml", &SERVICE.replace("version", "ca = \"token\"\nversion").replace("\"secret\"", "\"token\""));
+        std::fs::write(dir.join("token"), "a\nb\n").unwrap();
+        let Err(LoadError::Invalid(problems)) = load(&dir.join("b.toml"), &Natives::none()) else { panic!() };
+        let lines: Vec<usize> = problems.list.iter().map(|problem| problems.line_and_column(problem).0).collect();
+        assert_eq!(lines, [3, 6, 7], "authority, secret and header: {problems}");
     }
 }

@@ -12,7 +12,7 @@
 //!            │            │
 //!          engine ◄──── config       the single writer: every decision is made here
 //!          │    │
-//!        job    pool ── worker       the table, pure      │  threads, and what runs on them
+//!        job    pool ── worker       the table, pure      │  threads, and what runs on them: code, programs, services
 //!          │    │
 //!          log ─┘                    the only thing on disk that must not be lost
 //!          │
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! Imports go down only. `job`, `config` and `types` are pure: no disk, no clock, no thread. Only [`clock`] reads a
-//! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes. [`simulate`]
-//! stands beside the house: it runs engine, table and log on a disk and a clock of its own.
+//! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls
+//! services. [`simulate`] stands beside the house: it runs engine, table and log on a disk and a clock of its own.
 //!
 //! # The way of a job
 //!
@@ -30,7 +30,8 @@
 //!    applies the same event to the [`job::table`]. One commit writes and syncs the frame; then the caller is answered.
 //! 3. The engine picks it by priority and age, records `Reserved`, and hands a [`pool::Task`] (a lease and a place in
 //!    the log, no payload) to the pool of the type's current version.
-//! 4. A pool's thread reads the payload from the log and runs a cycle of its [`worker::Worker`].
+//! 4. A pool's thread reads the payload from the log and runs a cycle of its [`worker::Worker`]; a pool that calls a
+//!    service runs as many jobs side by side on its one thread as it is large.
 //! 5. The outcome goes back to the engine, which checks the lease's fence and records what follows: the end together
 //!    with its follow-up jobs, another attempt, death, or a return to the queue.
 //!

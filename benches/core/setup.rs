@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{GenerationSpec, Handle, VersionSpec};
 use biotope::worker::native::Natives;
@@ -25,6 +25,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
         on_dead: None,
         drain_timeout: Duration::from_secs(300),
+        request: RequestTimeouts::default(),
     };
     let mut natives = Natives::new();
     let mut versions = Vec::new();

@@ -4,7 +4,9 @@
 
 mod parse;
 mod problem;
+mod request;
 mod section;
+pub mod target;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -16,6 +18,7 @@ use std::time::Duration;
 pub use parse::{Draft, Parsed, draft, parse};
 pub use problem::{Places, Problem, Problems};
 
+use self::target::Target;
 use crate::types::{Label, WorkerType};
 
 /// A checked config. Paths are as written; what they are relative to is the config file's folder.
@@ -87,6 +90,8 @@ pub struct WorkerConfig {
 pub enum KindConfig {
     /// A program.
     Exec(ExecConfig),
+    /// A service that takes jobs by HTTP.
+    Http(HttpConfig),
     /// A worker registered through the library under the type's name.
     Native,
 }
@@ -115,7 +120,22 @@ pub enum ExecMode {
     Persistent,
 }
 
-/// Where a variable's value comes from.
+/// A service as a worker: one POST for each job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpConfig {
+    /// Where requests go.
+    pub target: Target,
+    /// Headers beyond those that every request has, by name in small letters, in order.
+    pub headers: Vec<(String, EnvValue)>,
+    /// What signs requests, all at once; variables and files, never a text.
+    pub secrets: Vec<EnvValue>,
+    /// Certificates in PEM that are trusted besides the well-known ones.
+    pub ca: Option<PathBuf>,
+    /// Whether addresses that are not on the open internet may be called.
+    pub allow_private: bool,
+}
+
+/// Where a variable's or a header's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
     /// `K = "v"`.
@@ -147,6 +167,23 @@ pub struct LiveConfig {
     pub on_dead: Option<WorkerType>,
     /// How long a draining version may finish what it holds.
     pub drain_timeout: Duration,
+    /// How long an http worker's requests may wait.
+    pub request: RequestTimeouts,
+}
+
+/// Deadlines within a request; `timeout` is over all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestTimeouts {
+    /// Until the name is looked up, and the connection is there, TLS included.
+    pub connect: Duration,
+    /// From the request's first byte to the end of the answer's head.
+    pub first_byte: Duration,
+}
+
+impl Default for RequestTimeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(20) }
+    }
 }
 
 /// Exponential backoff with full jitter: the n-th retry waits a random time up to `min(max, first × factor^(n-1))`.

@@ -159,6 +159,21 @@ impl<'a> Section<'a> {
         read.unwrap_or(default)
     }
 
+    /// True or false.
+    pub(super) fn flag(&mut self, gathered: &mut Gathered, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.get(gathered, key) else { return default };
+        let DeValue::Boolean(flag) = value.get_ref() else {
+            let path = self.path_of(key);
+            gathered.add(
+                value.span(),
+                format!("`{path}` is {}, not true or false", kind(value)),
+                "write true or false",
+            );
+            return default;
+        };
+        *flag
+    }
+
     /// A list of texts.
     pub(super) fn texts(&mut self, gathered: &mut Gathered, key: &'static str) -> Option<(Vec<String>, Range<usize>)> {
         let value = self.get(gathered, key)?;

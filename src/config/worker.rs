@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::request;
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, units};
 use crate::limits::{BATCH_MAX, CONCURRENCY_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
@@ -17,7 +18,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Keys that later versions will know.
-const LATER: [&str; 8] = ["http", "batch_wait", "user", "umask", "limits", "watch", "probe", "recycle"];
+const LATER: [&str; 7] = ["batch_wait", "user", "umask", "limits", "watch", "probe", "recycle"];
 const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
 
 /// What a worker type's table says, as far as it can be read; what is missing is among the problems.
@@ -66,6 +67,17 @@ fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool
     let env = env(gathered, section);
     let env_pass = env_pass(gathered, section);
     let dir = section.text(gathered, "dir").map(|(dir, _)| PathBuf::from(dir));
+    let http_is_there = section.has("http");
+    let http = request::http(gathered, section);
+    if let (Some((_, span)), true) = (&argv, http_is_there) {
+        let message = format!("`{}` has two kinds, `exec` and `http`", section.path());
+        gathered.add(span.clone(), message, "leave one of them out");
+        return None;
+    }
+    request::foreign_keys(gathered, section, http_is_there);
+    if http_is_there {
+        return http.map(KindConfig::Http);
+    }
     match argv {
         Some((argv, span)) => {
             if argv.first().is_none_or(String::is_empty) {
@@ -80,8 +92,8 @@ fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool
         }
         None if is_native => Some(KindConfig::Native),
         None => {
-            if !exec_is_bad && !section.has("http") {
-                let help = "add exec = [\"program\", \"argument\"]; biotope itself has no worker of this name";
+            if !exec_is_bad {
+                let help = "add exec = [\"program\", \"argument\"], or http = \"https://…\"; biotope itself has no worker of this name";
                 gathered.add(section.span(), format!("`{}` has no kind", section.path()), help);
             }
             None
@@ -118,7 +130,7 @@ fn env(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<(String, EnvVa
     env
 }
 
-fn env_value(gathered: &mut Gathered, value: Value<'_>, path: &str) -> Option<EnvValue> {
+pub(super) fn env_value(gathered: &mut Gathered, value: Value<'_>, path: &str) -> Option<EnvValue> {
     if let DeValue::String(text) = value.get_ref() {
         return Some(EnvValue::Text(text.clone().into_owned()));
     }
@@ -169,6 +181,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
     let mut rollout = section.section(gathered, "rollout");
     let drain_timeout = rollout.duration(gathered, "drain_timeout", 5 * MINUTE, Duration::ZERO..=7 * DAY);
     rollout.finish(gathered, &LATER_ROLLOUT);
+    let request = request::timeouts(gathered, section);
     LiveConfig {
         concurrency,
         batch,
@@ -179,6 +192,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
         backoff,
         on_dead,
         drain_timeout,
+        request,
     }
 }
 

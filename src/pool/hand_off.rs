@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::RealClock;
-use crate::config::Backoff;
+use crate::config::{Backoff, RequestTimeouts};
 use crate::job::event::{Enqueued, Event};
 use crate::log::{Log, LogOptions, Making, recovery};
 use crate::simulate::disk::SimDisk;
@@ -103,6 +103,7 @@ fn live(size: u32, batch: u32) -> LiveConfig {
         backoff: Backoff { first: Duration::from_secs(1), factor: 1, max: Duration::from_secs(1) },
         on_dead: None,
         drain_timeout: Duration::from_secs(1),
+        request: RequestTimeouts::default(),
     }
 }
 

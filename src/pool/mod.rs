@@ -7,6 +7,8 @@
 
 #[cfg(all(test, loom))]
 mod hand_off;
+#[cfg(feature = "daemon")]
+mod side_by_side;
 mod thread;
 
 use std::collections::VecDeque;
@@ -152,7 +154,7 @@ pub trait PoolMaker: Send {
     fn make(&self, spec: PoolSpec, reader: Reader, ids: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>>;
 }
 
-/// Makes pools of threads.
+/// Makes pools of threads; of one thread for workers that only wait for others.
 pub struct ThreadPools {
     /// For deadlines.
     pub clock: Arc<dyn Clock>,
@@ -174,6 +176,10 @@ impl PoolMaker for ThreadPools {
             report,
             threads: AtomicU32::new(0),
         };
+        #[cfg(feature = "daemon")]
+        if let Some(worker) = shared.factory.side_by_side() {
+            return Ok(Box::new(side_by_side::SideBySidePool::new(shared, worker)));
+        }
         Ok(Box::new(ThreadPool {
             shared: Arc::new(shared),
             orders: Some(orders),

@@ -40,7 +40,7 @@ pub(super) fn spawn(
 }
 
 /// Counts the thread off, however it ends.
-struct Guard(Arc<Shared>);
+pub(super) struct Guard(pub(super) Arc<Shared>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -133,7 +133,7 @@ impl Thread<'_> {
         let mut batch = Vec::with_capacity(tasks.len());
         let now = self.shared.clock.wall_ms();
         for task in &tasks {
-            match self.assignment(task, live, now) {
+            match assignment(self.shared, &mut self.reader, task, live, now) {
                 Ok(assignment) => batch.push(assignment),
                 Err(outcome) => report(Report::Outcome { lease: task.lease, outcome, about: None }),
             }
@@ -151,60 +151,70 @@ impl Thread<'_> {
             };
             next = at.map_or(next, |at| at + 1);
             let task = at.and_then(|at| tasks.get(at));
-            let about = match &outcome {
-                Outcome::NotStarted { error } => {
-                    not_started = Some(error.clone());
-                    false
-                }
-                Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => true,
-                Outcome::Done { enqueue, .. } => !enqueue.is_empty() || task.is_some_and(|task| task.named),
-                Outcome::Interrupted => false,
-            };
-            let about = task.filter(|_| about).and_then(|task| self.about(task));
+            if let Outcome::NotStarted { error } = &outcome {
+                not_started = Some(error.clone());
+            }
+            let about = task.filter(|task| tells_about(task, &outcome)).and_then(|task| about(&mut self.reader, task));
             report(Report::Outcome { lease, outcome, about });
         });
         not_started
     }
+}
 
-    /// What a job said of itself; read once more, since few need it.
-    fn about(&mut self, task: &Task) -> Option<Box<About>> {
-        let body = self.reader.read(task.home.position(), task.home.seq).ok()?;
-        let (meta, _) = decode_home(home_kind(task) as u8, &body).ok()?;
-        let names = meta.names.as_ref().map(OwnedNames::from);
-        Some(Box::new(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names }))
+/// Whether the engine has to know what a job said of itself.
+pub(super) fn tells_about(task: &Task, outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => true,
+        Outcome::Done { enqueue, .. } => !enqueue.is_empty() || task.named,
+        Outcome::Interrupted | Outcome::NotStarted { .. } => false,
     }
+}
 
-    /// Reads a task's payload, and what else its worker shall know.
-    fn assignment(&mut self, task: &Task, live: &LiveConfig, now: UnixMs) -> Result<Assignment, Outcome> {
-        let body = match self.reader.read(task.home.position(), task.home.seq) {
-            Ok(body) => body,
-            // The job was restated meanwhile: its next run finds it at its new place.
-            Err(ReadError::Gone { .. }) => return Err(Outcome::Interrupted),
-            // It may be read a moment later: nothing is guessed, and nothing given up.
-            Err(error @ ReadError::Io { .. }) => return Err(Outcome::Defer { error: error.to_string(), after: None }),
-            Err(error @ ReadError::Damaged { .. }) => {
-                return Err(Outcome::Dead { error: format!("damaged: {error}") });
-            }
-        };
-        let (meta, payload) = decode_home(home_kind(task) as u8, &body)
-            .map_err(|error| Outcome::Dead { error: format!("damaged: {error}") })?;
-        let chosen = meta.names.as_ref().and_then(|names| names.id);
-        let timeout_ms = u64::try_from(live.timeout.as_millis()).unwrap_or(u64::MAX);
-        Ok(Assignment {
-            lease: task.lease,
-            id: chosen.map_or_else(|| self.shared.ids.make_inline(task.lease.born, task.created_ms), JobId::from),
-            worker_type: Arc::clone(&self.shared.worker_type),
-            version: Arc::clone(&self.shared.label),
-            task: meta.task.to_owned(),
-            payload: body.slice_ref(payload),
-            attempt: task.attempt,
-            max_attempts: task.max_attempts,
-            tenant: meta.tenant.map(str::to_owned),
-            deadline_ms: now.saturating_add(timeout_ms),
-            timeout: live.timeout,
-            kill_after: live.kill_after,
-        })
-    }
+/// What a job said of itself; read once more, since few need it.
+pub(super) fn about(reader: &mut NearbyReader, task: &Task) -> Option<Box<About>> {
+    let body = reader.read(task.home.position(), task.home.seq).ok()?;
+    let (meta, _) = decode_home(home_kind(task) as u8, &body).ok()?;
+    let names = meta.names.as_ref().map(OwnedNames::from);
+    Some(Box::new(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names }))
+}
+
+/// Reads a task's payload, and what else its worker shall know.
+pub(super) fn assignment(
+    shared: &Shared,
+    reader: &mut NearbyReader,
+    task: &Task,
+    live: &LiveConfig,
+    now: UnixMs,
+) -> Result<Assignment, Outcome> {
+    let body = match reader.read(task.home.position(), task.home.seq) {
+        Ok(body) => body,
+        // The job was restated meanwhile: its next run finds it at its new place.
+        Err(ReadError::Gone { .. }) => return Err(Outcome::Interrupted),
+        // It may be read a moment later: nothing is guessed, and nothing given up.
+        Err(error @ ReadError::Io { .. }) => return Err(Outcome::Defer { error: error.to_string(), after: None }),
+        Err(error @ ReadError::Damaged { .. }) => {
+            return Err(Outcome::Dead { error: format!("damaged: {error}") });
+        }
+    };
+    let (meta, payload) = decode_home(home_kind(task) as u8, &body)
+        .map_err(|error| Outcome::Dead { error: format!("damaged: {error}") })?;
+    let chosen = meta.names.as_ref().and_then(|names| names.id);
+    let timeout_ms = u64::try_from(live.timeout.as_millis()).unwrap_or(u64::MAX);
+    Ok(Assignment {
+        lease: task.lease,
+        id: chosen.map_or_else(|| shared.ids.make_inline(task.lease.born, task.created_ms), JobId::from),
+        worker_type: Arc::clone(&shared.worker_type),
+        version: Arc::clone(&shared.label),
+        task: meta.task.to_owned(),
+        payload: body.slice_ref(payload),
+        attempt: task.attempt,
+        max_attempts: task.max_attempts,
+        tenant: meta.tenant.map(str::to_owned),
+        created_ms: task.created_ms,
+        deadline_ms: now.saturating_add(timeout_ms),
+        timeout: live.timeout,
+        kill_after: live.kill_after,
+    })
 }
 
 /// What the record at a task's home is: only a job's first record has its born seq.

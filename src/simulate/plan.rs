@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
 use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Kind, decode_home};
 use crate::types::{Lease, Seq, UnixMs};
@@ -76,6 +76,7 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         backoff: Backoff { first: Duration::from_millis(500), factor: 4, max: BACKOFF_MAX },
         on_dead: on_dead(of).map(|to| to.parse().expect("a name")),
         drain_timeout: Duration::from_secs(10),
+        request: RequestTimeouts::default(),
     };
     let worker = WorkerConfig {
         worker_type: of.parse().expect("a name"),

@@ -62,9 +62,11 @@ pub(super) fn answer_to_job(answer: Result<&RawValue, &RawValue>, limits: Output
     }
 }
 
-type Done = (Option<Vec<u8>>, Vec<NewJob>);
+/// Result and follow-up jobs.
+pub(super) type Done = (Option<Vec<u8>>, Vec<NewJob>);
 
-fn done(result: &RawValue, limits: OutputLimits, now: UnixMs) -> Result<Done, String> {
+/// What `{value?, enqueue?}` says.
+pub(super) fn done(result: &RawValue, limits: OutputLimits, now: UnixMs) -> Result<Done, String> {
     let result: Option<JobResult<'_>> =
         serde_json::from_str(result.get()).map_err(|e| format!("`result` is not {{value?, enqueue?}}: {e}"))?;
     let JobResult { value, enqueue } = result.unwrap_or_default();

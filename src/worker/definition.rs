@@ -40,7 +40,7 @@ pub fn resolve(
     exec: &ExecConfig,
     around: &Surroundings<'_>,
 ) -> Result<(Launch, [u8; 32]), Vec<Problem>> {
-    let mut resolving = Resolving { around, key: format!("workers.{worker_type}"), problems: Vec::new() };
+    let mut resolving = Resolving::new(around, worker_type);
     let dir = resolving.dir(exec);
     let env = resolving.env(exec, &dir);
     let program = resolving.program(exec, &env);
@@ -52,14 +52,20 @@ pub fn resolve(
     Ok((launch, hash))
 }
 
-struct Resolving<'a> {
-    around: &'a Surroundings<'a>,
+/// Looks up what a worker's config names, and notes what is missing.
+pub(super) struct Resolving<'a> {
+    pub(super) around: &'a Surroundings<'a>,
     key: String,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
-impl Resolving<'_> {
-    fn problem(&mut self, key: &str, message: String, help: &str) {
+impl<'a> Resolving<'a> {
+    pub(super) fn new(around: &'a Surroundings<'a>, worker_type: &WorkerType) -> Self {
+        Self { around, key: format!("workers.{worker_type}"), problems: Vec::new() }
+    }
+
+    /// Notes a problem at a key of the worker's table.
+    pub(super) fn problem(&mut self, key: &str, message: String, help: &str) {
         let key = format!("{}.{key}", self.key);
         self.problems.push(self.around.places.problem(&key, message, Some(help.to_owned())));
     }
@@ -86,23 +92,28 @@ impl Resolving<'_> {
         }
         for (name, value) in &exec.env {
             let key = format!("env.{name}");
-            let value = match value {
-                EnvValue::Text(text) => Some(text.into()),
-                EnvValue::From(variable) => {
-                    let value = (self.around.variable)(variable);
-                    if value.is_none() {
-                        let message = format!("the variable {variable:?} is not set where biotope was started");
-                        self.problem(&key, message, "set it, or give the value another way");
-                    }
-                    value
-                }
-                EnvValue::File(file) => self.env_file(&key, file),
-            };
+            let value = self.value(&key, value);
             if let Some(value) = value {
                 env.insert(name.into(), value);
             }
         }
         env.into_iter().collect()
+    }
+
+    /// A value, from where the config says it is; `key` is told where it is not there.
+    pub(super) fn value(&mut self, key: &str, value: &EnvValue) -> Option<OsString> {
+        match value {
+            EnvValue::Text(text) => Some(text.into()),
+            EnvValue::From(variable) => {
+                let value = (self.around.variable)(variable);
+                if value.is_none() {
+                    let message = format!("the variable {variable:?} is not set where biotope was started");
+                    self.problem(key, message, "set it, or give the value another way");
+                }
+                value
+            }
+            EnvValue::File(file) => self.env_file(key, file),
+        }
     }
 
     /// A value out of a file, without the newline at its end.
@@ -157,8 +168,7 @@ fn is_executable(path: &Path) -> bool {
 
 /// Hash over everything that defines the version.
 fn hash(exec: &ExecConfig, launch: &Launch) -> [u8; 32] {
-    let mut hasher = Fields(Sha256::new());
-    hasher.add(b"exec 1");
+    let mut hasher = Fields::new(b"exec 1");
     hasher.add(match exec.mode {
         ExecMode::PerJob => b"per-job",
         ExecMode::Persistent => b"persistent",
@@ -180,28 +190,38 @@ fn hash(exec: &ExecConfig, launch: &Launch) -> [u8; 32] {
         hasher.add(name.as_bytes());
         hasher.add(value.as_bytes());
     }
-    hasher.0.finalize().into()
+    hasher.finish()
 }
 
 /// Hash of the definition of a worker in this program, by its name and the tag that stands for its code.
 pub fn native_hash(worker_type: &WorkerType, tag: &str) -> [u8; 32] {
-    let mut hasher = Fields(Sha256::new());
-    hasher.add(b"native 1");
+    let mut hasher = Fields::new(b"native 1");
     hasher.add(worker_type.as_str().as_bytes());
     hasher.add(tag.as_bytes());
-    hasher.0.finalize().into()
+    hasher.finish()
 }
 
 /// Fields, each with its length in front, so that no two lists of them look alike.
-struct Fields(Sha256);
+pub(super) struct Fields(Sha256);
 
 impl Fields {
-    fn add(&mut self, field: &[u8]) {
+    /// Begins with the kind of the worker.
+    pub(super) fn new(kind: &[u8]) -> Self {
+        let mut fields = Self(Sha256::new());
+        fields.add(kind);
+        fields
+    }
+
+    pub(super) fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+
+    pub(super) fn add(&mut self, field: &[u8]) {
         self.0.update((field.len() as u64).to_le_bytes());
         self.0.update(field);
     }
 
-    fn add_file(&mut self, path: &Path) {
+    pub(super) fn add_file(&mut self, path: &Path) {
         let Ok(mut file) = std::fs::File::open(path) else { return self.add(b"unreadable") };
         let Ok(metadata) = file.metadata() else { return self.add(b"unreadable") };
         if metadata.len() > HASHED_BYTES_MAX {

@@ -8,6 +8,8 @@ mod child;
 pub mod definition;
 pub mod exec;
 mod followups;
+#[cfg(feature = "daemon")]
+pub mod http;
 pub mod launch;
 pub mod native;
 mod output;
@@ -50,6 +52,8 @@ pub struct Assignment {
     pub max_attempts: u16,
     /// Whom the job is for.
     pub tenant: Option<String>,
+    /// Unix time at which the job was accepted.
+    pub created_ms: UnixMs,
     /// Unix time at which the run is cut off: informative, `timeout` decides.
     pub deadline_ms: UnixMs,
     /// How long the run may take.
@@ -144,6 +148,23 @@ pub trait WorkerFactory: Send + Sync {
     /// # Errors
     /// Why no worker can start.
     fn check(&self) -> Result<(), StartError>;
+
+    /// What runs all jobs of a pool on one thread, for workers that only wait for others; `None`: a thread for each worker.
+    #[cfg(feature = "daemon")]
+    fn side_by_side(&self) -> Option<Arc<dyn SideBySide>> {
+        None
+    }
+}
+
+/// Runs jobs side by side on one thread, as many as its pool is large.
+#[cfg(feature = "daemon")]
+pub trait SideBySide: Send + Sync {
+    /// Runs one job; within a tokio runtime. Dropped before it is through, it leaves nothing behind.
+    fn run<'a>(
+        &'a self,
+        job: &'a Assignment,
+        timeouts: crate::config::RequestTimeouts,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 }
 
 /// Set once, when the runs of a pool must be cut off. A worker that waits on descriptors polls [`Cutoff::fd`] too.
@@ -151,6 +172,9 @@ pub trait WorkerFactory: Send + Sync {
 pub struct Cutoff {
     event: rustix::fd::OwnedFd,
     set: std::sync::atomic::AtomicBool,
+    /// Wakes those who wait in [`Cutoff::wait`].
+    #[cfg(feature = "daemon")]
+    waiting: tokio::sync::Notify,
 }
 
 impl Cutoff {
@@ -161,7 +185,12 @@ impl Cutoff {
     pub fn new() -> std::io::Result<Arc<Self>> {
         use rustix::event::{EventfdFlags, eventfd};
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Arc::new(Self { event, set: std::sync::atomic::AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            event,
+            set: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(feature = "daemon")]
+            waiting: tokio::sync::Notify::new(),
+        }))
     }
 
     /// Sets it, for good.
@@ -170,6 +199,18 @@ impl Cutoff {
         // An eventfd takes a write of 1 unless its counter is at the brim, and then it is readable anyhow.
         // Any non-zero number does: the byte order does not matter.
         let _: rustix::io::Result<usize> = rustix::io::write(&self.event, &[1; 8]);
+        #[cfg(feature = "daemon")]
+        self.waiting.notify_waiters();
+    }
+
+    /// Waits until it is set.
+    #[cfg(feature = "daemon")]
+    pub async fn wait(&self) {
+        // A set after this line wakes it, awaited or not.
+        let set = self.waiting.notified();
+        if !self.is_set() {
+            set.await;
+        }
     }
 
     /// Whether it is set.

@@ -21,6 +21,7 @@ pub(super) fn assignment(born: u64) -> Assignment {
         attempt: 1,
         max_attempts: 2,
         tenant: None,
+        created_ms: 1_700_000_000_000,
         deadline_ms: 1_900_000_000_000,
         timeout: Duration::from_secs(20),
         kill_after: Duration::from_secs(5),

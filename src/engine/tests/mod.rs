@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
-use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::refusal::Refusal;
 use crate::types::{Lease, UnixMs};
@@ -108,6 +108,7 @@ fn live() -> LiveConfig {
         backoff: Backoff { first: Duration::ZERO, factor: 1, max: Duration::ZERO },
         on_dead: None,
         drain_timeout: Duration::from_secs(10),
+        request: RequestTimeouts::default(),
     }
 }
 

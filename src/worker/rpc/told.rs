@@ -69,6 +69,7 @@ fn ask(session: &mut Session, first: u64) -> usize {
             attempt: 1,
             max_attempts: 4,
             tenant: None,
+            created_ms: 1_700_000_000_000,
             deadline_ms: 1_764_000_030_000,
             timeout: Duration::from_secs(30),
             kill_after: Duration::from_secs(5),

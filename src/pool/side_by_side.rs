@@ -1,0 +1,184 @@
+//! A pool of one thread, on which jobs run side by side: for workers that only wait for others.
+//!
+//! Owns the thread, its tokio runtime, and which jobs are in flight on it: as many as the pool is large. As the pools of
+//! threads: takes what it is handed, reports what became of it, decides nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_queue::SegQueue;
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::thread::{Guard, about, assignment, tells_about};
+use super::{Pool, Report, Shared, Task};
+use crate::config::LiveConfig;
+use crate::log::nearby::NearbyReader;
+use crate::worker::{Outcome, SideBySide, http};
+
+/// What the engine and the thread share.
+#[derive(Default)]
+struct Line {
+    tasks: SegQueue<Task>,
+    /// Jobs that may be in flight. Written by the engine, read by the thread: a `changed` follows, which orders them.
+    size: AtomicU32,
+    /// Whether nothing more will come. As `size`.
+    closed: AtomicBool,
+    /// Wakes the thread.
+    changed: Notify,
+}
+
+/// The jobs of one version, side by side.
+pub(super) struct SideBySidePool {
+    shared: Arc<Shared>,
+    worker: Arc<dyn SideBySide>,
+    line: Arc<Line>,
+    /// Once it has been given a size.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SideBySidePool {
+    pub(super) fn new(shared: Shared, worker: Arc<dyn SideBySide>) -> Self {
+        Self { shared: Arc::new(shared), worker, line: Arc::new(Line::default()), thread: None }
+    }
+
+    fn start(&self) -> std::io::Result<JoinHandle<()>> {
+        let name = format!("{}@{}", self.shared.worker_type, self.shared.label).chars().take(15).collect();
+        let runtime = http::runtime()?;
+        let guard = Guard(Arc::clone(&self.shared));
+        self.shared.threads.fetch_add(1, Ordering::AcqRel);
+        let (worker, line) = (Arc::clone(&self.worker), Arc::clone(&self.line));
+        Builder::new().name(name).spawn(move || {
+            let shared = Arc::clone(&guard.0);
+            let reader = NearbyReader::new(shared.reader.clone());
+            let mut thread =
+                Thread { shared: &shared, line: &line, worker, reader, running: JoinSet::new(), held: HashMap::new() };
+            runtime.block_on(thread.run());
+            drop(thread);
+            // A name that is being looked up must not hold the end.
+            runtime.shutdown_background();
+            drop(guard);
+        })
+    }
+}
+
+impl Pool for SideBySidePool {
+    fn size(&self) -> u32 {
+        self.line.size.load(Ordering::Relaxed)
+    }
+
+    fn resize(&mut self, size: u32) -> std::io::Result<()> {
+        if self.thread.is_none() {
+            self.thread = Some(self.start()?);
+        }
+        self.line.size.store(size, Ordering::Release);
+        self.line.changed.notify_one();
+        Ok(())
+    }
+
+    fn set_live(&self, live: LiveConfig) {
+        self.shared.live.store(Arc::new(live));
+    }
+
+    fn hand(&self, task: Task) {
+        self.line.tasks.push(task);
+        self.line.changed.notify_one();
+    }
+
+    fn take_back(&self) -> Vec<Task> {
+        std::iter::from_fn(|| self.line.tasks.pop()).collect()
+    }
+
+    fn drain(&mut self) -> Vec<Task> {
+        let tasks = self.take_back();
+        self.line.closed.store(true, Ordering::Release);
+        self.line.changed.notify_one();
+        tasks
+    }
+
+    fn cut_off(&self) {
+        self.shared.cutoff.set();
+    }
+
+    fn join(self: Box<Self>) {
+        if let Some(thread) = self.thread {
+            // A thread that panicked has reported its end by its guard; there is nothing to add.
+            drop(thread.join());
+        }
+    }
+}
+
+struct Thread<'a> {
+    shared: &'a Shared,
+    line: &'a Line,
+    worker: Arc<dyn SideBySide>,
+    reader: NearbyReader,
+    running: JoinSet<Outcome>,
+    /// What runs, by the ids of `running`.
+    held: HashMap<Id, Task>,
+}
+
+impl Thread<'_> {
+    async fn run(&mut self) {
+        (self.shared.report)(Report::Up);
+        let mut cutoff = std::pin::pin!(self.shared.cutoff.wait());
+        let mut is_cut_off = false;
+        loop {
+            // Acquire: what was handed before the end is seen with it.
+            let closed = self.line.closed.load(Ordering::Acquire);
+            self.begin(is_cut_off);
+            if closed && self.running.is_empty() && self.line.tasks.is_empty() {
+                return;
+            }
+            tokio::select! {
+                () = &mut cutoff, if !is_cut_off => {
+                    is_cut_off = true;
+                    self.running.abort_all();
+                }
+                Some(ended) = self.running.join_next_with_id() => {
+                    self.ended(ended);
+                    while let Some(ended) = self.running.try_join_next_with_id() {
+                        self.ended(ended);
+                    }
+                }
+                () = self.line.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Begins as many jobs as there is room for.
+    fn begin(&mut self, is_cut_off: bool) {
+        let size = self.line.size.load(Ordering::Acquire) as usize;
+        let live = self.shared.live.load_full();
+        while self.running.len() < size {
+            let Some(task) = self.line.tasks.pop() else { return };
+            let read = if is_cut_off {
+                Err(Outcome::Interrupted)
+            } else {
+                assignment(self.shared, &mut self.reader, &task, &live, self.shared.clock.wall_ms())
+            };
+            let job = match read {
+                Ok(job) => job,
+                Err(outcome) => {
+                    (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about: None });
+                    continue;
+                }
+            };
+            let (worker, timeouts) = (Arc::clone(&self.worker), live.request);
+            let running = self.running.spawn(async move { worker.run(&job, timeouts).await });
+            self.held.insert(running.id(), task);
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = ended.unwrap_or_else(|error| {
+            let panicked = || Outcome::Fail { error: "the worker panicked".to_owned(), killed: false };
+            (error.id(), if error.is_panic() { panicked() } else { Outcome::Interrupted })
+        });
+        let Some(task) = self.held.remove(&id) else { return };
+        let about = if tells_about(&task, &outcome) { about(&mut self.reader, &task) } else { None };
+        (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about });
+    }
+}

@@ -282,10 +282,12 @@ impl World {
             // Ready and delayed differ by the clock alone.
             (JobAction::Retry, Place::Waiting) if delayed => None,
             // Whether it was given back before or after is not known.
-            _ if self.just_back.contains(&job) => None,
+            _ if self.just_back.contains(&job) && action != JobAction::Discard => None,
             _ => Some(false),
         };
-        let may = may.filter(|_| !self.just_back.contains(&job));
+        // What was given back waits: it is never one to be discarded.
+        let back = self.just_back.contains(&job) && action != JobAction::Discard;
+        let may = may.filter(|_| !back);
         let done = match reply {
             Some(Reply::Acted(Ok(()))) => true,
             Some(Reply::Acted(Err(Refusal::Poisoned))) | None if !sure => shared || may != Some(false),
@@ -338,7 +340,7 @@ impl World {
             let only = candidates.len() == 1;
             if !sure || changed || only {
                 // Which one of the table a new job is may not be known yet, if the turn failed.
-                self.act_on(*candidate, action, sure && (only || changed && born.is_some()));
+                self.act_on(*candidate, action, sure && (only || changed && (born.is_some() || !self.loose)));
             }
         }
     }

@@ -165,8 +165,8 @@ impl Core {
         }
     }
 
-    /// Gives the thread more of the names, as much as it takes now. Says whether there is more. All that was noted is
-    /// written; before the end, it is synced, too: a name may have left its older record for one that power could take.
+    /// Gives the thread more of the names, as much as it takes now. Says whether there is more. Before the end, all that was
+    /// noted is synced: a name may have left its older record for one that power could take.
     ///
     /// # Errors
     /// The log is poisoned.
@@ -174,8 +174,11 @@ impl Core {
         let Some(next) = self.checkpointing.next else { return Ok(false) };
         let waiting = self.checkpointing.waiting.take().map(|block| (block, next));
         let block = waiting.or_else(|| self.table.ids()?.block(next, BLOCK_BYTES));
-        if block.is_none() && !matches!(self.config.log.sync, SyncPolicy::Always) {
-            self.sync()?;
+        if block.is_none() {
+            self.await_commit()?;
+            if !matches!(self.config.log.sync, SyncPolicy::Always) {
+                self.sync()?;
+            }
         }
         let Scribe::Thread { pieces: Some(pieces), .. } = &self.scribe else { return Ok(false) };
         let (piece, then) = match block {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::ahead::{Ahead, Carrier};
 use super::checkpoint::{Checkpointing, Scribe};
 use super::clean::Cleaning;
 use super::command::Command;
@@ -38,6 +39,8 @@ const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_millis(250);
 const GO_ON_WITH_CHECKPOINT: Duration = Duration::from_micros(200);
 /// Commands that one commit gathers at most, so that the first of them does not wait for ever.
 const COMMANDS_PER_COMMIT: usize = 4096;
+/// Commands between two looks at whether the frame before is durable.
+const COMMANDS_BETWEEN_LOOKS: usize = 64;
 /// After an unclean stop, runs begin only once their lease is synced, for so long.
 const CAREFUL_FOR: Duration = Duration::from_secs(60);
 
@@ -88,6 +91,9 @@ pub(super) struct Core {
     pub(super) gatherer: Option<Gatherer>,
     /// Commands that wait for these names.
     pub(super) awaiting_names: Vec<Command>,
+    /// Who carries commits out beside the engine, and what waits for the one that is on its way.
+    pub(super) carrier: Option<Carrier>,
+    pub(super) ahead: Option<Ahead>,
     pub(super) scribe: Scribe,
     pub(super) scrubber: Option<Scrubber>,
     pub(super) checkpointing: Checkpointing,
@@ -159,6 +165,8 @@ impl Core {
             librarian: parts.beside.librarian,
             gatherer: parts.beside.gatherer,
             awaiting_names: Vec::new(),
+            carrier: parts.beside.carrier,
+            ahead: None,
             scribe: parts.beside.scribe,
             scrubber: parts.beside.scrubber,
             checkpointing: Checkpointing::default(),
@@ -199,7 +207,8 @@ impl Core {
 
     /// Tells all who wait that nothing more is acknowledged.
     pub(super) fn disown(&mut self) {
-        for reply in self.replies.drain(..) {
+        let on_its_way = self.ahead.take().map(Ahead::into_replies).unwrap_or_default();
+        for reply in on_its_way.into_iter().chain(self.replies.drain(..)) {
             reply(false);
         }
         self.shared.broadcast.send();
@@ -210,7 +219,14 @@ impl Core {
 
     fn serve(&mut self) -> Result<(), Poisoned> {
         loop {
-            let first = self.wait();
+            let first = match self.is_busy() {
+                true => self.wait(),
+                // What is on its way is waited for here, unless something comes first.
+                false => match self.await_commit_or_command()? {
+                    Some(command) => Some(command),
+                    None => self.wait(),
+                },
+            };
             if self.turn(first)? {
                 return Ok(());
             }
@@ -231,7 +247,10 @@ impl Core {
             self.inbox_first.extend(std::mem::take(&mut self.waiting));
         }
         self.inbox_first.extend(first);
-        for _ in 0..COMMANDS_PER_COMMIT {
+        for number in 0..COMMANDS_PER_COMMIT {
+            if number.is_multiple_of(COMMANDS_BETWEEN_LOOKS) {
+                self.look_after_commit()?;
+            }
             if self.log.is_full() {
                 self.again = true;
                 break;
@@ -246,7 +265,7 @@ impl Core {
         self.again |= !self.inbox_first.is_empty();
         self.timers()?;
         self.dispatch()?;
-        self.commit()?;
+        self.commit_or_go_ahead()?;
         self.send_look_ups();
         self.more_of_checkpoint = self.go_on_with_checkpoint()?;
         if self.is_over() {
@@ -391,6 +410,7 @@ impl Core {
     /// Writes what was recorded, hands out what may begin, syncs, answers, and hands out the rest. When it returns,
     /// everything recorded is as durable as the `sync` setting says.
     pub(super) fn commit(&mut self) -> Result<(), Poisoned> {
+        self.await_commit()?;
         if self.log.has_unwritten() {
             self.log.write()?;
             self.hand_out(true);
@@ -420,16 +440,26 @@ impl Core {
         self.mono = self.clock.mono();
         self.last_sync = self.mono.saturating_sub(before);
         self.sync_at = None;
-        self.seal_at = Some(self.mono + SEAL_AFTER);
+        self.note_synced();
         Ok(())
+    }
+
+    /// After some quiet a seal follows a sync.
+    pub(super) fn note_synced(&mut self) {
+        self.seal_at = Some(self.mono + SEAL_AFTER);
     }
 
     fn hand_out(&mut self, written_only: bool) {
         let staged = std::mem::take(&mut self.staged);
+        let (now, later) = staged.into_iter().partition(|staged| !written_only || staged.when_written);
+        self.staged = later;
+        self.hand_over(now);
+    }
+
+    /// Hands tasks to their pools.
+    pub(super) fn hand_over(&mut self, staged: Vec<Staged>) {
         for staged in staged {
-            if written_only && !staged.when_written {
-                self.staged.push(staged);
-            } else if let Some(run) = self.pools.get(&staged.pool) {
+            if let Some(run) = self.pools.get(&staged.pool) {
                 run.pool.hand(staged.task);
             }
         }
@@ -452,6 +482,7 @@ impl Core {
         }
         if self.seal_at.is_some_and(|at| at <= self.mono) && !self.log.has_unwritten() {
             self.seal_at = None;
+            self.await_commit()?;
             self.log.seal()?;
         }
         self.cut_off_late_drains();

@@ -4,6 +4,7 @@
 //! which versions live. One thread; [`handle`] is the way in, `open` its beginning, `core` its loop.
 
 mod act;
+mod ahead;
 mod backup;
 mod checkpoint;
 mod clean;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
+use super::ahead::Carrier;
 use super::checkpoint::Scribe;
 use super::clean::Cleaning;
 use super::command::Command;
@@ -163,6 +164,7 @@ pub(super) struct Beside {
     pub(super) gatherer: Option<Gatherer>,
     pub(super) scribe: Scribe,
     pub(super) scrubber: Option<Scrubber>,
+    pub(super) carrier: Option<Carrier>,
 }
 
 impl Beside {
@@ -177,7 +179,13 @@ impl Beside {
         let gatherer = gathering.map(|gathering| Gatherer::start(gathering, engine.clone())).transpose()?;
         let scrub = |every| Scrubber::start(reader.clone(), Arc::clone(clock), every, log.scrub_rate);
         let scrubber = log.scrub.map(scrub).transpose()?;
-        Ok(Self { librarian, gatherer, scribe: Scribe::start()?, scrubber })
+        Ok(Self {
+            librarian,
+            gatherer,
+            scribe: Scribe::start()?,
+            scrubber,
+            carrier: Some(Carrier::start(Arc::clone(clock))?),
+        })
     }
 }
 
@@ -229,7 +237,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         if let Some(gathered) = gathering.and_then(|gathering| gathering.gather(&AtomicBool::new(false))) {
             table.names_gathered(gathered);
         }
-        Beside { librarian: Librarian::Inline, gatherer: None, scribe: Scribe::Inline, scrubber: None }
+        Beside { librarian: Librarian::Inline, gatherer: None, scribe: Scribe::Inline, scrubber: None, carrier: None }
     };
     let mut core = Core::new(CoreParts {
         log: found.log,
@@ -270,7 +278,7 @@ fn open_disk(dir: &Path) -> Result<Arc<dyn Disk>, OpenError> {
 }
 
 /// The engine's thread. However it ends but by a stop, those who watch are told: a process without its engine must end.
-fn serve(core: Core, shared: &Shared) {
+pub(super) fn serve(core: Core, shared: &Shared) {
     /// Speaks up when the thread panics.
     struct Alarm<'a>(&'a Shared);
     impl Drop for Alarm<'_> {

@@ -29,6 +29,7 @@
 //! tail are never copied along (see [`recovery`]). Each frame names the head: the first segment that counts.
 
 pub mod checkpoint;
+pub mod commit;
 pub mod copy;
 pub mod damage;
 pub mod disk;
@@ -46,12 +47,14 @@ pub mod stream;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verdict;
 mod writer;
 
 pub use reader::{Reader, StoredRecord};
 pub use recovery::{OpenError, Opened};
-pub use writer::{Log, Poisoned, RecordKind};
+pub use told::{LogFigures, Poisoned, RecordKind};
+pub use writer::Log;
 
 /// The identity of a log, drawn at random when it is made.
 pub type LogId = [u8; 16];

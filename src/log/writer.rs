@@ -6,55 +6,19 @@
 use std::sync::Arc;
 
 use super::checkpoint::{self, Beginning};
+use super::commit::{Commit, Failed};
 use super::disk::Disk;
 use super::frame::{
     self, FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SegmentHeader,
 };
 use super::reader::{Reader, Segment};
 use super::spare::{Order, SpareMaker};
+use super::told::{LogFigures, Poisoned, RecordKind};
 use super::{LogId, LogOptions, Position, segment_name};
 use crate::types::Seq;
 
 /// Room that is kept in every segment for its end frame and one seal frame before it.
 const SEGMENT_RESERVE: usize = 2 * FRAME_HEADER_BYTES;
-
-/// The log does not take or acknowledge anything any more.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} failed in {place}: {error}")]
-pub struct Poisoned {
-    /// "write" or "sync".
-    pub what: &'static str,
-    /// The file.
-    pub place: String,
-    /// What the operating system said.
-    pub error: String,
-}
-
-/// What a record's body is: a number that the log stores and never looks into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordKind {
-    /// The kind.
-    pub kind: u8,
-    /// In which shape the body is written.
-    pub version: u8,
-}
-
-/// Figures about the log.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LogFigures {
-    /// First segment that counts.
-    pub head: u32,
-    /// Segment that is written.
-    pub active: u32,
-    /// One past the last seq that is on stable storage.
-    pub durable_up_to: Seq,
-    /// Bytes of all segments, the spare one included.
-    pub disk_bytes: u64,
-    /// Frames with records that were written since the log was opened.
-    pub commits: u64,
-    /// Bytes that were written since then.
-    pub written_bytes: u64,
-}
 
 /// What a new tail begins with.
 pub(super) struct TailStart {
@@ -101,6 +65,10 @@ pub struct Log {
     /// Segments that the head has passed, and files that may be overwritten.
     retired: Vec<Arc<Segment>>,
     recycled: Vec<String>,
+    /// What a commit that is carried out elsewhere will have made durable: seq and head.
+    under_way: Option<(Seq, u32)>,
+    /// The buffer of the frame before.
+    spare_frame: Vec<u8>,
     commits: u64,
     written_bytes: u64,
     sealed: bool,
@@ -139,6 +107,8 @@ impl Log {
             head_durable: start.head,
             retired: Vec::new(),
             recycled: Vec::new(),
+            under_way: None,
+            spare_frame: Vec::new(),
             commits: 0,
             written_bytes: 0,
             sealed: true,
@@ -285,6 +255,46 @@ impl Log {
         self.active.mark(self.next_seq - u64::from(self.records), self.offset);
         self.commits += 1;
         self.put_frame(FrameKind::Data)
+    }
+
+    /// Bytes of the frame in memory.
+    pub fn frame_bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Gives the frame to be carried out elsewhere; the next one can be filled. Nothing else is written before
+    /// [`Log::end_commit`].
+    ///
+    /// # Errors
+    /// The log is poisoned.
+    pub fn begin_commit(&mut self) -> Result<Commit, Poisoned> {
+        self.check()?;
+        assert!(self.records > 0 && self.under_way.is_none(), "one frame with records at a time");
+        self.active.mark(self.next_seq - u64::from(self.records), self.offset);
+        self.commits += 1;
+        let at = u64::from(self.offset);
+        self.close_frame(FrameKind::Data);
+        let mut next = std::mem::take(&mut self.spare_frame);
+        next.clear();
+        next.resize(FRAME_HEADER_BYTES, 0);
+        self.under_way = Some((self.next_seq, self.head));
+        Ok(Commit { file: Arc::clone(&self.active.file), at, frame: std::mem::replace(&mut self.frame, next) })
+    }
+
+    /// Takes back what was carried out. When it returns, its records are on stable storage.
+    ///
+    /// # Errors
+    /// It could not be carried out.
+    pub fn end_commit(&mut self, commit: Commit, carried_out: Result<(), Failed>) -> Result<(), Poisoned> {
+        let Some((seq, head)) = self.under_way.take() else { return self.check() };
+        if let Err((what, error)) = carried_out {
+            return Err(self.poison(what, &error));
+        }
+        self.spare_frame = commit.frame;
+        (self.written_up_to, self.durable_up_to) = (seq, seq);
+        (self.head_written, self.head_durable) = (head, head);
+        self.release_retired();
+        Ok(())
     }
 
     /// Syncs what was written. When it returns, every record written before is on stable storage.
@@ -451,6 +461,23 @@ impl Log {
 
     /// Writes the frame in memory, or an empty one, at the tail.
     fn put_frame(&mut self, kind: FrameKind) -> Result<(), Poisoned> {
+        assert!(self.under_way.is_none(), "frames are written one after the other");
+        let at = u64::from(self.offset);
+        self.close_frame(kind);
+        if let Err(error) = self.active.file.write_at(at, &self.frame) {
+            return Err(self.poison("write", &error));
+        }
+        self.written_up_to = self.next_seq;
+        self.head_written = self.head;
+        self.frame.truncate(FRAME_HEADER_BYTES);
+        if self.frame.capacity() > 2 * self.options.frame_bytes_full {
+            self.frame.shrink_to(self.options.frame_bytes_full);
+        }
+        Ok(())
+    }
+
+    /// Gives the frame in memory its header; the next one begins behind it.
+    fn close_frame(&mut self, kind: FrameKind) {
         self.frame.resize(self.frame.len().next_multiple_of(FRAME_ALIGN), 0);
         let bytes = u32::try_from(self.frame.len()).expect("a frame is at most 4 MiB");
         let header = FrameHeader {
@@ -467,20 +494,10 @@ impl Log {
         };
         let digest = header.encode_into(&mut self.frame, &self.crcs);
         debug_assert!(Frame::decode(&self.frame).is_some(), "what is written can be read");
-        if let Err(error) = self.active.file.write_at(u64::from(self.offset), &self.frame) {
-            return Err(self.poison("write", &error));
-        }
         self.offset += bytes;
         self.written_bytes += u64::from(bytes);
         self.previous = digest;
-        self.written_up_to = self.next_seq;
-        self.head_written = self.head;
-        self.frame.truncate(FRAME_HEADER_BYTES);
-        if self.frame.capacity() > 2 * self.options.frame_bytes_full {
-            self.frame.shrink_to(self.options.frame_bytes_full);
-        }
         self.crcs.clear();
         self.records = 0;
-        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The engine on a real directory with workers in this process: every state of a job, restarts, rollover.
 
+mod ahead;
 mod jobs;
 mod log;
 mod versions;

@@ -1,0 +1,102 @@
+//! Commits that are carried out beside the engine: under load, on a disk that fails or loses power at any of its calls.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use super::super::clean::Cleaning;
+use super::super::open::{Surroundings, open_core, serve};
+use super::*;
+use crate::job::event::Kind;
+use crate::job::ids::IdMaker;
+use crate::log::{LogOptions, Making};
+use crate::pool::ThreadPools;
+use crate::simulate::disk::{Fault, Loss, SimDisk};
+use crate::types::Seq;
+
+/// Frames are large enough for another thread from 256 bytes on.
+const OPTIONS: LogOptions = LogOptions {
+    segment_bytes: 256 << 10,
+    frame_bytes_full: 4 << 10,
+    frame_bytes_max: 16 << 10,
+    making: Making::Thread,
+};
+
+/// An engine with its threads, on a simulated disk.
+fn open_on(disk: &SimDisk, dir: &Path) -> Option<(Handle, std::thread::JoinHandle<()>)> {
+    let clock: Arc<dyn Clock> = Arc::new(TestClock(AtomicU64::new(1_000_000)));
+    let around = Surroundings {
+        disk: Arc::new(disk.clone()),
+        options: OPTIONS,
+        new_id: [7; 16],
+        pool_maker: Box::new(ThreadPools { clock: Arc::clone(&clock) }),
+        clock,
+        cleaning: Cleaning::default(),
+        threads: true,
+        random: fastrand::Rng::with_seed(1),
+        lock: None,
+    };
+    let (core, handle, _) = open_core(Spec::new(dir).with("echo", "v1", echo()).make(), around).ok()?;
+    let shared = Arc::clone(&core.shared);
+    Some((handle, std::thread::spawn(move || serve(core, &shared))))
+}
+
+/// Has four threads push until the disk fails, or for long; returns the ids that were acknowledged.
+fn push_until_it_fails(handle: &Handle) -> BTreeSet<String> {
+    let acknowledged = Mutex::new(BTreeSet::new());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let acknowledged = &acknowledged;
+            scope.spawn(move || {
+                // One that fails once may fail where nobody minds, such as a checkpoint.
+                for _ in 0..100 {
+                    let jobs: Vec<NewJob> = (0..20).map(|n| job("echo", &format!("{}", thread + n))).collect();
+                    let pushed = handle.push_many(jobs);
+                    let failed = pushed.iter().any(Result::is_err);
+                    acknowledged.lock().unwrap().extend(pushed.into_iter().flatten().map(|pushed| pushed.id));
+                    if failed {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    acknowledged.into_inner().unwrap()
+}
+
+#[test]
+fn what_is_acknowledged_while_commits_go_ahead_outlives_any_fault() {
+    let seed = fastrand::u64(..);
+    eprintln!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut all, mut runs) = (0, 0);
+    for fault in [Fault::Power, Fault::Once, Fault::ForEver].into_iter().cycle().take(24) {
+        let disk = SimDisk::new(random.u64(..));
+        let dir = tempfile::tempdir().unwrap();
+        let Some((handle, engine)) = open_on(&disk, dir.path()) else { panic!("nothing has failed yet, SEED={seed}") };
+        disk.plan(random.u64(1..400), fault);
+        let (told, poisoned) = crossbeam_channel::bounded(1);
+        handle.on_poisoned(Box::new(move |why| told.send(why).unwrap()));
+        let acknowledged = push_until_it_fails(&handle);
+        if fault == Fault::Once && poisoned.is_empty() {
+            handle.stop_and_wait();
+        } else {
+            poisoned.recv_timeout(Duration::from_secs(20)).expect("an engine that says why it ends");
+        }
+        engine.join().unwrap();
+        let power = random.u64(..);
+        let left = disk.after(if fault == Fault::Power { Loss::Power(power) } else { Loss::Process });
+        let (handle, engine) = open_on(&left, dir.path()).expect("the log opens after any fault");
+        let enqueued = handle.reader().scan(0).map(|record| record.expect("what is left can be read"));
+        let enqueued = enqueued.filter(|record| record.kind == Kind::Enqueued as u8);
+        let born: BTreeSet<Seq> = enqueued.map(|record| record.seq).collect();
+        for id in &acknowledged {
+            let (seq, _) = IdMaker::new([7; 16]).read(id).expect("an id that was made here");
+            assert!(born.contains(&seq), "SEED={seed}: {id} of {} is lost after {fault:?}", acknowledged.len());
+        }
+        handle.stop_and_wait();
+        engine.join().unwrap();
+        all += acknowledged.len();
+        runs += 1;
+    }
+    assert!(all > runs * 100, "SEED={seed}: {all} acknowledged in {runs} runs");
+}

@@ -161,9 +161,9 @@ impl Log {
         self.durable_up_to
     }
 
-    /// Whether records or a written frame wait for [`Log::sync`].
-    pub fn has_unsynced(&self) -> bool {
-        self.durable_up_to < self.next_seq
+    /// Bytes of the frame in memory.
+    pub fn frame_bytes(&self) -> usize {
+        self.frame.len()
     }
 
     /// Whether records wait for [`Log::write`].
@@ -257,11 +257,6 @@ impl Log {
         self.put_frame(FrameKind::Data)
     }
 
-    /// Bytes of the frame in memory.
-    pub fn frame_bytes(&self) -> usize {
-        self.frame.len()
-    }
-
     /// Gives the frame to be carried out elsewhere; the next one can be filled. Nothing else is written before
     /// [`Log::end_commit`].
     ///
@@ -272,9 +267,8 @@ impl Log {
         assert!(self.records > 0 && self.under_way.is_none(), "one frame with records at a time");
         self.active.mark(self.next_seq - u64::from(self.records), self.offset);
         self.commits += 1;
-        let at = u64::from(self.offset);
+        let (at, mut next) = (u64::from(self.offset), std::mem::take(&mut self.spare_frame));
         self.close_frame(FrameKind::Data);
-        let mut next = std::mem::take(&mut self.spare_frame);
         next.clear();
         next.resize(FRAME_HEADER_BYTES, 0);
         self.under_way = Some((self.next_seq, self.head));
@@ -286,13 +280,10 @@ impl Log {
     /// # Errors
     /// It could not be carried out.
     pub fn end_commit(&mut self, commit: Commit, carried_out: Result<(), Failed>) -> Result<(), Poisoned> {
+        carried_out.map_err(|(what, error)| self.poison(what, &error))?;
         let Some((seq, head)) = self.under_way.take() else { return self.check() };
-        if let Err((what, error)) = carried_out {
-            return Err(self.poison(what, &error));
-        }
         self.spare_frame = commit.frame;
-        (self.written_up_to, self.durable_up_to) = (seq, seq);
-        (self.head_written, self.head_durable) = (head, head);
+        (self.written_up_to, self.durable_up_to, self.head_written, self.head_durable) = (seq, seq, head, head);
         self.release_retired();
         Ok(())
     }
@@ -470,8 +461,9 @@ impl Log {
         self.written_up_to = self.next_seq;
         self.head_written = self.head;
         self.frame.truncate(FRAME_HEADER_BYTES);
-        if self.frame.capacity() > 2 * self.options.frame_bytes_full {
-            self.frame.shrink_to(self.options.frame_bytes_full);
+        let most = self.options.frame_bytes_full;
+        if self.frame.capacity() > 2 * most {
+            self.frame.shrink_to(most);
         }
         Ok(())
     }

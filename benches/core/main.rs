@@ -11,6 +11,8 @@ mod log_append;
 mod memory;
 mod push;
 mod raw;
+#[cfg(feature = "daemon")]
+mod services;
 mod setup;
 
 fn main() {
@@ -25,16 +27,23 @@ fn main() {
             memory::run("made", 200_000);
             memory::run("named", 200_000);
             churn::run(1_000_000);
+            #[cfg(feature = "daemon")]
+            services::run(64, 50_000);
         }
         ["log_append"] => log_append::run(),
         ["push"] => push::run(),
         ["churn", rest @ ..] => churn::run(jobs(rest.first(), 20_000_000)),
         ["flat", rest @ ..] => flat::run(jobs(rest.first(), 1_000_000)),
         ["memory", names @ ("made" | "named"), rest @ ..] => memory::run(names, jobs(rest.first(), 1_000_000)),
+        #[cfg(feature = "daemon")]
+        ["services", rest @ ..] => services::run(64, jobs(rest.first(), 100_000)),
+        #[cfg(feature = "daemon")]
+        ["endpoint"] => services::serve(),
         ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
         ["serve", dir] => memory::serve(dir.as_ref()),
-        other => {
-            panic!("no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named [JOBS]")
-        }
+        other => panic!(
+            "no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named [JOBS], \
+             services [JOBS]"
+        ),
     }
 }

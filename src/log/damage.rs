@@ -50,12 +50,12 @@ fn set_aside_name(segment: u32) -> String {
 }
 
 impl Damages {
-    /// Those that earlier processes found, of a log that begins at the segment `head`. `names`: all files of the directory.
-    pub(super) fn load(disk: Arc<dyn Disk>, names: &[String], head: u32) -> Self {
+    /// Those that earlier processes found. `names`: all files of the directory.
+    pub(super) fn load(disk: Arc<dyn Disk>, names: &[String]) -> Self {
         let number = |name: &String| name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 10)?.parse().ok();
         let mut known = BTreeMap::new();
         for segment in names.iter().filter_map(number) {
-            if segment >= head || names.contains(&set_aside_name(segment)) {
+            if names.contains(&segment_name(segment)) || names.contains(&set_aside_name(segment)) {
                 known.insert(segment, read_note(disk.as_ref(), segment));
             } else {
                 // Its segment was removed: whoever did that knows. A note that stays is looked at again.

@@ -150,7 +150,7 @@ pub fn open(
     let log_id = first.header.log_id;
     opening.check_numbers(&strays, &found)?;
     let (active, head) = opening.tail_and_head(&strays, &found, log_id)?;
-    let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names, head));
+    let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names));
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
     let kept = opening.read_checkpoint(&found, active, skip, first.header, replay);
@@ -187,7 +187,9 @@ pub fn open(
         move |source| opening.io(doing, source)
     };
     for old in strays.iter().chain(found.iter().take(skip)) {
-        disk.remove(&segment_name(old.number)).map_err(io("remove a segment that is not needed"))?;
+        // What is known to be damaged is kept, here as where the head passes it while it serves.
+        let left = reader.damages().set_aside(old.number).unwrap_or_else(|| disk.remove(&segment_name(old.number)));
+        left.map_err(io("remove a segment that is not needed"))?;
     }
     opening.rewrite_ended(&found, active, end)?;
     let spare = found.get(active + 1);
@@ -300,7 +302,7 @@ impl Opening<'_> {
         let file = spare::make(self.disk, &Order { header, recycle: None, write: false }, &AtomicBool::new(false))
             .map_err(io)?;
         let active = Segment::new(1, file, 1);
-        let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &[], 1));
+        let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &[]));
         reader.add(Arc::clone(&active));
         reader.show_up_to(1);
         let start = TailStart {

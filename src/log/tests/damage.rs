@@ -97,3 +97,22 @@ fn what_is_damaged_is_known_after_a_start_set_aside_and_forgotten_with_its_file(
     assert_eq!(open(&disk).reader().damaged(), [], "who took the file away knows");
     assert_eq!(disk.list().unwrap().iter().filter(|name| name.contains("damage")).count(), 0);
 }
+
+#[test]
+fn a_start_keeps_a_damaged_segment_that_the_head_had_passed_before_it() {
+    let disk = SimDisk::new(1);
+    let mut log = three_segments(&disk);
+    assert!(disk.rot(&segment_name(2), 150 * 8));
+    scrub(&log);
+    let known = log.reader().damaged();
+    assert_eq!(known.len(), 1, "{known:?}");
+    // The head is durable, and the process ends before it frees what the head has passed.
+    log.move_head(4);
+    commit(&mut log, &[b"the head has moved"]);
+    drop(log);
+    assert!(disk.list().unwrap().contains(&segment_name(2)), "it is not set aside yet");
+    assert_eq!(open(&disk).reader().damaged(), known);
+    let names = disk.list().unwrap();
+    assert!(names.contains(&"0000000002.seg.damaged".to_owned()), "{names:?}");
+    assert!(!names.contains(&segment_name(2)), "{names:?}");
+}

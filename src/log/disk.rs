@@ -223,7 +223,10 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        // Unlike std's own calls, this one is not called again by itself when a signal cuts in (D14).
+        let allocated =
+            rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes));
+        match allocated {
             // A file system without fallocate takes its space when it is written.
             Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(bytes),
             other => other.map_err(io::Error::from),

@@ -42,7 +42,7 @@ pub enum OpenError {
         found: u16,
     },
     /// Bytes that were durable once are damaged or missing.
-    #[error("the log is corrupt: {} at offset {offset}: {what}; nothing was changed. Restore a copy of the data directory", file.display())]
+    #[error("the log is corrupt: {} at offset {offset}: {what}; nothing was changed. See all of it with `biotope log verify`; restore a backup, or save the rest with `biotope log salvage`", file.display())]
     Corrupt {
         /// The segment's file.
         file: PathBuf,
@@ -52,7 +52,7 @@ pub enum OpenError {
         what: String,
     },
     /// A segment that must be there is not.
-    #[error("the log is corrupt: {} is missing; nothing was changed. Restore a copy of the data directory", file.display())]
+    #[error("the log is corrupt: {} is missing; nothing was changed. See all of it with `biotope log verify`; restore a backup, or save the rest with `biotope log salvage`", file.display())]
     Missing {
         /// The segment's file.
         file: PathBuf,
@@ -186,11 +186,8 @@ pub fn open(
         let opening = &opening;
         move |source| opening.io(doing, source)
     };
-    for old in strays.iter().chain(found.iter().take(skip)) {
-        // What is known to be damaged is kept, here as where the head passes it while it serves.
-        let left = reader.damages().set_aside(old.number).unwrap_or_else(|| disk.remove(&segment_name(old.number)));
-        left.map_err(io("remove a segment that is not needed"))?;
-    }
+    let passed = strays.iter().chain(found.iter().take(skip));
+    opening.leave_behind(passed, &reader).map_err(io("remove a segment that is not needed"))?;
     opening.rewrite_ended(&found, active, end)?;
     let spare = found.get(active + 1);
     let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
@@ -253,6 +250,14 @@ impl Opening<'_> {
             Wrong::Corrupt { segment, offset, what } => OpenError::Corrupt { file: self.path(segment), offset, what },
             Wrong::Missing { segment } => OpenError::Missing { file: self.path(segment) },
         }
+    }
+
+    /// Removes segments that the head has passed; what is known to be damaged is kept, as it is while the log serves.
+    fn leave_behind<'f>(&self, mut passed: impl Iterator<Item = &'f Found>, reader: &Reader) -> io::Result<()> {
+        passed.try_for_each(|old| {
+            let set_aside = reader.damages().set_aside(old.number);
+            set_aside.unwrap_or_else(|| self.disk.remove(&segment_name(old.number)))
+        })
     }
 
     /// Writes the segment before the active one again, if nothing follows its end yet: that end may be what a failed sync

@@ -130,7 +130,10 @@ fn damage_below_a_witness_is_corruption_and_changes_nothing() {
     drop(opened);
     place.change(1, |bytes| bytes[position.offset as usize + 14] ^= 1);
     let before = std::fs::read(place.0.path().join(segment_name(1))).unwrap();
-    let Err(OpenError::Corrupt { file, offset, .. }) = place.open() else { panic!("opened a corrupt log") };
+    let Err(error) = place.open() else { panic!("opened a corrupt log") };
+    let said = error.to_string();
+    assert!(said.contains("`biotope log verify`") && said.contains("`biotope log salvage`"), "{said}");
+    let OpenError::Corrupt { file, offset, .. } = error else { panic!("{said}") };
     assert!(file.ends_with(segment_name(1)));
     assert_eq!(offset, 64);
     assert_eq!(before, std::fs::read(place.0.path().join(segment_name(1))).unwrap());

@@ -5,7 +5,7 @@ mod bounded;
 
 use std::collections::BTreeSet;
 
-use biotope::config::{KindConfig, parse, units};
+use biotope::config::{EnvValue, KindConfig, parse, units};
 use biotope::limits::{BATCH_MAX, CONCURRENCY_MAX, MAX_ATTEMPTS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use libfuzzer_sys::fuzz_target;
 
@@ -25,6 +25,10 @@ fuzz_target!(|text: &str| {
                 assert!((1..=MAX_ATTEMPTS_MAX).contains(&live.max_attempts));
                 match &worker.kind {
                     KindConfig::Exec(exec) => assert!(!exec.argv.is_empty()),
+                    KindConfig::Http(http) => {
+                        let written = http.secrets.iter().any(|secret| matches!(secret, EnvValue::Text(_)));
+                        assert!(!written, "a secret stands in no config");
+                    }
                     KindConfig::Native => assert!(natives.contains(worker.worker_type.as_str())),
                 }
             }

@@ -35,8 +35,12 @@ impl Scrubber {
         let builder = std::thread::Builder::new().name("scrubber".to_owned());
         let thread = builder.spawn(move || {
             let mut pause = every.min(FIRST_AFTER);
-            while sleeps(&end, pause) && pass(&reader, rate, &end) {
-                told.store(clock.wall_ms(), Ordering::Relaxed);
+            while sleeps(&end, pause) {
+                match pass(&reader, rate, &end) {
+                    None => return,
+                    Some(complete) if complete => told.store(clock.wall_ms(), Ordering::Relaxed),
+                    Some(_) => {}
+                }
                 pause = every;
             }
         })?;
@@ -62,18 +66,18 @@ fn sleeps(end: &Receiver<()>, pause: Duration) -> bool {
     matches!(end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
 }
 
-/// Reads all of it once; says whether nobody ended it meanwhile.
-fn pass(reader: &Reader, rate: u64, end: &Receiver<()>) -> bool {
+/// Reads all of it once; says whether all could be read, and nothing if somebody ended it.
+fn pass(reader: &Reader, rate: u64, end: &Receiver<()>) -> Option<bool> {
     let mut scrub = Scrub::new(reader);
     let mut bytes = 0;
     while let Some(more) = scrub.step() {
         bytes += more;
         if bytes >= PORTION_BYTES {
             if !sleeps(end, Duration::from_secs_f64(bytes as f64 / rate as f64)) {
-                return false;
+                return None;
             }
             bytes = 0;
         }
     }
-    true
+    Some(scrub.is_complete())
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk::Disk;
 use super::reader::ReadError;
-use super::segment_name;
+use super::{segment_name, segment_number};
 use crate::types::Seq;
 
 const SUFFIX: &str = ".damage";
@@ -54,6 +54,12 @@ impl Damages {
     pub(super) fn load(disk: Arc<dyn Disk>, names: &[String]) -> Self {
         let number = |name: &String| name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 10)?.parse().ok();
         let mut known = BTreeMap::new();
+        // A file that was set aside says as much, though its note could not be written, or was removed.
+        let kept = names.iter().filter_map(|name| segment_number(name.strip_suffix(".damaged")?));
+        for segment in kept {
+            let what = format!("segment {segment} was set aside, since it is damaged");
+            known.insert(segment, Place { segment, offset: 0, seq: 0, what });
+        }
         for segment in names.iter().filter_map(number) {
             if names.contains(&segment_name(segment)) || names.contains(&set_aside_name(segment)) {
                 known.insert(segment, read_note(disk.as_ref(), segment));

@@ -18,6 +18,8 @@ pub struct Scrub {
     current: Option<Current>,
     /// Checksum of the last frame of the segment before, and that segment.
     before: Option<(u32, u32)>,
+    /// Whether all that was tried could be read, damaged or not.
+    complete: bool,
 }
 
 struct Current {
@@ -35,7 +37,7 @@ impl Scrub {
         let mut segments: VecDeque<u32> = reader.segments().iter().map(|segment| segment.number).collect();
         // The last one is being written.
         segments.pop_back();
-        Self { reader: reader.clone(), segments, current: None, before: None }
+        Self { reader: reader.clone(), segments, current: None, before: None, complete: true }
     }
 
     /// Reads and checks one more frame; says how many bytes that was, and nothing once all is read.
@@ -53,12 +55,18 @@ impl Scrub {
             Err(error) => {
                 if let ReadError::Io { .. } = &error {
                     tracing::warn!(%error, "a segment could not be read to check it; the next pass tries again");
+                    self.complete = false;
                 }
                 self.reader.notice(&error);
                 self.before = None;
                 Some(0)
             }
         }
+    }
+
+    /// Whether nothing was left out since it could not be read.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     fn begin_next(&mut self) -> Option<Current> {

@@ -6,7 +6,7 @@ use super::super::disk::Disk;
 use super::super::scrub::Scrub;
 use super::super::{Log, LogOptions, Making, recovery, segment_name};
 use super::{KIND, commit};
-use crate::simulate::disk::SimDisk;
+use crate::simulate::disk::{Fault, SimDisk};
 
 const SMALL: LogOptions =
     LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
@@ -75,6 +75,22 @@ fn a_pass_finds_any_bit_that_has_changed_in_what_is_ended() {
 }
 
 #[test]
+fn a_pass_that_could_not_read_everything_says_so() {
+    let disk = SimDisk::new(1);
+    let log = three_segments(&disk);
+    let pass = || {
+        let mut scrub = Scrub::new(&log.reader());
+        while scrub.step().is_some() {}
+        scrub.is_complete()
+    };
+    assert!(pass());
+    disk.plan(2, Fault::Once);
+    assert!(!pass());
+    assert!(disk.has_struck() && log.reader().damaged().is_empty(), "it may be read the next time");
+    assert!(pass());
+}
+
+#[test]
 fn what_is_damaged_is_known_after_a_start_set_aside_and_forgotten_with_its_file() {
     let disk = SimDisk::new(1);
     let mut log = three_segments(&disk);
@@ -93,6 +109,9 @@ fn what_is_damaged_is_known_after_a_start_set_aside_and_forgotten_with_its_file(
     }
     drop(log);
     assert_eq!(open(&disk).reader().damaged(), known, "a later process knows as much");
+    disk.remove("0000000002.damage").unwrap();
+    let without_its_note = open(&disk).reader().damaged();
+    assert_eq!((without_its_note.len(), without_its_note[0].segment), (1, 2), "{without_its_note:?}");
     disk.remove("0000000002.seg.damaged").unwrap();
     assert_eq!(open(&disk).reader().damaged(), [], "who took the file away knows");
     assert_eq!(disk.list().unwrap().iter().filter(|name| name.contains("damage")).count(), 0);

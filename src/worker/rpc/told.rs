@@ -61,7 +61,7 @@ fn ask(session: &mut Session, first: u64) -> usize {
     for born in first..first + JOBS {
         let job = Assignment {
             lease: Lease { born, fence: Fence { epoch: 1, counter: 1 } },
-            id: format!("job-{born}"),
+            id: format!("job-{born}").into(),
             worker_type: "mail".into(),
             version: "v1".into(),
             task: String::new(),

@@ -34,7 +34,7 @@ pub(super) struct Carrier {
 /// What waits for the frame that is on its way.
 pub(super) struct Ahead {
     replies: Vec<Reply>,
-    staged: Vec<Staged>,
+    pub(super) staged: Vec<Staged>,
     look_ups: Vec<LookUp>,
 }
 

@@ -84,10 +84,11 @@ impl Core {
 
     /// Takes back what a pool has not begun.
     pub(super) fn take_back(&mut self, pool: PoolId, tasks: Vec<Task>, release: Release) -> Result<(), Poisoned> {
-        let (mine, others) =
-            std::mem::take(&mut self.staged).into_iter().partition(|staged: &Staged| staged.pool == pool);
-        self.staged = others;
-        let staged: Vec<Staged> = mine;
+        // What a commit that is on its way would hand to it comes first: it is older.
+        let on_its_way = self.ahead.as_mut().map(|ahead| &mut ahead.staged);
+        let waiting = on_its_way.into_iter().chain([&mut self.staged]);
+        let staged: Vec<Staged> =
+            waiting.flat_map(|staged| staged.extract_if(.., |staged| staged.pool == pool)).collect();
         for task in tasks.into_iter().chain(staged.into_iter().map(|staged| staged.task)) {
             if let Some(run) = self.pools.get_mut(&pool) {
                 run.handed = run.handed.saturating_sub(1);

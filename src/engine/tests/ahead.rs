@@ -8,6 +8,7 @@ use super::super::open::{Surroundings, open_core, serve};
 use super::*;
 use crate::job::event::Kind;
 use crate::job::ids::IdMaker;
+use crate::log::disk::{Disk, RealDisk};
 use crate::log::{LogOptions, Making};
 use crate::pool::ThreadPools;
 use crate::simulate::disk::{Fault, Loss, SimDisk};
@@ -21,11 +22,11 @@ const OPTIONS: LogOptions = LogOptions {
     making: Making::Thread,
 };
 
-/// An engine with its threads, on a simulated disk.
-fn open_on(disk: &SimDisk, dir: &Path) -> Option<(Handle, std::thread::JoinHandle<()>)> {
+/// An engine with its threads.
+fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::JoinHandle<()>)> {
     let clock: Arc<dyn Clock> = Arc::new(TestClock(AtomicU64::new(1_000_000)));
     let around = Surroundings {
-        disk: Arc::new(disk.clone()),
+        disk,
         options: OPTIONS,
         new_id: [7; 16],
         pool_maker: Box::new(ThreadPools { clock: Arc::clone(&clock) }),
@@ -72,7 +73,9 @@ fn what_is_acknowledged_while_commits_go_ahead_outlives_any_fault() {
     for fault in [Fault::Power, Fault::Once, Fault::ForEver].into_iter().cycle().take(24) {
         let disk = SimDisk::new(random.u64(..));
         let dir = tempfile::tempdir().unwrap();
-        let Some((handle, engine)) = open_on(&disk, dir.path()) else { panic!("nothing has failed yet, SEED={seed}") };
+        let Some((handle, engine)) = open_on(Arc::new(disk.clone()), dir.path()) else {
+            panic!("nothing has failed yet, SEED={seed}")
+        };
         disk.plan(random.u64(1..400), fault);
         let (told, poisoned) = crossbeam_channel::bounded(1);
         handle.on_poisoned(Box::new(move |why| told.send(why).unwrap()));
@@ -85,7 +88,7 @@ fn what_is_acknowledged_while_commits_go_ahead_outlives_any_fault() {
         engine.join().unwrap();
         let power = random.u64(..);
         let left = disk.after(if fault == Fault::Power { Loss::Power(power) } else { Loss::Process });
-        let (handle, engine) = open_on(&left, dir.path()).expect("the log opens after any fault");
+        let (handle, engine) = open_on(Arc::new(left), dir.path()).expect("the log opens after any fault");
         let enqueued = handle.reader().scan(0).map(|record| record.expect("what is left can be read"));
         let enqueued = enqueued.filter(|record| record.kind == Kind::Enqueued as u8);
         let born: BTreeSet<Seq> = enqueued.map(|record| record.seq).collect();
@@ -99,4 +102,40 @@ fn what_is_acknowledged_while_commits_go_ahead_outlives_any_fault() {
         runs += 1;
     }
     assert!(all > runs * 100, "SEED={seed}: {all} acknowledged in {runs} runs");
+}
+
+#[test]
+fn a_rollover_takes_back_what_a_commit_on_its_way_would_hand_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = RealDisk::open(&dir.path().join("log")).unwrap();
+    let (handle, engine) = open_on(Arc::new(disk), dir.path()).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let pushed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let jobs: Vec<NewJob> = (0..20).map(|n| job("echo", &n.to_string())).collect();
+                    let all = handle.push_many(jobs).into_iter().filter(Result::is_ok).count();
+                    pushed.fetch_add(all as u64, Ordering::SeqCst);
+                }
+            });
+        }
+        for number in 2..100 {
+            let next = Spec::new(dir.path()).with("echo", &format!("v{number}"), echo());
+            assert_eq!(reload(&handle, next).verdict, "ok");
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    let all = pushed.load(Ordering::SeqCst);
+    let deadline = RealClock.mono() + Duration::from_secs(20);
+    loop {
+        let view = of_type(&handle, "echo");
+        if view.completed == all {
+            break;
+        }
+        assert!(RealClock.mono() < deadline, "of {all} jobs some run nowhere: {view:?}");
+    }
+    handle.stop_and_wait();
+    engine.join().unwrap();
 }

@@ -105,6 +105,8 @@ pub const HISTORY_FREE_MIN: u64 = 64 << 20;
 pub const HISTORY_ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long the index may be busy with one thing before it counts as hanging.
 pub const HISTORY_HANGS_AFTER: Duration = Duration::from_secs(10);
+/// Bytes of the index that a stop reads once more, newest first, so that the next start knows what was damaged since.
+pub const HISTORY_SEAL_BYTES: u64 = 512 << 20;
 /// How long a stop of the process waits for the index.
 pub const HISTORY_STOP_MAX: Duration = Duration::from_secs(2);
 /// Pause before the index is tried again after trouble; doubled each time.

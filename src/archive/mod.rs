@@ -14,6 +14,8 @@ mod follow;
 #[cfg(feature = "daemon")]
 mod owner;
 #[cfg(feature = "daemon")]
+mod seal;
+#[cfg(feature = "daemon")]
 mod shelf;
 #[cfg(feature = "daemon")]
 mod slice;

@@ -21,8 +21,8 @@ use super::{Ask, EndedPage, Found, History, Standing};
 use crate::clock::Clock;
 use crate::limits::{
     HISTORY_ANSWER_MAX, HISTORY_BATCH_RECORDS, HISTORY_BYTES_MAX, HISTORY_FREE_MIN, HISTORY_HANGS_AFTER, HISTORY_REST,
-    HISTORY_RETRY_FIRST, HISTORY_RETRY_MAX, HISTORY_SLICE_KEYS, HISTORY_STOP_MAX, HISTORY_STRIKES_MAX,
-    HISTORY_SYNC_EVERY,
+    HISTORY_RETRY_FIRST, HISTORY_RETRY_MAX, HISTORY_SEAL_BYTES, HISTORY_SLICE_KEYS, HISTORY_STOP_MAX,
+    HISTORY_STRIKES_MAX, HISTORY_SYNC_EVERY,
 };
 use crate::log::Reader;
 use crate::log::nearby::NearbyReader;
@@ -268,12 +268,8 @@ impl Owner {
                 recv(timeout) -> _ => (),
             }
         }
-        self.attempt(|owner| owner.shelf.as_ref().map_or(Ok(()), Shelf::sync));
         let shelf = self.shelf.take();
-        self.attempt(|_| {
-            drop(shelf);
-            Ok(())
-        });
+        self.attempt(|_| shelf.map_or(Ok(()), |shelf| shelf.close(HISTORY_SEAL_BYTES)));
     }
 
     /// Whether there is more in the log than the index has seen.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::entry::position;
+use super::seal;
 use super::slice::{Slice, Trouble};
 use super::{Ask, EndedPage, Found};
 use crate::log::reader::ReadError;
@@ -73,6 +74,13 @@ impl Shelf {
             found.push(entry?.path());
         }
         found.sort();
+        let (seals, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|path| seal::is_seal(path));
+        for seal in &seals {
+            seal::open(seal)?;
+        }
+        if !seals.is_empty() {
+            std::fs::File::open(dir)?.sync_all()?;
+        }
         let mut slices: BTreeMap<Seq, Slice> = BTreeMap::new();
         let last = found.last().cloned();
         for path in found {
@@ -192,6 +200,24 @@ impl Shelf {
             let dir = slice.dir.clone();
             drop(slice);
             remove(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Ends in good order: everything is on stable storage, and sealed against what may happen to it until it is opened
+    /// again, as far as that many bytes go, newest first: a stop must not take long.
+    pub(super) fn close(mut self, mut bytes: u64) -> Result<(), Trouble> {
+        self.sync()?;
+        while let Some((_, slice)) = self.slices.pop_last() {
+            let (dir, size) = (slice.dir.clone(), slice.bytes()?);
+            drop(slice);
+            bytes = bytes.saturating_sub(size);
+            if bytes > 0
+                && let Err(error) = seal::write(&dir)
+            {
+                // Without it the next start believes what it finds, as after a crash.
+                tracing::warn!(%error, dir = %dir.display(), "could not seal a directory of the index of ended jobs");
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
 
+use super::world::World;
 use super::{How, Op, PushOp, run};
 
 /// A job: type, priority and body; id and key; and the rest.
@@ -148,4 +149,15 @@ fn a_retry_and_a_purge_that_wait_for_room_together() {
         Op::Purge(1),
     ];
     holds(38_893_655, &ops);
+}
+
+#[test]
+fn d9_the_second_half_of_the_last_segment_is_not_for_new_jobs() {
+    let mut world = World::small();
+    let push = |jobs| Op::Push(vec![job([1, 5, 0], [None, None], 0, None, None, 300); jobs]);
+    // Whether another segment can be made is not known when the last jobs come: nobody tried.
+    for op in [push(17), Op::Turn, Op::Space(Some(0)), push(2), Op::Turn] {
+        world.step(&op).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    assert_eq!(world.figures.get("refused", "disk full"), 2, "{}", world.figures);
 }

@@ -106,6 +106,11 @@ impl Stepped {
         }
     }
 
+    /// Bytes of the frame that is being filled.
+    pub fn frame_bytes(&self) -> usize {
+        self.core.log.frame_bytes()
+    }
+
     /// What lives.
     pub fn table(&self) -> &Table {
         &self.core.table

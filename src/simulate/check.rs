@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::disk::Loss;
+use super::invariant::Invariant;
 use super::model::{Counts, Place};
 use super::plan::TYPES;
 use super::world::{Reply, Sent, Violation, World};
@@ -28,6 +29,7 @@ impl World {
                     }
                 }
                 Err(_) => {
+                    self.note_shown();
                     self.unsure();
                     if self.stops_at_fault {
                         self.fall();
@@ -39,7 +41,7 @@ impl World {
                 }
             }
         }
-        Err("the engine never comes to rest".to_owned())
+        Err(Invariant::Served.broken("the engine never comes to rest"))
     }
 
     /// After a turn that succeeded.
@@ -64,7 +66,11 @@ impl World {
         self.notice_given_back(true);
         self.notice_time(true);
         self.notice_reserved()?;
-        self.compare()
+        self.compare()?;
+        self.note_shown();
+        self.check_bounds()?;
+        self.note_routes();
+        Ok(())
     }
 
     /// Whether the engine has not come to it yet.
@@ -135,25 +141,32 @@ impl World {
         self.engine.as_ref().map_or(0, |engine| engine.reader().first_seq())
     }
 
-    /// I1 and I3: the table is the model's, job by job and count by count. I12: what runs is held by a pool, since
-    /// whatever no pool holds was noticed to be given back.
-    pub(super) fn compare(&self) -> Result<(), Violation> {
+    /// The table is the model's, job by job and count by count; what runs is held by a pool, since whatever no pool holds
+    /// was noticed to be given back.
+    pub(super) fn compare(&mut self) -> Result<(), Violation> {
         let Some(engine) = &self.engine else { return Ok(()) };
         let (table, now) = (engine.table(), self.now());
         for (_, known) in self.model.live() {
             let job = known.born.and_then(|born| table.job(born));
             if !job.as_ref().is_some_and(|job| known.now.is(job, now, self.latest)) {
-                return Err(format!("the model has {known:#?}\nthe table has {job:?}"));
+                return Err(Invariant::NothingLost.broken(format!("the model has {known:#?}\nthe table has {job:?}")));
             }
         }
         if table.live_jobs() != self.model.live().count() as u64 {
-            return Err(format!("{} jobs live, {} should", table.live_jobs(), self.model.live().count()));
+            let (live, should) = (table.live_jobs(), self.model.live().count());
+            return Err(Invariant::EndedStaysEnded.broken(format!("{live} jobs live, {should} should")));
         }
         for of in TYPES {
             let totals = totals_of(engine, of);
             if totals.is_some_and(|totals| totals != self.model.totals(of)) {
-                return Err(format!("counters of {of}: {totals:?}, they should be {:?}", self.model.totals(of)));
+                let should = self.model.totals(of);
+                return Err(
+                    Invariant::NothingLost.broken(format!("counters of {of}: {totals:?}, they should be {should:?}"))
+                );
             }
+        }
+        for invariant in [Invariant::NothingLost, Invariant::EndedStaysEnded] {
+            self.figures.count("held", invariant.name());
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::check::millis;
+use super::invariant::Invariant;
 use super::model::{Happening, Known, Model, Place, Standing};
 use super::plan::{self, BACKOFF_MAX, PAYLOAD_MAX};
 use super::world::{Reply, Violation, World};
@@ -46,7 +47,8 @@ impl World {
     pub(super) fn pushed(&mut self, new: NewJob, answer: Result<Pushed, Refusal>, sure: bool) -> Result<(), Violation> {
         let admission = self.admit(&new);
         let surprise = |answer: &dyn std::fmt::Debug| {
-            Err(format!("expected {admission:?} of {new:?}, and was answered {answer:?}"))
+            Err(Invariant::RightAnswer
+                .broken(format!("expected {admission:?} of {new:?}, and was answered {answer:?}")))
         };
         match (&answer, admission) {
             (Err(Refusal::DiskFull { .. }), _) if self.tight => {
@@ -298,7 +300,9 @@ impl World {
             return Ok(());
         }
         if sure && may.is_some_and(|may| may != done) {
-            return Err(format!("{action:?} of {known:?}: expected {may:?}, and was {done}"));
+            return Err(
+                Invariant::RightAnswer.broken(format!("{action:?} of {known:?}: expected {may:?}, and was {done}"))
+            );
         }
         if done {
             self.act_on(job, action, sure);
@@ -355,7 +359,10 @@ impl World {
         match reply {
             Some(Reply::Purged(Ok(purged))) if purged == ended => Ok(()),
             Some(Reply::Purged(Err(Refusal::UnknownType { .. }))) if ended == 0 => Ok(()),
-            reply => Err(format!("a purge of {of} has ended {ended} jobs, and says {reply:?}")),
+            reply => {
+                let how = format!("a purge of {of} has ended {ended} jobs, and says {reply:?}");
+                Err(Invariant::RightAnswer.broken(how))
+            }
         }
     }
 

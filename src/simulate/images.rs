@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::disk::{Fault, Loss, SimDisk};
+use super::invariant::Invariant;
 use super::op::Op;
 use super::workloads::Workload;
 use super::world::{Violation, World};
@@ -233,7 +234,11 @@ fn expect_same(
 ) -> Result<(), Violation> {
     disk.unplan();
     let again = recover(disk, options).map_err(|what| format!("{}: {what}", told()))?;
-    if again.as_ref() == Some(whole) { Ok(()) } else { Err(format!("{}: it gives another log", told())) }
+    if again.as_ref() == Some(whole) {
+        Ok(())
+    } else {
+        Err(Invariant::RecoveryRepeats.broken(format!("{}: it gives another log", told())))
+    }
 }
 
 /// What the cut of an opening leaves of what was not synced.

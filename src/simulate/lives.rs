@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::disk::{Fault, Loss};
+use super::invariant::Invariant;
 use super::op::How;
 use super::plan;
 use super::pools::Hands;
@@ -45,7 +46,7 @@ impl World {
                 self.pool_ends(pick);
             }
         }
-        Err("a stop never came to its end".to_owned())
+        Err(Invariant::Served.broken("a stop never came to its end"))
     }
 
     /// Opens the disk; power is lost after so many calls, once for each number, before it is left in peace.
@@ -67,7 +68,10 @@ impl World {
                 Ok((engine, opened)) => {
                     self.figures.count("opening", if opened.cut_bytes > 0 { "cut a torn tail" } else { "whole" });
                     self.engine = Some(engine);
-                    return self.reconcile();
+                    self.reconcile()?;
+                    self.check_log()?;
+                    self.note_shown();
+                    return Ok(());
                 }
                 Err(_) if struck && self.stops_at_fault => {
                     self.cut_while_opening = true;

@@ -3,6 +3,7 @@
 //! What runs is what production runs: engine, table, log, cleaning and recovery; the disk, the clock, the pools and who
 //! steps are simulated. One seed is one world: it draws a mixture of operations, does them one by one, compares the
 //! engine with the model after every turn and every start, and in the end, with all faults off, wants everything served.
+//! Every check is about one of the named invariants, which a failure begins with; how often each was looked at is counted.
 //! The same seed gives the same world, byte by byte.
 
 mod bits;
@@ -15,7 +16,9 @@ mod expected;
 mod figures;
 #[cfg(test)]
 mod golden;
+mod held;
 mod images;
+mod invariant;
 mod lives;
 mod model;
 mod notice;

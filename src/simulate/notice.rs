@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::{millis, totals_of};
+use super::held::route_of;
+use super::invariant::Invariant;
 use super::model::{Happening, Known, Place, Standing};
 use super::plan::{self, DEAD_RETAIN, HomeRecord};
+use super::pools::Hand;
 use super::world::{Reply, Sent, Violation, World};
 use crate::engine::stepped::Stepped;
 use crate::job::event::End;
@@ -55,7 +58,7 @@ impl World {
         counted.saturating_sub(self.model.totals(of).expired)
     }
 
-    /// I2: finds out which job of the table is which of the model; `all` of them must be one.
+    /// Finds out which job of the table is which of the model; `all` of them must be one.
     pub(super) fn bind(&mut self, all: bool) -> Result<(), Violation> {
         let ids = IdMaker::new(*b"a simulated log.");
         let Some(engine) = &self.engine else { return Ok(()) };
@@ -89,16 +92,20 @@ impl World {
                 }
                 let payload = String::from_utf8_lossy(&payload).into_owned();
                 let about = format!("id {id:?} key {:?} created {}", home.key, home.created_ms);
-                return Err(format!("job {born} of {of:?} {about} comes from nowhere: {payload}"));
+                return Err(Invariant::NothingFromNowhere.broken(format!("job {born} of {of:?} {about}: {payload}")));
             };
             let made = ids.make(born, home.created_ms);
             let Some(known) = self.model.jobs.get_mut(at) else { continue };
             let id = known.new.id.as_ref().map_or(made, ToString::to_string);
             if known.id.as_ref().is_some_and(|known| *known != id) {
-                return Err(format!("job {born} has the id {id}, and was answered {:?}", known.id));
+                let answered = format!("job {born} has the id {id}, and was answered {:?}", known.id);
+                return Err(Invariant::NothingLost.broken(answered));
             }
             (known.born, known.id, known.max_attempts) = (Some(born), Some(id), home.max_attempts);
             self.model.by_born.insert(born, at);
+        }
+        if all {
+            self.figures.count("held", Invariant::NothingFromNowhere.name());
         }
         Ok(())
     }
@@ -107,7 +114,8 @@ impl World {
     pub(super) fn home_of(&self, born: Seq, job: &Job) -> Result<HomeRecord, Violation> {
         let reader = self.engine.as_ref().map(Stepped::reader).ok_or("there is no engine")?;
         let body = self.disk.quietly(|| reader.read(job.home.position(), job.home.seq));
-        let body = body.map_err(|error| format!("the payload of job {born} cannot be read: {error}"))?;
+        let body =
+            body.map_err(|error| Invariant::NothingLost.broken(format!("the payload of job {born}: {error}")))?;
         plan::decode(born, job.home.seq, &body)
     }
 
@@ -182,37 +190,45 @@ impl World {
         }
     }
 
-    /// I3, I4, I11: what was handed to pools waited, under a fence that never was, as its next attempt, of the pool's type.
+    /// What was handed to pools waited, under a fence that never was, as its next attempt, of the pool's type.
     pub(super) fn notice_reserved(&mut self) -> Result<(), Violation> {
-        let mut tasks: Vec<(Task, String)> = {
+        let mut tasks: Vec<(Task, String, String)> = {
             let all = self.hands.all();
-            all.iter()
-                .flat_map(|hand| hand.queue.iter().map(|task| (task.clone(), hand.worker_type.to_string())))
-                .collect()
+            let of = |hand: &Hand| (hand.worker_type.to_string(), hand.label.to_string());
+            let tasks = all.iter().flat_map(|hand| hand.queue.iter().map(move |task| (task.clone(), of(hand))));
+            tasks.map(|(task, (of, label))| (task, of, label)).collect()
         };
-        tasks.retain(|(task, _)| {
+        tasks.retain(|(task, ..)| {
             let known = self.known(task.lease.born).and_then(|job| self.model.jobs.get(job));
             known.is_none_or(|known| known.now.place != Place::Running(task.lease.fence))
         });
-        tasks.sort_by_key(|(task, _)| task.lease.fence);
+        tasks.sort_by_key(|(task, ..)| task.lease.fence);
         let now = self.now();
         let mut ready: BTreeMap<String, Vec<(u8, Seq)>> = BTreeMap::new();
-        for (task, of) in &tasks {
+        for (task, of, label) in &tasks {
             let job = self.known(task.lease.born);
             let known = job.and_then(|job| self.model.jobs.get(job));
             let Some((job, known)) = job.zip(known) else {
-                return Err(format!("job {} is handed out and was never enqueued", task.lease.born));
+                let born = task.lease.born;
+                return Err(Invariant::NothingFromNowhere.broken(format!("job {born} is handed out")));
             };
             let fresh = self.fences.insert(task.lease.fence);
-            let right = fresh
-                && known.now.place == Place::Waiting
-                && known.new.worker_type.as_str() == of
-                && task.attempt == known.now.attempts + 1
-                && task.max_attempts == known.max_attempts
-                && (known.expires_ms == 0 || known.expires_ms > now)
-                && known.now.ready_ms.0 <= self.latest;
-            if !right {
-                return Err(format!("{task:?} is handed out to {of}; fresh fence {fresh}, the job is {known:?}"));
+            let one = fresh && task.attempt == known.now.attempts + 1 && task.max_attempts == known.max_attempts;
+            let due = (known.expires_ms == 0 || known.expires_ms > now) && known.now.ready_ms.0 <= self.latest;
+            let waits = known.now.place == Place::Waiting && due;
+            // The route may have changed within the turn.
+            let before = self.routes.get(of.as_str()).is_some_and(|before| before == label);
+            let routed = before || self.engine.as_ref().and_then(|engine| route_of(engine, of)).as_ref() == Some(label);
+            let right = known.new.worker_type.as_str() == of && routed;
+            let checks =
+                [(Invariant::OneLease, one), (Invariant::EndedStaysEnded, waits), (Invariant::RightVersion, right)];
+            for (invariant, holds) in checks {
+                if !holds {
+                    let how =
+                        format!("{task:?} is handed to {label} of {of}; fresh fence {fresh}, the job is {known:?}");
+                    return Err(invariant.broken(how));
+                }
+                self.figures.count("held", invariant.name());
             }
             ready.entry(of.clone()).or_default().push((known.new.priority.get(), task.lease.born));
             self.happen(job, true, Happening::Reserved(task.lease.fence));
@@ -233,7 +249,8 @@ impl World {
                 let first = ready.first().map(|(_, born)| *born);
                 let oldest = ready.iter().map(|(_, born)| *born).min();
                 if first != Some(*born) && oldest != Some(*born) {
-                    return Err(format!("job {born} of {of} is handed out before {first:?} and {oldest:?}"));
+                    let how = format!("job {born} of {of} is handed out before {first:?} and {oldest:?}");
+                    return Err(Invariant::InOrder.broken(how));
                 }
                 ready.remove(&(9 - priority, *born));
             }

@@ -11,6 +11,8 @@ use crate::pool::{Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
 /// A pool as the simulation sees it.
 pub(super) struct Hand {
     pub(super) worker_type: Arc<str>,
+    /// Its version.
+    pub(super) label: Arc<str>,
     pub(super) report: Reporter,
     /// Handed, and not begun.
     pub(super) queue: VecDeque<Task>,
@@ -50,6 +52,7 @@ impl PoolMaker for Hands {
         let number = all.len();
         all.push(Hand {
             worker_type: spec.worker_type,
+            label: spec.label,
             report,
             queue: VecDeque::new(),
             held: Vec::new(),

@@ -1,6 +1,7 @@
 //! After a start: everything acknowledged is there, and of what was not, the model learns what became of it.
 
 use super::check::totals_of;
+use super::invariant::Invariant;
 use super::model::{Happening, Place, Standing};
 use super::plan::TYPES;
 use super::world::{Violation, World};
@@ -8,7 +9,7 @@ use crate::job::event::End;
 use crate::types::UnixMs;
 
 impl World {
-    /// I1, I5 and, since the log was cleaned meanwhile, I7: everything acknowledged is there; what was not is there or not, and the model learns which.
+    /// Everything acknowledged is there; what was not is there or not, and the model learns which.
     pub(super) fn reconcile(&mut self) -> Result<(), Violation> {
         let now = self.now();
         let loose = std::mem::take(&mut self.loose);
@@ -33,9 +34,9 @@ impl World {
                 .copied()
                 .collect();
             if fitting.is_empty() {
-                return Err(format!(
-                    "after a start the table has {job:?}\nit should be one of {options:?}\nof {known:#?}"
-                ));
+                let how =
+                    format!("after a start the table has {job:?}\nit should be one of {options:?}\nof {known:#?}");
+                return Err(Invariant::NothingLost.broken(how));
             }
             choices.push((at, fitting));
         }
@@ -114,7 +115,7 @@ impl World {
             }
         }
         let told: Vec<_> = TYPES.iter().map(|of| (totals_of(engine, of), self.model.totals(of))).collect();
-        Err(format!("after a start the counters are not explained: {told:?}"))
+        Err(Invariant::NothingLost.broken(format!("after a start the counters are not explained: {told:?}")))
     }
 
     /// A completion and its follow-up jobs are there together, and a death and its summary.
@@ -124,10 +125,12 @@ impl World {
             if let Some(parent) = known.parent.and_then(|parent| self.model.jobs.get(parent)) {
                 let done = parent.now.place == Place::Gone(End::Completed);
                 if there && !done {
-                    return Err(format!("a follow-up job is there without its completion: {known:#?} of {parent:#?}"));
+                    let how = format!("a follow-up job is there without its completion: {known:#?} of {parent:#?}");
+                    return Err(Invariant::Together.broken(how));
                 }
                 if done && !there {
-                    return Err(format!("a completion is there without its follow-up job: {known:#?} of {parent:#?}"));
+                    let how = format!("a completion is there without its follow-up job: {known:#?} of {parent:#?}");
+                    return Err(Invariant::Together.broken(how));
                 }
             }
             // One that a failed turn may have made, and this one, are the same job to who looks at it.
@@ -135,7 +138,8 @@ impl World {
                 && let Some(dead) = self.model.jobs.get(number)
                 && self.has_summary(number) != (dead.now.place == Place::Dead)
             {
-                return Err(format!("a death at a start and its summary are not there together: {dead:#?}"));
+                let how = format!("a death at a start and its summary are not there together: {dead:#?}");
+                return Err(Invariant::Together.broken(how));
             }
         }
         Ok(())
@@ -150,7 +154,8 @@ impl World {
         let Some(engine) = &self.engine else { return Ok(()) };
         let live = self.model.live().count() as u64;
         if engine.table().live_jobs() != live {
-            return Err(format!("after a start {} jobs live, {live} should", engine.table().live_jobs()));
+            let how = format!("after a start {} jobs live, {live} should", engine.table().live_jobs());
+            return Err(Invariant::NothingFromNowhere.broken(how));
         }
         Ok(())
     }

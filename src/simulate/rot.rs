@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::disk::{Loss, SimDisk};
+use super::invariant::Invariant;
 use super::world::{Violation, World};
 use crate::log::frame::{Frame, FrameKind, SEGMENT_HEADER_BYTES};
 use crate::log::{LogOptions, Making, StoredRecord, recovery};
@@ -21,7 +22,7 @@ impl World {
         image.unplan();
         let Some((name, bit)) = durable_bit(&image, seed) else { return Ok(()) };
         image.rot(&name, bit);
-        let told = |what: &str| Err(format!("bit {bit} of {name} has rotted: {what}"));
+        let told = |what: &str| Err(Invariant::DamageRefused.broken(format!("bit {bit} of {name} has rotted: {what}")));
         let before = segments_of(&image);
         let options = LogOptions { making: Making::Stepped, ..self.options };
         let nothing = &mut |_, _: StoredRecord| Ok(());
@@ -59,7 +60,8 @@ impl World {
         let while_rotten = read();
         self.disk.rot(&name, bit);
         if while_rotten || !read() {
-            return Err(format!("bit {bit} of {name} has rotted under a reader: read {while_rotten}"));
+            let how = format!("bit {bit} of {name} has rotted under a reader: read {while_rotten}");
+            return Err(Invariant::DamageRefused.broken(how));
         }
         self.figures.count("rot", "noticed by a reader");
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::invariant::Invariant;
 use super::op::How;
 use super::plan;
 use super::world::{Sent, Violation, World};
@@ -42,9 +43,11 @@ impl World {
             Ok(body) => {
                 let payload = plan::decode(task.lease.born, task.home.seq, &body)?.payload;
                 let known = self.model.by_born.get(&task.lease.born).and_then(|job| self.model.jobs.get(*job));
-                let known = known.ok_or_else(|| format!("job {} runs and was never enqueued", task.lease.born))?;
+                let known = known
+                    .ok_or_else(|| Invariant::NothingFromNowhere.broken(format!("job {} runs", task.lease.born)))?;
                 if known.summary_of.is_none() && payload != known.new.payload {
-                    return Err(format!("job {} runs with another's payload", task.lease.born));
+                    let how = format!("job {} runs with another's payload", task.lease.born);
+                    return Err(Invariant::NothingLost.broken(how));
                 }
             }
             Err(_) if moved => {
@@ -52,7 +55,10 @@ impl World {
                 self.report(at, task.lease, Outcome::Interrupted);
                 return Ok(());
             }
-            Err(error) => return Err(format!("the payload of job {} cannot be read: {error}", task.lease.born)),
+            Err(error) => {
+                let how = format!("the payload of job {} cannot be read: {error}", task.lease.born);
+                return Err(Invariant::NothingLost.broken(how));
+            }
         }
         if let Some(hand) = self.hands.all().get_mut(at) {
             hand.held.push(task);

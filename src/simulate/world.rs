@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use super::disk::{Fault, Loss, SimDisk};
 use super::figures::Figures;
+use super::held::Shown;
+use super::invariant::Invariant;
 use super::model::{Happening, Model, Place};
 use super::op::{FAR, How, Op, PushOp};
 use super::plan::{self, TYPES};
@@ -90,6 +92,10 @@ pub(super) struct World {
     pub(super) fallen: bool,
     pub(super) figures: Figures,
     pub(super) options: LogOptions,
+    /// What the log has shown; `None` where its bytes were meddled with.
+    pub(super) shown: Option<Shown>,
+    /// Where the work of each type went after the turn before.
+    pub(super) routes: BTreeMap<&'static str, String>,
     pub(super) retain: u64,
     pub(super) old: Vec<Lease>,
     pub(super) asked: usize,
@@ -128,6 +134,8 @@ impl World {
                 frame_bytes_max: 5 << 10,
                 ..LogOptions::new(segment_bytes)
             },
+            shown: Some(Shown::new()),
+            routes: BTreeMap::new(),
             retain: *random.choice(&[0, 0, 64 << 10]).unwrap_or(&0),
             old: Vec::new(),
             asked: 0,
@@ -172,6 +180,8 @@ impl World {
             fallen: false,
             figures: Figures::default(),
             options: self.options,
+            shown: None,
+            routes: BTreeMap::new(),
             retain: self.retain,
             old: self.old.clone(),
             asked: self.asked,
@@ -266,7 +276,8 @@ impl World {
             }
             self.turn()?;
             if self.model.live().all(|(_, known)| known.now.place == Place::Dead) {
-                return Ok(());
+                self.figures.count("held", Invariant::Served.name());
+                return self.check_log();
             }
             // What is due in years is waited for once nothing else is left.
             let dues = self.model.live().filter(|(_, known)| known.now.place == Place::Waiting);
@@ -275,7 +286,8 @@ impl World {
             self.wait(far.max(1000));
         }
         let left: Vec<_> = self.model.live().map(|(_, known)| known).collect();
-        Err(format!("after 10,000 turns without a fault these jobs have not ended: {left:#?}"))
+        Err(Invariant::Served
+            .broken(format!("after 10,000 turns without a fault these jobs have not ended: {left:#?}")))
     }
 
     pub(super) fn ask(&mut self) -> (usize, impl Fn(Reply) + Send + 'static) {

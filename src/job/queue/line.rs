@@ -281,12 +281,22 @@ impl Line {
         front.chunks(CHUNK_JOBS).filter_map(Chunk::of).chain(between).chain(back).collect()
     }
 
-    /// Adds a chunk of fresh jobs that are younger than all that are in it.
-    pub fn extend(&mut self, chunk: Arc<Chunk>) {
+    /// Adds a chunk of fresh jobs that was kept; `None` if they are not younger than all that are in it. What is decoded at
+    /// once is looked through, the rest when it is its turn.
+    pub fn extend(&mut self, chunk: Arc<Chunk>) -> Option<()> {
+        let back = (self.back.jobs() > 0).then(|| self.back.last());
+        let youngest =
+            back.or_else(|| self.between.back().map(Stretch::last)).or(self.front.back().map(|job| job.born));
+        let fits = youngest.is_none_or(|youngest| youngest < chunk.first()) && chunk.first() <= chunk.last();
+        let whole = youngest.is_some() || Chunk::read(chunk.bytes(), chunk.jobs())? == chunk;
+        if !fits || !whole || chunk.jobs() == 0 {
+            return None;
+        }
         self.fresh += chunk.jobs() as u64;
         self.between.extend(self.back.finish().map(Stretch::Kept));
         self.between.push_back(Stretch::Kept(chunk));
         self.refill();
+        Some(())
     }
 }
 
@@ -377,7 +387,7 @@ mod tests {
                 same(&line, &model);
             }
             let mut again = Line::default();
-            line.picture().into_iter().for_each(|chunk| again.extend(chunk));
+            line.picture().into_iter().for_each(|chunk| again.extend(chunk).unwrap());
             same(&again, &model);
         }
     }

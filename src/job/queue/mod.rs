@@ -96,13 +96,12 @@ impl Queue {
         self.lines.iter().zip(0..).filter_map(|(line, no)| Some((Priority::new(no)?, line)))
     }
 
-    /// Adds a chunk of fresh jobs, which are younger than those that are in their line.
-    pub fn extend(&mut self, priority: Priority, chunk: Arc<Chunk>) {
+    /// Adds a chunk of fresh jobs that was kept; `None` if they are not younger than those that are in their line.
+    pub fn extend(&mut self, priority: Priority, chunk: Arc<Chunk>) -> Option<()> {
         let jobs = chunk.jobs() as u64;
-        if let Some(line) = self.line(priority) {
-            line.extend(chunk);
-            self.len += jobs;
-        }
+        self.line(priority)?.extend(chunk)?;
+        self.len += jobs;
+        Some(())
     }
 
     /// The oldest.

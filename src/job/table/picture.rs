@@ -127,7 +127,7 @@ impl Table {
             let bytes = number(&mut rest)? as usize;
             let chunk = Chunk::kept(first, last, jobs, rest.get(..bytes)?);
             rest = rest.get(bytes..)?;
-            queue.extend(priority, chunk);
+            queue.extend(priority, chunk)?;
         }
         Some(())
     }

@@ -184,6 +184,7 @@ fn run(history: &History, job: &Assignment) -> Outcome {
 /// Waits until nothing lives, decides on the dead, and notes that it is so.
 fn drain(handle: &Handle, history: &History) {
     let view = until("an empty queue", LATER, || {
+        let (to, answers) = crossbeam_channel::unbounded();
         for dead in dead(handle) {
             let id = dead.id.clone();
             let (event, action) = if dead.host_deaths >= 3 {
@@ -192,8 +193,12 @@ fn drain(handle: &Handle, history: &History) {
                 (Event::Discarded { id }, JobAction::Discard)
             };
             history.add(&event);
-            handle.act(&dead.id, action, Box::new(|done| drop(done.unwrap())));
+            let to = to.clone();
+            handle.act(&dead.id, action, Box::new(move |done| to.send(done).unwrap()));
         }
+        drop(to);
+        // A job with a chosen id is looked up first: asked again meanwhile, it would be decided on twice.
+        answers.iter().for_each(|done| done.map(drop).unwrap());
         let view = ecosystem(handle);
         if view.types.iter().all(|of_type| alive(of_type) == 0) { Ok(view) } else { Err(format!("{view:?}")) }
     });

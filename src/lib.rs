@@ -81,6 +81,7 @@ mod page;
 pub mod pool;
 pub mod refusal;
 pub mod reload;
+pub mod scale;
 #[cfg(feature = "daemon")]
 mod signal;
 pub mod simulate;

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
-use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
+use biotope::config::{
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+};
 use biotope::engine::view::{EcosystemView, LogView};
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
@@ -31,7 +33,8 @@ const PUSHES_EACH: usize = 3_000;
 
 fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     let live = LiveConfig {
-        concurrency: 1,
+        concurrency: Concurrency::fixed(1),
+        target_wait: Duration::from_secs(10),
         batch,
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(5),
@@ -66,6 +69,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(25),
+        workers_max: 1024,
         listen: "127.0.0.1:0".parse().unwrap(),
         log: LogConfig {
             sync: SyncPolicy::Always,

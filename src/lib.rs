@@ -19,9 +19,10 @@
 //!        archive                     what has ended, to be searched: follows the log, may be lost at any time
 //! ```
 //!
-//! Imports go down only. `job`, `config` and `types` are pure: no disk, no clock, no thread. Only [`clock`] reads a
-//! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls
-//! services. [`simulate`] stands beside the house: it runs engine, table and log on a disk and a clock of its own.
+//! Imports go down only. `job`, `config`, `types`, and `scale`, by which the engine decides how many workers a type has, are
+//! pure: no disk, no clock, no thread. Only [`clock`] reads a clock, only [`log`] and [`archive`] write below the data
+//! directory, only [`worker`] starts processes and calls services. [`simulate`] stands beside the house: it runs engine,
+//! table and log on a disk and a clock of its own.
 //!
 //! # The way of a job
 //!
@@ -81,7 +82,7 @@ mod page;
 pub mod pool;
 pub mod refusal;
 pub mod reload;
-pub mod scale;
+mod scale;
 #[cfg(feature = "daemon")]
 mod signal;
 pub mod simulate;

@@ -70,6 +70,12 @@ pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Most workers of one pool.
 pub const CONCURRENCY_MAX: u32 = 1024;
+/// Workers of all types together by default; more where the types need more at least.
+pub const WORKERS_MAX_DEFAULT: u32 = 1024;
+/// Most workers of all types together that may be configured: all that all types may have.
+pub const WORKERS_MAX_MAX: u32 = 1_024_000;
+/// Within this time what waits shall be begun, by default, where the number of workers follows the queue.
+pub const TARGET_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Largest batch of a cycle.
 pub const BATCH_MAX: u32 = 1000;
 /// Most worker types in a config.

@@ -14,6 +14,8 @@ const RUNS_FADE: f64 = 20.0;
 const LOAD: f64 = 0.8;
 /// The need must have been lower for so long before a size goes down.
 pub const CALM: Duration = Duration::from_secs(30);
+/// No more workers than there are jobs, and will be in this time: who is needed later is started later.
+const SOON: f64 = 2.0;
 /// A need below this is none.
 const NOTHING: f64 = 0.02;
 
@@ -41,8 +43,10 @@ pub struct Seen {
     pub ended: u64,
     /// Time that workers spent on these runs.
     pub worked: Duration,
-    /// How long the oldest run that goes on has taken; zero when none does.
-    pub oldest_run: Duration,
+    /// Jobs that somebody has begun and not ended.
+    pub running: u64,
+    /// How long none of the runs that go on has ended; zero when none goes on. It takes at least so long to end one.
+    pub quiet: Duration,
 }
 
 /// Why a size is what it is.
@@ -62,6 +66,8 @@ pub enum Reason {
     Min,
     /// The budget of all types together leaves no more.
     Budget,
+    /// No worker is up just now.
+    NotUp,
 }
 
 impl Reason {
@@ -75,6 +81,7 @@ impl Reason {
             Self::Max => "the most that concurrency.max allows",
             Self::Min => "the least that concurrency.min asks for",
             Self::Budget => "all that workers_max leaves",
+            Self::NotUp => "no more until one is up",
         }
     }
 }
@@ -101,18 +108,31 @@ pub struct Scaler {
 }
 
 impl Scaler {
+    /// Follows a type that has `workers` now.
+    pub fn new(at: Duration, workers: u32) -> Self {
+        Self { last: Seen { at, ..Seen::default() }, needs: VecDeque::from([(at, workers)]), ..Self::default() }
+    }
+
+    /// What is counted, is counted from here: others count now.
+    pub fn counts_from(&mut self, seen: Seen) {
+        self.last = seen;
+    }
+
     /// The size that a type should have, of what is seen now. Called often while there is something to do, and not at all while
     /// there is not.
     pub fn decide(&mut self, seen: Seen, bounds: Bounds) -> Size {
         self.learn(seen);
-        let run = self.run.unwrap_or(0.0).max(if self.run.is_none() { seen.oldest_run.as_secs_f64() } else { 0.0 });
+        let quiet = seen.quiet.as_secs_f64();
+        let run = self.run.unwrap_or(quiet);
         let arrivals = self.arrivals * run / LOAD;
-        let backlog = seen.waiting as f64 * run / bounds.target_wait.as_secs_f64().max(0.001);
-        let need = arrivals + backlog;
-        let busy = seen.waiting > 0 || seen.oldest_run > Duration::ZERO;
+        // Where nothing has ended for longer than a run takes, runs take longer now: what waits must not wait for them.
+        let backlog = seen.waiting as f64 * run.max(quiet) / bounds.target_wait.as_secs_f64().max(0.001);
+        let present = seen.waiting + seen.running;
+        let need = (arrivals + backlog).min(present as f64 + (self.arrivals * SOON).floor());
+        let busy = present > 0;
         let least = if busy { 1.0 } else { 0.0 };
         let need = if need < NOTHING { least } else { need.ceil().max(least) };
-        // Above every bound a number is as good as the bound: the cast of a larger one is the largest.
+        #[expect(clippy::cast_possible_truncation, reason = "a number above every bound becomes the largest")]
         let need = need as u32;
         let highest = self.highest(seen.at, need);
         let reason = match (highest > need, busy || need > 0) {
@@ -191,8 +211,9 @@ mod tests {
         bounds: Bounds,
         seen: Seen,
         waiting: VecDeque<Duration>,
-        busy: Vec<Duration>,
-        began: Vec<Duration>,
+        /// When each busy worker is through, and how long its run takes.
+        busy: Vec<(Duration, Duration)>,
+        quiet_since: Duration,
         size: u32,
         /// Each change of size.
         changes: Vec<(Duration, Size)>,
@@ -207,7 +228,7 @@ mod tests {
                 seen: Seen::default(),
                 waiting: VecDeque::new(),
                 busy: Vec::new(),
-                began: Vec::new(),
+                quiet_since: Duration::ZERO,
                 size: bounds.min,
                 changes: Vec::new(),
                 longest_wait: Duration::ZERO,
@@ -222,24 +243,30 @@ mod tests {
             // Workers go on from run to run, each by itself, within the tick.
             self.busy.sort_unstable();
             let now = self.seen.at;
-            let free = |busy: &Vec<Duration>| busy.iter().filter(|until| **until > now).count() < self.size as usize;
-            let mut spare: Vec<Duration> = self.busy.iter().copied().filter(|until| *until <= now).collect();
-            self.busy.retain(|until| *until > now);
-            while free(&self.busy) {
+            let (ended, was_busy) = (self.seen.ended, !self.busy.is_empty());
+            let through = self.busy.partition_point(|(until, _)| *until <= now);
+            let mut spare: Vec<Duration> = Vec::new();
+            for (until, took) in self.busy.drain(..through) {
+                self.seen.ended += 1;
+                self.seen.worked += took;
+                spare.push(until);
+            }
+            while self.busy.len() < self.size as usize {
                 let Some(came) = self.waiting.pop_front() else { break };
                 let start = spare.pop().unwrap_or(now).max(came);
                 self.longest_wait = self.longest_wait.max(start.saturating_sub(came));
-                self.seen.ended += 1;
-                self.seen.worked += run;
-                self.began.push(start);
                 if start + run > now {
-                    self.busy.push(start + run);
+                    self.busy.push((start + run, run));
                 } else {
+                    self.seen.ended += 1;
+                    self.seen.worked += run;
                     spare.push(start + run);
                 }
             }
             self.seen.waiting = self.waiting.len() as u64;
-            self.seen.oldest_run = if self.busy.is_empty() { Duration::ZERO } else { TICK };
+            self.seen.running = self.busy.len() as u64;
+            self.quiet_since = if self.seen.ended > ended || !was_busy { now } else { self.quiet_since };
+            self.seen.quiet = if self.seen.running > 0 { now - self.quiet_since } else { Duration::ZERO };
             let mut size = self.scaler.decide(self.seen, self.bounds);
             if size.workers > budget {
                 size = Size { workers: budget, reason: Reason::Budget };
@@ -331,6 +358,51 @@ mod tests {
         fn wanted(&self) -> u32 {
             self.scaler.needs.front().map_or(0, |(_, need)| (*need).min(self.bounds.max))
         }
+    }
+
+    #[test]
+    fn runs_that_take_longer_than_ever_have_more_workers_before_any_ends() {
+        let mut load = Load::new(bounds(1, 50, 10));
+        for _ in 0..200 {
+            load.tick(2, Duration::from_millis(10), u32::MAX);
+        }
+        assert_eq!(load.size, 1, "{:?}", load.changes);
+        load.tick(100, Duration::from_secs(600), u32::MAX);
+        for _ in 0..40 {
+            load.tick(0, Duration::from_secs(600), u32::MAX);
+        }
+        // Ten seconds later none of these has ended, and what is known of the others' 10 ms would ask for one worker.
+        assert_eq!(load.size, 50, "{:?}", load.changes);
+    }
+
+    #[test]
+    fn a_few_long_jobs_have_a_worker_each_and_no_more() {
+        let mut load = Load::new(bounds(0, 100, 1));
+        for tick in 0..2000 {
+            // Three of a minute each, every two minutes: 1.5 workers would do, and none is to wait.
+            load.tick(if tick % 480 == 0 { 3 } else { 0 }, Duration::from_secs(60), u32::MAX);
+            assert!(load.size <= 3, "{:?}", load.changes);
+        }
+        let ups = load.changes.iter().filter(|(_, size)| size.workers == 3).count();
+        assert!(ups >= 4, "each time there is one for each: {:?}", load.changes);
+        assert!(load.longest_wait < Duration::from_secs(5), "{:?}", load.longest_wait);
+    }
+
+    #[test]
+    fn who_is_taken_over_keeps_its_size_for_a_calm_while_and_counts_from_there() {
+        let at = Duration::from_secs(1000);
+        let mut scaler = Scaler::new(at, 7);
+        let seen = Seen { at, arrived: 1_000_000, ended: 1_000_000, ..Seen::default() };
+        scaler.counts_from(seen);
+        let bounds = bounds(0, 100, 10);
+        let later = |seconds| Seen { at: at + Duration::from_secs(seconds), ..seen };
+        for seconds in [0, 1, 30] {
+            assert_eq!(scaler.decide(later(seconds), bounds), Size { workers: 7, reason: Reason::Calm });
+        }
+        assert_eq!(scaler.decide(later(31), bounds), Size { workers: 0, reason: Reason::Idle });
+        // Another pool of the type counts anew, and nothing came in by that.
+        scaler.counts_from(Seen { at: at + Duration::from_secs(32), ..Seen::default() });
+        assert_eq!(scaler.decide(Seen { arrived: 0, ..later(33) }, bounds), Size { workers: 0, reason: Reason::Idle });
     }
 
     #[test]

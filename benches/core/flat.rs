@@ -14,7 +14,7 @@ use biotope::engine::{Engine, Handle};
 use biotope::job::ids::IdMaker;
 use biotope::job::new::NewJob;
 use biotope::log::{LogOptions, Reader};
-use biotope::pool::{Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
+use biotope::pool::{Figures, Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
 use biotope::simulate::disk::SimDisk;
 use biotope::worker::Outcome;
 
@@ -121,6 +121,10 @@ impl PoolMaker for Hand {
 impl Pool for Hand {
     fn size(&self) -> u32 {
         1
+    }
+
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
 
     fn resize(&mut self, _: u32) -> std::io::Result<()> {

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use biotope::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
+use biotope::config::{
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+};
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{GenerationSpec, Handle, VersionSpec};
 use biotope::worker::native::Natives;
@@ -16,7 +18,8 @@ pub(crate) type Work = Arc<dyn Fn(&Assignment) + Send + Sync>;
 /// A config with one worker for each type, which does this and then acks.
 pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationSpec {
     let live = LiveConfig {
-        concurrency: 1,
+        concurrency: Concurrency::fixed(1),
+        target_wait: Duration::from_secs(10),
         batch: 1,
         timeout: Duration::from_secs(3600),
         kill_after: Duration::from_secs(5),
@@ -49,6 +52,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(1),
+        workers_max: 1024,
         listen: "127.0.0.1:0".parse().unwrap(),
         log: LogConfig {
             sync: SyncPolicy::Always,

@@ -65,6 +65,16 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
         rows.push([name, versions, ready, reserved, delayed, parked, dead, completed, failed]);
     }
     print(&table(&rows, 2))?;
+    for of_type in list_of(&view, "types") {
+        if let Some(scale) = of_type.get("scale") {
+            let [workers, min, max] = ["workers", "min", "max"].map(|key| count(scale, key));
+            print(&format!(
+                "{}: {workers} workers ({min} to {max}): {}",
+                text(of_type, "type"),
+                text(scale, "reason")
+            ))?;
+        }
+    }
     let (log, generation) = (view.get("log").unwrap_or(&Value::Null), view.get("generation").unwrap_or(&Value::Null));
     print(&format!(
         "log: sync {}, {} MiB on disk · config: generation {}, {}",

@@ -2,6 +2,7 @@
 //!
 //! Pure: takes text, returns values. Reads no file, no environment, no clock.
 
+mod concurrency;
 mod parse;
 mod problem;
 mod request;
@@ -15,6 +16,7 @@ mod worker;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use concurrency::Concurrency;
 pub use parse::{Draft, Parsed, draft, parse};
 pub use problem::{Places, Problem, Problems};
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long a stop waits for running jobs before it cuts them off.
     pub stop_timeout: Duration,
+    /// Workers of all types together, at most; those of versions that drain do not count.
+    pub workers_max: u32,
     /// Where HTTP is served: a loopback address.
     pub listen: std::net::SocketAddr,
     /// The log's settings.
@@ -150,7 +154,9 @@ pub enum EnvValue {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveConfig {
     /// Workers in the pool.
-    pub concurrency: u32,
+    pub concurrency: Concurrency,
+    /// Where their number follows the queue: what waits shall be begun within this time.
+    pub target_wait: Duration,
     /// Most jobs of one cycle.
     pub batch: u32,
     /// How long one run may take.

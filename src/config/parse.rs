@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::problem::{Places, Problem, Problems};
 use super::section::{Gathered, Section, closest};
-use super::{Config, LogConfig, SyncPolicy, WorkerConfig, units, worker};
+use super::{Config, LogConfig, SyncPolicy, WorkerConfig, concurrency, units, worker};
 use crate::limits::{
     PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
     RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
@@ -111,6 +111,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     });
     let stop_timeout =
         top.duration(gathered, "stop_timeout", Duration::from_secs(25), Duration::ZERO..=Duration::from_secs(3600));
+    let workers_max = concurrency::workers_max(gathered, &mut top);
     let mut http = top.section(gathered, "http");
     let listen = http.parsed(gathered, "listen", SocketAddr::from(([127, 0, 0, 1], 7420)), listen_address);
     http.finish(gathered, &[]);
@@ -135,7 +136,8 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
         );
     }
     top.finish(gathered, &[]);
-    Config { data_dir, stop_timeout, listen, log, history_index, workers }
+    let workers_max = concurrency::budget(gathered, workers_max, &workers);
+    Config { data_dir, stop_timeout, workers_max, listen, log, history_index, workers }
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {

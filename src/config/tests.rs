@@ -5,7 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{KindConfig, SyncPolicy, parse};
+use super::{Concurrency, KindConfig, SyncPolicy, parse};
 
 fn natives() -> BTreeSet<String> {
     BTreeSet::from(["built-in".to_owned()])
@@ -43,7 +43,8 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:7420");
     assert_eq!((config.log.sync, config.log.retain), (SyncPolicy::Always, 1 << 30));
     assert_eq!(config.workers[0].kind, KindConfig::Native);
-    assert_eq!((config.workers[0].live.concurrency, config.workers[0].live.max_attempts), (1, 4));
+    let live = &config.workers[0].live;
+    assert_eq!((live.concurrency, live.max_attempts, config.workers_max), (Concurrency::fixed(1), 4, 1024));
 }
 
 proptest! {

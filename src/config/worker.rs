@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::request;
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, units};
-use crate::limits::{BATCH_MAX, CONCURRENCY_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
+use super::{concurrency, request};
+use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
 use crate::types::Label;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -161,7 +161,7 @@ fn env_pass(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<String> {
 }
 
 fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
-    let concurrency = concurrency(gathered, section);
+    let (concurrency, target_wait) = concurrency::of_type(gathered, section);
     let batch = section.number(gathered, "batch", 1, 1..=BATCH_MAX);
     let timeout = section.duration(gathered, "timeout", Duration::from_secs(30), SHORTEST..=7 * DAY);
     let kill_after = section.duration(gathered, "kill_after", Duration::from_secs(5), Duration::ZERO..=60 * MINUTE);
@@ -184,6 +184,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
     let request = request::timeouts(gathered, section);
     LiveConfig {
         concurrency,
+        target_wait,
         batch,
         timeout,
         kill_after,
@@ -194,17 +195,6 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
         drain_timeout,
         request,
     }
-}
-
-fn concurrency(gathered: &mut Gathered, section: &mut Section<'_>) -> u32 {
-    if let Some(value) = section.get(gathered, "concurrency")
-        && value.get_ref().as_table().is_some()
-    {
-        let help = "write a number: this version of biotope keeps as many workers all the time";
-        gathered.add(value.span(), "`concurrency` as a range is not yet supported", help);
-        return 1;
-    }
-    section.number(gathered, "concurrency", 1, 1..=CONCURRENCY_MAX)
 }
 
 fn backoff(gathered: &mut Gathered, section: &mut Section<'_>) -> Backoff {

@@ -16,6 +16,7 @@ use super::facts::{Facts, Librarian, LookUp};
 use super::gather::Gatherer;
 use super::open::Beside;
 use super::runs::{PoolRun, Rollover, TypeRun};
+use super::scaling::Sizes;
 use super::scrubber::Scrubber;
 use super::shared::Shared;
 use super::stop::Stopping;
@@ -83,6 +84,7 @@ pub(super) struct Core {
     pub(super) pools: BTreeMap<PoolId, PoolRun>,
     pub(super) types: BTreeMap<u32, TypeRun>,
     pub(super) rollover: Rollover,
+    pub(super) sizes: Sizes,
     pub(super) cleaning: Cleaning,
     /// What was read for the command that is handled now.
     pub(super) facts: Facts,
@@ -160,6 +162,7 @@ impl Core {
             pools: BTreeMap::new(),
             types: BTreeMap::new(),
             rollover: Rollover::default(),
+            sizes: Sizes::default(),
             cleaning: parts.cleaning,
             facts: Facts::default(),
             librarian: parts.beside.librarian,
@@ -319,7 +322,9 @@ impl Core {
         let drains = self.pools.values().filter_map(|run| run.drain_deadline);
         let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains);
         let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
-        by_wall.chain(by_mono).chain(space).chain(checkpoint).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
+        // While nothing is handed out, no size changes.
+        let sizes = if space.is_none() { self.sizes_due() } else { None };
+        by_wall.chain(by_mono).chain(sizes).chain(space).chain(checkpoint).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
     }
 
     pub(super) fn handle(&mut self, command: Command) -> Result<(), Poisoned> {

@@ -6,6 +6,7 @@ use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, Report, Task};
 use crate::types::{Fence, Lease, Seq};
+use crate::worker::Outcome;
 
 impl Core {
     /// Fills the windows of all pools that take new work.
@@ -13,6 +14,7 @@ impl Core {
         if self.is_stopping() || self.stands_still() {
             return Ok(());
         }
+        self.set_sizes();
         let serving: Vec<(u32, PoolId)> =
             self.types.iter().filter_map(|(type_no, of_type)| Some((*type_no, of_type.current?))).collect();
         for (type_no, pool) in serving {
@@ -26,7 +28,7 @@ impl Core {
         let of_type = self.table.worker_type(type_no).filter(|of_type| of_type.paused_since == 0);
         let ready = of_type.map_or(0, |of_type| of_type.queue.len());
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        if ready == 0 || run.up == 0 {
+        if ready == 0 || run.up == 0 || run.pool.size() == 0 {
             return Ok(());
         }
         let mut free = run.take_window(mono, ready);
@@ -62,7 +64,7 @@ impl Core {
         let when_written = !careful && job.home.seq < self.log.durable_up_to();
         self.staged.push(Staged { pool, task, when_written });
         if let Some(run) = self.pools.get_mut(&pool) {
-            run.handed += 1;
+            run.hands(self.mono);
         }
         Ok(())
     }
@@ -72,11 +74,13 @@ impl Core {
         match report {
             Report::Outcome { lease, outcome, about } => {
                 if let Some(run) = self.pools.get_mut(&pool) {
-                    run.handed = run.handed.saturating_sub(1);
+                    let begun = !matches!(outcome, Outcome::Interrupted | Outcome::NotStarted { .. });
+                    run.got_back(self.mono, begun);
                 }
                 self.outcome(lease, outcome, about)
             }
             Report::Up => self.pool_up(pool),
+            Report::Left => self.worker_left(pool),
             Report::NotUp { why, was_up } => self.pool_not_up(pool, why, was_up),
             Report::Ended => self.pool_ended(pool),
         }
@@ -91,7 +95,7 @@ impl Core {
             waiting.flat_map(|staged| staged.extract_if(.., |staged| staged.pool == pool)).collect();
         for task in tasks.into_iter().chain(staged.into_iter().map(|staged| staged.task)) {
             if let Some(run) = self.pools.get_mut(&pool) {
-                run.handed = run.handed.saturating_sub(1);
+                run.got_back(self.mono, false);
             }
             self.release(task.lease.born, release, "")?;
         }

@@ -24,6 +24,7 @@ mod pause;
 mod push;
 mod rollover;
 mod runs;
+mod scaling;
 mod scrubber;
 mod shared;
 mod shown;

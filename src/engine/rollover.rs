@@ -58,6 +58,7 @@ impl Core {
         }
         let live_changes = self.config != generation.config;
         self.config = generation.config;
+        self.sizes_changed();
         self.shared.set_limits(&self.config);
         let mut targets = Vec::with_capacity(generation.versions.len());
         let mut planned = Vec::new();
@@ -119,6 +120,7 @@ impl Core {
         let Some(worker) = of_type.worker.take() else { return Ok(()) };
         let (current, incoming) = (of_type.current.take(), of_type.incoming.take());
         of_type.next = None;
+        self.forget_size(type_no);
         let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
         let deadline = Some(self.mono + worker.live.drain_timeout);
         for pool in current.into_iter().chain(incoming) {
@@ -141,10 +143,9 @@ impl Core {
         match step {
             Step::Same => return Ok(()),
             Step::Live => {
-                let of_type = self.types.get(&type_no);
-                let target = of_type.and_then(|of_type| of_type.incoming.or(of_type.current));
-                if let Some(run) = target.and_then(|pool| self.pools.get_mut(&pool)) {
-                    run.set_live(live);
+                let target = of_type.incoming.or(of_type.current);
+                if let Some(pool) = target {
+                    self.set_live(pool, live);
                 }
                 self.changed(name, "changed_live", None, None, None);
                 return Ok(());
@@ -164,10 +165,10 @@ impl Core {
             }
             self.drain(pool, Some(self.mono))?;
         }
-        let running = current.and_then(|pool| self.pools.get_mut(&pool));
-        if let Some(run) = running.filter(|run| run.version_no == version_no) {
+        let running = current.filter(|pool| self.pools.get(pool).is_some_and(|run| run.version_no == version_no));
+        if let Some(pool) = running {
             // Back to the version that still runs: its successor never took over.
-            run.set_live(live);
+            self.set_live(pool, live);
             return Ok(());
         }
         let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());

@@ -40,6 +40,10 @@ pub(super) struct PoolRun {
     pub(super) up: u32,
     /// Jobs handed to it and not answered yet.
     pub(super) handed: u64,
+    /// Jobs handed to it in all, but for those that came back unbegun or interrupted.
+    pub(super) begun: u64,
+    /// Since when none of the jobs that it holds has ended.
+    pub(super) quiet_since: Duration,
     /// Jobs that it may be handed.
     pub(super) window: u64,
     pub(super) handed_at: Duration,
@@ -95,19 +99,44 @@ impl PoolRun {
     pub(super) fn set_live(&mut self, live: LiveConfig) {
         self.batch = live.batch;
         self.spec.worker.live = live.clone();
-        let size = live.concurrency;
         self.pool.set_live(live);
-        if self.role == Role::Current
-            && let Err(error) = self.pool.resize(size)
-        {
+    }
+
+    pub(super) fn takes_work(&self) -> bool {
+        self.role == Role::Current
+    }
+
+    pub(super) fn resize(&mut self, workers: u32) {
+        if let Err(error) = self.pool.resize(workers) {
             self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
         }
+    }
+
+    /// Jobs that its workers hold at once.
+    pub(super) fn at_once(&self) -> u64 {
+        u64::from(self.pool.size()) * u64::from(self.batch)
+    }
+
+    /// A job is handed to it.
+    pub(super) fn hands(&mut self, mono: Duration) {
+        if self.handed == 0 {
+            self.quiet_since = mono;
+        }
+        self.handed += 1;
+        self.begun += 1;
+    }
+
+    /// A job has come back; `begun`: it was run to an end of its own.
+    pub(super) fn got_back(&mut self, mono: Duration, begun: bool) {
+        self.handed = self.handed.saturating_sub(1);
+        self.begun = self.begun.saturating_sub(u64::from(!begun));
+        self.quiet_since = mono;
     }
 
     /// How many more jobs the pool may be handed now, of `ready` ones. Adapts the window to the pool's pace: it grows
     /// while the pool is through with it before the engine comes round, and shrinks when jobs would wait in it.
     pub(super) fn take_window(&mut self, mono: Duration, ready: u64) -> u64 {
-        let base = u64::from(self.pool.size()) * u64::from(self.batch);
+        let base = self.at_once();
         self.window = self.window.clamp(base, base + WINDOW_MAX);
         let free = self.window.saturating_sub(self.handed);
         // While nobody is idle, half of it at once, or all that is ready: a wake-up is dear.

@@ -45,6 +45,7 @@ impl Core {
             oldest_ms: oldest.map_or(0, |job| self.now.saturating_sub(job.created_ms.max(job.ready_ms))),
             paused: of_type.paused_since != 0,
             configured: !parked,
+            scale: self.scale_view(no),
             versions: self.version_views(no, run),
         }
     }

@@ -51,6 +51,8 @@ impl Core {
             role: Role::Starting,
             up: 0,
             handed: 0,
+            begun: 0,
+            quiet_since: Duration::ZERO,
             window: 0,
             // Long ago: a window grows only by what its pool has shown.
             handed_at: Duration::ZERO,
@@ -75,12 +77,11 @@ impl Core {
         }
         run.role = Role::Current;
         let (type_no, version_no) = (run.type_no, run.version_no);
-        if let Err(error) = run.pool.resize(run.spec.worker.live.concurrency) {
-            run.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
-        }
         let of_type = self.types.entry(type_no).or_default();
         of_type.incoming = None;
         let old = of_type.current.replace(pool);
+        self.first_size(pool, old);
+        let of_type = self.types.entry(type_no).or_default();
         let drain_timeout = of_type.worker.as_ref().map_or(Duration::ZERO, |worker| worker.live.drain_timeout);
         self.route(type_no, version_no)?;
         if let Some(old) = old {
@@ -142,6 +143,18 @@ impl Core {
         }
         self.settle();
         Ok(())
+    }
+
+    /// A worker that was up has left, since its pool has become smaller.
+    pub(super) fn worker_left(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        run.up = run.up.saturating_sub(1);
+        if run.up > 0 || run.not_up.is_none() || run.role != Role::Current {
+            return Ok(());
+        }
+        // It was the last one that was up, and those that are to replace it cannot start.
+        let tasks = run.pool.take_back();
+        self.take_back(pool, tasks, Release::NotStarted)
     }
 
     fn reject_version(&mut self, type_no: u32, version_no: u32, label: Label, why: String) -> Result<(), Poisoned> {

@@ -56,8 +56,26 @@ pub struct TypeView {
     pub paused: bool,
     /// Whether the config has the type.
     pub configured: bool,
+    /// How its size was decided, where that follows the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleView>,
     /// Its live versions and the last ones that ended, newest last.
     pub versions: Vec<VersionView>,
+}
+
+/// How many workers a type has been given, and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScaleView {
+    /// `concurrency.min`.
+    pub min: u32,
+    /// `concurrency.max`.
+    pub max: u32,
+    /// `target_wait`.
+    pub target_wait_ms: u64,
+    /// Workers that it shall have.
+    pub workers: u32,
+    /// Why so many, in words.
+    pub reason: &'static str,
 }
 
 /// One version of a type.

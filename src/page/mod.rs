@@ -147,7 +147,7 @@ fn ago(ms: &u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::view::{GenerationView, LogView, VersionView};
+    use crate::engine::view::{GenerationView, LogView, ScaleView, VersionView};
 
     pub(super) fn view() -> EcosystemView {
         let version = VersionView {
@@ -174,6 +174,7 @@ mod tests {
             oldest_ms: 61_000,
             paused: false,
             configured: true,
+            scale: None,
             versions: vec![version],
         };
         EcosystemView {
@@ -213,6 +214,15 @@ mod tests {
             assert!(html.contains(shown), "{shown} is missing in\n{html}");
         }
         assert!(html.starts_with("<!DOCTYPE html>"));
+    }
+
+    #[test]
+    fn a_size_that_follows_its_queue_is_shown_with_its_reason() {
+        let mut view = view();
+        let reason = "to work off what waits within target_wait";
+        view.types[0].scale = Some(ScaleView { min: 0, max: 16, target_wait_ms: 2000, workers: 7, reason });
+        let html = Fragment::new(view, 2000).render().unwrap();
+        assert!(html.contains(&format!("7 workers (0 to 16): {reason}")), "{html}");
     }
 
     #[test]

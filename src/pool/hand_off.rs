@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::RealClock;
-use crate::config::{Backoff, RequestTimeouts};
+use crate::config::{Backoff, Concurrency, RequestTimeouts};
 use crate::job::event::{Enqueued, Event};
 use crate::log::{Log, LogOptions, Making, recovery};
 use crate::simulate::disk::SimDisk;
@@ -94,7 +94,8 @@ fn jobs() -> (Log, Vec<Task>) {
 
 fn live(size: u32, batch: u32) -> LiveConfig {
     LiveConfig {
-        concurrency: size,
+        concurrency: Concurrency::fixed(size),
+        target_wait: Duration::from_secs(1),
         batch,
         timeout: Duration::from_secs(1),
         kill_after: Duration::from_secs(1),
@@ -243,6 +244,23 @@ fn a_thread_too_many_leaves_and_the_work_does_not() {
         }
         assert!(run.pool.drain().is_empty());
         each_once(&tasks, run.ended(), &[]);
+    });
+}
+
+#[test]
+fn a_pool_of_none_wakes_for_a_task_and_ends_when_it_is_told() {
+    let (log, tasks) = jobs();
+    let reader = log.reader();
+    in_every_order(2, move || {
+        let mut run = Run::new(&reader, 1, 1, 0);
+        run.pool.resize(0).unwrap();
+        run.reported(|report| matches!(report, Report::Left));
+        run.pool.resize(1).unwrap();
+        run.pool.hand(tasks[0].clone());
+        run.reported(|report| matches!(report, Report::Outcome { .. }));
+        run.pool.resize(0).unwrap();
+        assert!(run.pool.drain().is_empty());
+        each_once(&tasks[..1], run.ended(), &[]);
     });
 }
 

@@ -5,6 +5,7 @@
 //! how many tasks it is handed, what follows an outcome, and when it ends, is the engine's. The engine knows a pool by
 //! its trait alone; a simulation brings pools of its own.
 
+mod alive;
 #[cfg(all(test, loom))]
 mod hand_off;
 #[cfg(feature = "daemon")]
@@ -13,9 +14,12 @@ mod thread;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use self::alive::Alive;
 use crate::clock::Clock;
 use crate::config::LiveConfig;
 use crate::job::event::Home;
@@ -24,7 +28,7 @@ use crate::job::table::OwnedNames;
 use crate::log::Reader;
 use crate::sync::channel::{Receiver, Sender, TryRecvError};
 use crate::sync::thread::JoinHandle;
-use crate::sync::{AtomicU32, channel, has_finished};
+use crate::sync::{channel, has_finished};
 use crate::types::{Lease, UnixMs};
 use crate::worker::{Cutoff, Outcome, WorkerFactory};
 
@@ -72,6 +76,8 @@ pub enum Report {
         /// Whether it was up before, and has not said since that it is not.
         was_up: bool,
     },
+    /// A worker that was up has left: the pool has become smaller, or drains.
+    Left,
     /// What became of a run.
     Outcome {
         /// The run.
@@ -100,6 +106,34 @@ pub struct PoolSpec {
     pub live: LiveConfig,
 }
 
+/// What a pool's workers have done since it was made; counted only while its size follows its queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Runs that came to an end of their own.
+    pub ended: u64,
+    /// Time that workers spent on them.
+    pub worked: Duration,
+}
+
+/// As [`Figures`], counted by many; numbers alone, which order nothing: relaxed.
+#[derive(Default)]
+struct Counts {
+    ended: AtomicU64,
+    worked_us: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, ended: u64, worked: Duration) {
+        self.ended.fetch_add(ended, Ordering::Relaxed);
+        self.worked_us.fetch_add(u64::try_from(worked.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn figures(&self) -> Figures {
+        let worked = Duration::from_micros(self.worked_us.load(Ordering::Relaxed));
+        Figures { ended: self.ended.load(Ordering::Relaxed), worked }
+    }
+}
+
 /// What the threads of a pool share.
 struct Shared {
     worker_type: Arc<str>,
@@ -111,8 +145,8 @@ struct Shared {
     ids: IdMaker,
     clock: Arc<dyn Clock>,
     report: Reporter,
-    /// Threads that live; the one that makes it 0 reports the end.
-    threads: AtomicU32,
+    alive: Alive,
+    counts: Counts,
 }
 
 /// What the engine puts into a pool's queue.
@@ -126,7 +160,10 @@ enum Order {
 pub trait Pool: Send {
     /// Workers that it shall have.
     fn size(&self) -> u32;
-    /// Grows or shrinks to `size` workers; those too many leave when they are through with what they hold.
+    /// What its workers have done.
+    fn figures(&self) -> Figures;
+    /// Grows or shrinks to `size` workers; those too many leave when they are through with what they hold. A pool of none
+    /// goes on, and runs nothing.
     ///
     /// # Errors
     /// A thread could not be made: the pool has fewer.
@@ -174,7 +211,8 @@ impl PoolMaker for ThreadPools {
             ids,
             clock: Arc::clone(&self.clock),
             report,
-            threads: AtomicU32::new(0),
+            alive: Alive::default(),
+            counts: Counts::default(),
         };
         #[cfg(feature = "daemon")]
         if let Some(worker) = shared.factory.side_by_side() {
@@ -207,6 +245,10 @@ struct ThreadPool {
 impl Pool for ThreadPool {
     fn size(&self) -> u32 {
         self.size
+    }
+
+    fn figures(&self) -> Figures {
+        self.shared.counts.figures()
     }
 
     fn resize(&mut self, size: u32) -> std::io::Result<()> {
@@ -258,6 +300,7 @@ impl Pool for ThreadPool {
         self.orders = None;
         self.leave = None;
         self.size = 0;
+        self.shared.close();
         tasks
     }
 
@@ -266,7 +309,10 @@ impl Pool for ThreadPool {
     }
 
     fn join(self: Box<Self>) {
-        for handle in self.handles {
+        let Self { handles, orders, leave, .. } = *self;
+        // After a panic of the last thread others may have been started meanwhile.
+        drop((orders, leave));
+        for handle in handles {
             // A thread that panicked has reported its end by its guard; there is nothing to add.
             drop(handle.join());
         }

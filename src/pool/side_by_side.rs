@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::thread::{Guard, about, assignment, tells_about};
-use super::{Pool, Report, Shared, Task};
+use super::alive::Guard;
+use super::thread::{about, assignment, tells_about};
+use super::{Figures, Pool, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::log::nearby::NearbyReader;
 use crate::worker::{Outcome, SideBySide, http};
@@ -47,11 +49,10 @@ impl SideBySidePool {
     fn start(&self) -> std::io::Result<JoinHandle<()>> {
         let name = format!("{}@{}", self.shared.worker_type, self.shared.label).chars().take(15).collect();
         let runtime = http::runtime()?;
-        let guard = Guard(Arc::clone(&self.shared));
-        self.shared.threads.fetch_add(1, Ordering::AcqRel);
+        let guard = Guard::new(&self.shared);
         let (worker, line) = (Arc::clone(&self.worker), Arc::clone(&self.line));
         Builder::new().name(name).spawn(move || {
-            let shared = Arc::clone(&guard.0);
+            let shared = guard.shared();
             let reader = NearbyReader::new(shared.reader.clone());
             let mut thread =
                 Thread { shared: &shared, line: &line, worker, reader, running: JoinSet::new(), held: HashMap::new() };
@@ -67,6 +68,10 @@ impl SideBySidePool {
 impl Pool for SideBySidePool {
     fn size(&self) -> u32 {
         self.line.size.load(Ordering::Relaxed)
+    }
+
+    fn figures(&self) -> Figures {
+        self.shared.counts.figures()
     }
 
     fn resize(&mut self, size: u32) -> std::io::Result<()> {
@@ -95,6 +100,7 @@ impl Pool for SideBySidePool {
         let tasks = self.take_back();
         self.line.closed.store(true, Ordering::Release);
         self.line.changed.notify_one();
+        self.shared.close();
         tasks
     }
 
@@ -116,8 +122,8 @@ struct Thread<'a> {
     worker: Arc<dyn SideBySide>,
     reader: NearbyReader,
     running: JoinSet<Outcome>,
-    /// What runs, by the ids of `running`.
-    held: HashMap<Id, Task>,
+    /// What runs, by the ids of `running`, and since when.
+    held: HashMap<Id, (Task, Duration)>,
 }
 
 impl Thread<'_> {
@@ -168,7 +174,7 @@ impl Thread<'_> {
             };
             let (worker, timeouts) = (Arc::clone(&self.worker), live.request);
             let running = self.running.spawn(async move { worker.run(&job, timeouts).await });
-            self.held.insert(running.id(), task);
+            self.held.insert(running.id(), (task, self.shared.clock.mono()));
         }
     }
 
@@ -177,7 +183,10 @@ impl Thread<'_> {
             let panicked = || Outcome::Fail { error: "the worker panicked".to_owned(), killed: false };
             (error.id(), if error.is_panic() { panicked() } else { Outcome::Interrupted })
         });
-        let Some(task) = self.held.remove(&id) else { return };
+        let Some((task, began)) = self.held.remove(&id) else { return };
+        if !matches!(outcome, Outcome::Interrupted | Outcome::NotStarted { .. }) {
+            self.shared.counts.add(1, self.shared.clock.mono().saturating_sub(began));
+        }
         let about = if tells_about(&task, &outcome) { about(&mut self.reader, &task) } else { None };
         (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about });
     }

@@ -1,9 +1,9 @@
 //! One thread of a pool: starts its worker, takes a batch, runs a cycle, reports job by job.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::alive::Guard;
 use super::{About, Order, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::job::event::{Kind, decode_home};
@@ -27,28 +27,15 @@ pub(super) fn spawn(
     leaving: &Receiver<()>,
 ) -> std::io::Result<JoinHandle<()>> {
     let name: String = format!("{}@{}", shared.worker_type, shared.label).chars().take(15).collect();
-    let guard = Guard(Arc::clone(shared));
-    shared.threads.fetch_add(1, Ordering::AcqRel);
+    let guard = Guard::new(shared);
     let (queue, leaving) = (queue.clone(), leaving.clone());
     Builder::new().name(name).spawn(move || {
-        let shared = Arc::clone(&guard.0);
+        let shared = guard.shared();
         let reader = NearbyReader::new(shared.reader.clone());
         let mut thread = Thread { shared: &shared, queue: &queue, leaving: &leaving, reader };
         thread.run();
         drop(guard);
     })
-}
-
-/// Counts the thread off, however it ends.
-pub(super) struct Guard(pub(super) Arc<Shared>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // AcqRel: the last one comes after all that the others did.
-        if self.0.threads.fetch_sub(1, Ordering::AcqRel) == 1 {
-            (self.0.report)(Report::Ended);
-        }
-    }
 }
 
 struct Thread<'a> {
@@ -100,6 +87,10 @@ impl Thread<'_> {
                 break;
             }
         }
+        if up {
+            // Before its end, which may take a while: it takes nothing more.
+            (self.shared.report)(Report::Left);
+        }
         worker.stop();
     }
 
@@ -141,6 +132,8 @@ impl Thread<'_> {
         if batch.is_empty() {
             return None;
         }
+        let began = live.concurrency.is_scaled().then(|| self.shared.clock.mono());
+        let mut ended = 0;
         let mut not_started = None;
         let mut next = 0;
         worker.cycle(batch, &mut |lease, outcome| {
@@ -151,12 +144,19 @@ impl Thread<'_> {
             };
             next = at.map_or(next, |at| at + 1);
             let task = at.and_then(|at| tasks.get(at));
-            if let Outcome::NotStarted { error } = &outcome {
-                not_started = Some(error.clone());
+            match &outcome {
+                Outcome::NotStarted { error } => not_started = Some(error.clone()),
+                Outcome::Interrupted => {}
+                Outcome::Done { .. } | Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => {
+                    ended += 1
+                }
             }
             let about = task.filter(|task| tells_about(task, &outcome)).and_then(|task| about(&mut self.reader, task));
             report(Report::Outcome { lease, outcome, about });
         });
+        if let Some(began) = began.filter(|_| ended > 0) {
+            self.shared.counts.add(ended, self.shared.clock.mono().saturating_sub(began));
+        }
         not_started
     }
 }

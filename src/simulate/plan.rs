@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
+use crate::config::{
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+};
 use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Kind, decode_home};
 use crate::types::{Lease, Seq, UnixMs};
@@ -46,6 +48,7 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
     let config = Config {
         data_dir: "/simulated".into(),
         stop_timeout: Duration::from_secs(10),
+        workers_max: 1024,
         listen: ([127, 0, 0, 1], 0).into(),
         history_index: false,
         log: LogConfig {
@@ -67,7 +70,8 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
 fn version(plan: u8, of: &str) -> VersionSpec {
     let label = if of == "a" { plan & 0b11 } else { 0 };
     let live = LiveConfig {
-        concurrency: 2,
+        concurrency: if of == "c" { Concurrency { min: 0, max: 3 } } else { Concurrency::fixed(2) },
+        target_wait: Duration::from_secs(10),
         batch: 1 + u32::from(plan >> 5 & 1),
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(1),

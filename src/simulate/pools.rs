@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::LiveConfig;
 use crate::job::ids::IdMaker;
 use crate::log::Reader;
-use crate::pool::{Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
+use crate::pool::{Figures, Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
 
 /// A pool as the simulation sees it.
 pub(super) struct Hand {
@@ -22,7 +22,8 @@ pub(super) struct Hand {
     pub(super) draining: bool,
     pub(super) cut_off: bool,
     pub(super) ended: bool,
-    size: u32,
+    pub(super) size: u32,
+    pub(super) figures: Figures,
 }
 
 /// All pools of one life of an engine.
@@ -61,6 +62,7 @@ impl PoolMaker for Hands {
             cut_off: false,
             ended: false,
             size: 0,
+            figures: Figures::default(),
         });
         drop(all);
         Ok(Box::new(SimPool { hands: self.clone(), number }))
@@ -72,8 +74,20 @@ impl Pool for SimPool {
         self.with(|hand| hand.size)
     }
 
+    fn figures(&self) -> Figures {
+        self.with(|hand| hand.figures)
+    }
+
     fn resize(&mut self, size: u32) -> std::io::Result<()> {
-        self.with(|hand| hand.size = size);
+        self.with(|hand| {
+            hand.size = size;
+            if size == 0 {
+                assert!(hand.queue.is_empty() && hand.held.is_empty(), "none is to run what it holds");
+                if std::mem::take(&mut hand.up) {
+                    hand.tell(Report::Left);
+                }
+            }
+        });
         Ok(())
     }
 
@@ -83,6 +97,7 @@ impl Pool for SimPool {
         self.with(|hand| {
             // That its worker is not up any more the engine may not have read yet.
             assert!(!hand.draining && !hand.ended, "a task for a pool that takes none");
+            assert!(hand.size > 0, "a task for a pool of no workers");
             hand.queue.push_back(task);
         });
     }

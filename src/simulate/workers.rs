@@ -12,6 +12,9 @@ use crate::pool::{Report, Task};
 use crate::types::{Fence, Lease};
 use crate::worker::Outcome;
 
+/// Time that a run counts for.
+const WORKS_FOR: Duration = Duration::from_millis(700);
+
 impl World {
     pub(super) fn pools(&self) -> u16 {
         u16::try_from(self.hands.all().len()).unwrap_or(u16::MAX)
@@ -87,6 +90,10 @@ impl World {
         };
         let Some((at, task, cut_off)) = done else { return };
         let outcome = if cut_off { Outcome::Interrupted } else { self.outcome(how) };
+        if let Some(hand) = self.hands.all().get_mut(at) {
+            hand.figures.ended += 1;
+            hand.figures.worked += WORKS_FOR;
+        }
         self.report(at, task.lease, outcome);
     }
 
@@ -121,7 +128,7 @@ impl World {
     pub(super) fn pool_up(&self, pick: u16) {
         let mut all = self.hands.all();
         let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
-        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.up && !hand.draining) {
+        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.up && !hand.draining && hand.size > 0) {
             hand.up = true;
             hand.tell(Report::Up);
         }
@@ -131,7 +138,7 @@ impl World {
         let mut all = self.hands.all();
         let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
         // A pool that says so has no worker left, and so holds nothing.
-        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.ended && hand.held.is_empty()) {
+        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.ended && hand.held.is_empty() && hand.size > 0) {
             let was_up = std::mem::take(&mut hand.up);
             hand.tell(Report::NotUp { why: "no program".to_owned(), was_up });
         }

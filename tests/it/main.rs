@@ -17,6 +17,7 @@ mod page;
 mod press;
 mod programs;
 mod rollover;
+mod scaling;
 mod services;
 mod shop;
 mod support;

@@ -24,7 +24,7 @@ const OPTIONS: LogOptions = LogOptions {
 
 /// An engine with its threads.
 fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::JoinHandle<()>)> {
-    let clock: Arc<dyn Clock> = Arc::new(TestClock(AtomicU64::new(1_000_000)));
+    let clock: Arc<dyn Clock> = Arc::new(TestClock(AtomicU64::new(1_000_000), AtomicU64::new(0)));
     let around = Surroundings {
         disk,
         options: OPTIONS,

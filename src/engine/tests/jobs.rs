@@ -30,7 +30,7 @@ fn a_failing_job_is_tried_again_then_dead_then_redriven_or_discarded() {
     let (factory, given, answer) = asked();
     let mut settings = live();
     settings.on_dead = Some("mourner".parse().unwrap());
-    settings.concurrency = 1;
+    settings.concurrency = Concurrency::fixed(1);
     let (mourner, summaries, mourned) = asked();
     let handle = Spec::new(dir.path()).with_live("t", "v1", factory, settings).with("mourner", "v1", mourner).open();
     let pushed = push(&handle, "t", "7");

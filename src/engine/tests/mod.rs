@@ -3,6 +3,7 @@
 mod ahead;
 mod jobs;
 mod log;
+mod sizes;
 mod versions;
 
 use std::path::Path;
@@ -15,14 +16,24 @@ use crossbeam_channel::{Receiver, Sender};
 use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
-use crate::config::{Backoff, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig};
+use crate::config::{
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+};
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::refusal::Refusal;
 use crate::types::{Lease, UnixMs};
 use crate::worker::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 
-/// A clock whose wall part the test moves; the steady part is real, since threads wait by it.
-struct TestClock(AtomicU64);
+/// A clock whose wall part the test moves; the steady part goes on as the real one does, since threads wait by it, and may
+/// be moved ahead.
+struct TestClock(AtomicU64, AtomicU64);
+
+impl TestClock {
+    /// Moves the steady part ahead, by seconds.
+    fn ahead(&self, seconds: u64) {
+        self.1.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
 
 impl Clock for TestClock {
     fn wall_ms(&self) -> UnixMs {
@@ -30,7 +41,7 @@ impl Clock for TestClock {
     }
 
     fn mono(&self) -> Duration {
-        RealClock.mono()
+        RealClock.mono() + Duration::from_secs(self.1.load(Ordering::SeqCst))
     }
 }
 
@@ -100,7 +111,8 @@ impl Worker for Broken {
 
 fn live() -> LiveConfig {
     LiveConfig {
-        concurrency: 2,
+        concurrency: Concurrency::fixed(2),
+        target_wait: Duration::from_secs(10),
         batch: 1,
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(1),
@@ -147,6 +159,7 @@ impl Spec {
             history_index: false,
             data_dir: self.dir,
             stop_timeout: Duration::from_secs(10),
+            workers_max: 1024,
             listen: "127.0.0.1:0".parse().unwrap(),
             log: LogConfig {
                 sync: SyncPolicy::Always,
@@ -174,7 +187,7 @@ impl Spec {
 }
 
 fn open_at(spec: GenerationSpec, wall: UnixMs) -> Result<(Handle, Arc<TestClock>), OpenError> {
-    let clock = Arc::new(TestClock(AtomicU64::new(wall)));
+    let clock = Arc::new(TestClock(AtomicU64::new(wall), AtomicU64::new(0)));
     let (handle, _) = Engine::open(spec, Arc::clone(&clock) as Arc<dyn Clock>)?;
     Ok((handle, clock))
 }

@@ -7,7 +7,7 @@ fn a_new_version_takes_over_and_the_old_one_finishes_what_it_holds() {
     let dir = tempfile::tempdir().unwrap();
     let (v1, given, answer) = asked();
     let mut settings = live();
-    settings.concurrency = 1;
+    settings.concurrency = Concurrency::fixed(1);
     let handle = Spec::new(dir.path()).with_live("t", "v1", v1, settings.clone()).open();
     let held = push(&handle, "t", "1");
     let waiting = push(&handle, "t", "2");
@@ -70,7 +70,7 @@ fn a_version_that_still_starts_is_not_given_up_for_one_that_cannot() {
     let dir = tempfile::tempdir().unwrap();
     let (start, started) = crossbeam_channel::bounded(0);
     let mut settings = live();
-    settings.concurrency = 1;
+    settings.concurrency = Concurrency::fixed(1);
     let handle = Spec::new(dir.path()).with_live("t", "v1", Slow(started, echo().0), settings.clone()).open();
     let (to, verdict) = crossbeam_channel::bounded(1);
     let v2 = Spec::new(dir.path()).with_live("t", "v2", Broken, settings.clone()).make();

@@ -115,8 +115,9 @@ fn a_paused_type_takes_jobs_in_and_runs_none_until_it_is_resumed() {
     assert_eq!(pause(&handle, true), Ok(1_000_000));
     assert_eq!(wait(|then| handle.pause("tt", true, then)).unwrap_err().code(), "unknown_type");
     // What runs goes on; nothing else begins, though workers are idle and a later version serves.
+    // Which of the two takes which answer is theirs.
+    held.iter().for_each(|_| answer.send(done()).unwrap());
     for task in held {
-        answer.send(done()).unwrap();
         assert_eq!(until(&handle, &task.id, "completed").interrupts, 0);
     }
     until(&handle, &push(&handle, "u", "1").id, "completed");
@@ -162,4 +163,24 @@ fn a_stop_gives_back_what_runs_too_long_and_a_restart_takes_it_up() {
         until(&handle, &waiting.id, "completed");
     }
     handle.stop_and_wait();
+}
+
+#[test]
+fn a_pool_whose_last_thread_panicked_is_made_anew_and_gives_its_job_back() {
+    for concurrency in [Concurrency::fixed(1), Concurrency { min: 0, max: 1 }] {
+        let dir = tempfile::tempdir().unwrap();
+        let first = AtomicU64::new(0);
+        let run = move |_: &Assignment| {
+            assert_ne!(first.fetch_add(1, Ordering::SeqCst), 0, "on purpose, once");
+            done()
+        };
+        let settings = LiveConfig { concurrency, ..live() };
+        let handle = Spec::new(dir.path()).with_live("t", "v1", Factory(Arc::new(run)), settings).open();
+        let pushed: Vec<Pushed> = (0..5).map(|n| push(&handle, "t", &n.to_string())).collect();
+        for pushed in &pushed {
+            assert_eq!(until(&handle, &pushed.id, "completed").attempts, 0);
+        }
+        assert_eq!(of_type(&handle, "t").versions.len(), 1);
+        handle.stop_and_wait();
+    }
 }

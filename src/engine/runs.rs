@@ -106,7 +106,12 @@ impl PoolRun {
         self.role == Role::Current
     }
 
+    /// Gives the pool another size.
     pub(super) fn resize(&mut self, workers: u32) {
+        if workers < self.pool.size() {
+            // What many took at once would wait with a few.
+            self.window = 0;
+        }
         if let Err(error) = self.pool.resize(workers) {
             self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
         }

@@ -116,6 +116,35 @@ fn n6_500_requests_in_flight_need_no_500_threads() {
 }
 
 #[test]
+fn requests_in_flight_follow_the_queue() {
+    let service = Service::new();
+    let home = Home::new(&service.table("v1", "concurrency = { min = 0, max = 40 }\ntarget_wait = \"100ms\""));
+    let biotope = home.start();
+    assert_eq!(biotope.push_lines(&"{\"type\":\"w\"}\n".repeat(42)).len(), 42);
+    // None is answered: that they take their time is all there is to see, and two wait.
+    let mut held: Vec<Held> = (0..40).map(|_| service.take()).collect();
+    let view = biotope.of_type("w");
+    assert_eq!((&view["reserved"], &view["ready"], &view["scale"]["workers"]), (&json!(40), &json!(2), &json!(40)));
+    home.configure(&service.table("v1", "concurrency = 1"));
+    biotope.signal(Signal::HUP);
+    until("one in flight, of those to come", SOON, || {
+        let view = biotope.of_type("w");
+        if view["versions"][0]["pool_size"] == 1 { Ok(()) } else { Err(view.to_string()) }
+    });
+    for one in &mut held {
+        one.answer("200 OK", "Connection: close\r\n", "");
+    }
+    biotope.until_count("w", "completed", 40);
+    for completed in 41..=42 {
+        let mut last = service.take();
+        assert_eq!(biotope.of_type("w")["reserved"], 1, "one after the other");
+        last.answer("200 OK", "Connection: close\r\n", "");
+        biotope.until_count("w", "completed", completed);
+    }
+    biotope.stop();
+}
+
+#[test]
 fn a_service_finishes_what_it_holds_while_a_program_takes_new_work_and_back() {
     let program = "[workers.w]\nversion = \"v2\"\nexec = [\"./two.sh\"]\n";
     let service = Service::new();

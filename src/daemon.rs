@@ -17,6 +17,7 @@ use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
 use crate::worker::native::Natives;
+use crate::worker::spawner::{self, Spawner};
 
 /// Threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
@@ -38,7 +39,10 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
     log_to_stderr();
     let clock = RealClock::shared();
     let began = clock.mono();
+    let spawner = Spawner::helper(spawner::asked_of_this_program);
+    let natives = &natives.clone().with_spawner(spawner.clone());
     let spec = crate::generation::load(path, natives).map_err(|error| Failure::new(CONFIG, error.to_string()))?;
+    spawner.live_in(&spec.config.data_dir);
     // Before the log is opened: a biotope that nobody can reach must not take jobs up.
     let listener = listen(spec.config.listen, &spec.config.data_dir)?;
     let address = listener.local_addr().map_err(system("find out the address"))?;
@@ -85,6 +89,7 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
             if let Some(archive) = archive {
                 archive.stop();
             }
+            spawner.stop();
             tell("biotope stopped; every acknowledged job is in the log");
             Ok(())
         }

@@ -98,9 +98,17 @@ fn version(
         KindConfig::Exec(exec) => {
             let (launch, hash) = definition::resolve(&worker.worker_type, exec, around)?;
             match exec.mode {
-                config::ExecMode::PerJob => (Arc::new(ExecFactory::new(launch, limits)), hash),
+                config::ExecMode::PerJob => {
+                    (Arc::new(ExecFactory::new(launch, limits, natives.spawner().clone())), hash)
+                }
                 config::ExecMode::Persistent => {
-                    let factory = PersistentFactory::new(launch, limits, &worker.worker_type, &worker.version);
+                    let factory = PersistentFactory::new(
+                        launch,
+                        limits,
+                        natives.spawner().clone(),
+                        &worker.worker_type,
+                        &worker.version,
+                    );
                     (Arc::new(factory), hash)
                 }
             }

@@ -172,6 +172,10 @@ enum JobsCommand {
 
 /// Runs the command that the process was started with. `natives` are workers of this program itself.
 pub fn main(natives: Natives) -> ExitCode {
+    // This program is also the helper of a biotope that runs (`worker::spawner`), which nobody types.
+    if let Some(lock) = crate::worker::spawner::asked() {
+        return crate::worker::spawner::serve(&lock);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

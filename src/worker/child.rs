@@ -1,13 +1,15 @@
 //! One child process and its three pipes, driven by one thread.
 //!
-//! Owns the process: its group, its pidfd, its pipes, and its end. Knows nothing of jobs or of what the bytes mean.
+//! Owns the process: its group, its pipes, and its end. Knows nothing of jobs or of what the bytes mean.
 //! Never blocks but in [`Child::step`], which waits for pipes, end, cutoff and a deadline at once, and in [`Child::kill`].
 //!
 //! Promises:
 //! - The child has descriptors 0 to 2 and the given environment, nothing else, and a process group of its own.
 //! - When its end was seen, its whole group is killed before its pid is given up, so a grandchild neither stays nor
-//!   holds a pipe against us; what the pipes held is read first. (A grandchild that left the group with `setsid` escapes.)
-//! - A dropped `Child` is dead. It also dies with the *thread* that spawned it, so a worker is started on its own thread.
+//!   holds a pipe against us; what the pipes held is read first. (A grandchild that left the group with `setsid` lives on
+//!   until the helper that started the child ends, or for ever if there is none.)
+//! - A dropped `Child` is dead. It also dies with whoever spawned it: the helper, or, without one, the *thread*, so a
+//!   worker is started on its own thread.
 //!
 //! ```text
 //! spawn ─► running ──── exits ─────────────────────────┐
@@ -19,18 +21,20 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
 
 use super::Cutoff;
 use super::launch::Launch;
 use super::output::Tail;
-use super::spawn::spawn;
+use super::process::Process;
+use super::spawner::Spawner;
 use crate::clock::{Clock, RealClock};
 
 /// Bytes that one read asks for: a quarter of what a pipe holds by default.
@@ -47,13 +51,19 @@ pub(super) enum Ended {
     Signalled(i32),
     /// Somebody else took its status.
     Unknown,
+    /// It was killed when the helper process that had started it ended.
+    Lost,
 }
 
 impl Ended {
     /// Whether a signal that others send ended the process, not one that it brought upon itself.
     pub(super) fn was_from_outside(self) -> bool {
         let others = [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM];
-        matches!(self, Self::Signalled(number) if others.iter().any(|signal| signal.as_raw() == number))
+        match self {
+            Self::Lost => true,
+            Self::Signalled(number) => others.iter().any(|signal| signal.as_raw() == number),
+            Self::Exited(_) | Self::Unknown => false,
+        }
     }
 }
 
@@ -73,6 +83,7 @@ impl std::fmt::Display for Ended {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Signalled(number) => write!(f, "was killed by signal {number}"),
             Self::Unknown => write!(f, "ended in an unknown way"),
+            Self::Lost => write!(f, "was killed with the process that starts children"),
         }
     }
 }
@@ -105,12 +116,10 @@ struct Ready {
 /// A child process.
 #[derive(Debug)]
 pub(super) struct Child {
-    process: std::process::Child,
-    pid: Pid,
-    pidfd: OwnedFd,
-    stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    process: Process,
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
     outgoing: Vec<u8>,
     /// Bytes of `outgoing` that are written.
     sent: usize,
@@ -124,51 +133,28 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `launch` with `env` on top of its environment. Holds at most `room` bytes of its stdout at a time.
+    /// Has `spawner` start `launch` with `env` on top of its environment. Holds at most `room` bytes of its stdout at a time.
     ///
     /// # Errors
     /// What the operating system says; no process is left then.
-    pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], room: usize) -> io::Result<Self> {
-        let mut process = spawn(launch, env)?;
-        match Self::adopt(&mut process) {
-            Ok((pid, pidfd)) => Ok(Self {
-                stdin: process.stdin.take(),
-                stdout: process.stdout.take(),
-                stderr: process.stderr.take(),
-                process,
-                pid,
-                pidfd,
-                outgoing: Vec::new(),
-                sent: 0,
-                closing: false,
-                incoming: Vec::new(),
-                room,
-                overflowed: false,
-                tail: Tail::default(),
-                ended: None,
-            }),
-            Err(error) => {
-                // Neither can fail: the process is ours and not yet waited for.
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(error)
-            }
-        }
-    }
-
-    /// What a fresh process needs to be driven: a descriptor of its end, and pipes that never block us.
-    fn adopt(process: &mut std::process::Child) -> io::Result<(Pid, OwnedFd)> {
-        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        let pipes = [
-            process.stdin.as_ref().map(AsFd::as_fd),
-            process.stdout.as_ref().map(AsFd::as_fd),
-            process.stderr.as_ref().map(AsFd::as_fd),
-        ];
-        for pipe in pipes.into_iter().flatten() {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        Ok((pid, pidfd))
+    pub(super) fn spawn(spawner: &Spawner, launch: &Launch, env: &[(&str, &OsStr)], room: usize) -> io::Result<Self> {
+        let (theirs, ours) = pipes()?;
+        let process = Process::start(spawner, launch, env, theirs)?;
+        let [stdin, stdout, stderr] = ours.map(Some);
+        Ok(Self {
+            process,
+            stdin,
+            stdout,
+            stderr,
+            outgoing: Vec::new(),
+            sent: 0,
+            closing: false,
+            incoming: Vec::new(),
+            room,
+            overflowed: false,
+            tail: Tail::default(),
+            ended: None,
+        })
     }
 
     /// Adds to what is written to the child's stdin, in the steps to come. Dropped if the child has closed it.
@@ -220,7 +206,7 @@ impl Child {
         if self.ended.is_some() {
             return true;
         }
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(self.process.end_fd(), PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
@@ -274,7 +260,7 @@ impl Child {
                 marks.push(mark);
             }
         };
-        watch(Some(self.pidfd.as_fd()), PollFlags::IN, |r| r.end = true);
+        watch(Some(self.process.end_fd()), PollFlags::IN, |r| r.end = true);
         watch(cutoff.map(Cutoff::fd), PollFlags::IN, |r| r.cutoff = true);
         // Without anything to send, stdin is watched for its reader's going away only.
         let unsent = if self.sent < self.outgoing.len() { PollFlags::OUT } else { PollFlags::empty() };
@@ -356,17 +342,12 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
-        // Until `collect` has reaped the child its pid, and so its group's number, is nobody else's. ESRCH cannot come
-        // then, and EPERM only if all of the group has changed its user.
-        let _ = kill_process_group(self.pid, signal);
+        self.process.signal(signal);
     }
 
     /// Takes the status of a child that has ended, or is about to, and what its pipes still hold.
     fn collect(&mut self) {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        while poll(&mut fds, None) == Err(Errno::INTR) {}
-        self.signal(Signal::KILL);
-        self.ended = Some(self.process.wait().map_or(Ended::Unknown, Ended::from));
+        self.ended = Some(self.process.wait());
         for _ in 0..DRAIN_READS {
             // Both, whatever the first one gave.
             if !(self.read_stdout() | self.read_stderr()) {
@@ -375,6 +356,17 @@ impl Child {
         }
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
     }
+}
+
+/// A child's three pipes: its ends of them, and ours, which never block us.
+fn pipes() -> Result<([OwnedFd; 3], [OwnedFd; 3]), Errno> {
+    let (child_in, our_in) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (our_out, child_out) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (our_err, child_err) = pipe_with(PipeFlags::CLOEXEC)?;
+    for ours in [&our_in, &our_out, &our_err] {
+        rustix::io::ioctl_fionbio(ours, true)?;
+    }
+    Ok(([child_in, child_out, child_err], [our_in, our_out, our_err]))
 }
 
 /// Reads from a pipe once, and gives it up at its end; false when nothing is there.

@@ -22,6 +22,7 @@ use super::child::{Child, Ended, Wake};
 use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
+use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::clock::{Clock, RealClock};
 use crate::types::Lease;
@@ -36,12 +37,13 @@ const EX_CONFIG: i32 = 78;
 pub struct ExecFactory {
     launch: Arc<Launch>,
     limits: OutputLimits,
+    spawner: Spawner,
 }
 
 impl ExecFactory {
-    /// Workers that run `launch` for each job, within `limits`.
-    pub fn new(launch: Launch, limits: OutputLimits) -> Self {
-        Self { launch: Arc::new(launch), limits }
+    /// Workers that have `spawner` run `launch` for each job, within `limits`.
+    pub fn new(launch: Launch, limits: OutputLimits, spawner: Spawner) -> Self {
+        Self { launch: Arc::new(launch), limits, spawner }
     }
 }
 
@@ -50,6 +52,7 @@ impl WorkerFactory for ExecFactory {
         Box::new(ExecWorker {
             launch: Arc::clone(&self.launch),
             limits: self.limits,
+            spawner: self.spawner.clone(),
             cutoff: Arc::clone(cutoff),
             tray: None,
         })
@@ -64,6 +67,7 @@ impl WorkerFactory for ExecFactory {
 struct ExecWorker {
     launch: Arc<Launch>,
     limits: OutputLimits,
+    spawner: Spawner,
     cutoff: Arc<Cutoff>,
     /// Present while the worker is started.
     tray: Option<Tray>,
@@ -72,6 +76,7 @@ struct ExecWorker {
 impl Worker for ExecWorker {
     fn start(&mut self, _timeout: Duration) -> Result<(), StartError> {
         self.launch.check()?;
+        self.spawner.prepare().map_err(|e| StartError(format!("{}: {e}", self.launch.name)))?;
         if self.tray.is_none() {
             let tray = Tray::make().map_err(|e| {
                 StartError(format!("{}: cannot make a directory for follow-up jobs: {e}", self.launch.name))
@@ -152,7 +157,7 @@ impl ExecWorker {
             ("BIOTOPE_ENQUEUE", enqueue.as_os_str()),
         ];
         // A text result of the largest size has two quotes in JSON, but maybe a newline on stdout.
-        Child::spawn(&self.launch, &env, self.limits.result_max.saturating_add(1))
+        Child::spawn(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1))
             .map_err(|e| self.launch.start_failure(&e))
     }
 
@@ -188,7 +193,7 @@ impl ExecWorker {
             Ended::Exited(0) => self.done(child, tray),
             Ended::Exited(EX_TEMPFAIL) => Outcome::Defer { error: error(), after: None },
             Ended::Exited(EX_DATAERR | EX_CONFIG) => Outcome::Dead { error: error() },
-            Ended::Exited(_) | Ended::Signalled(_) | Ended::Unknown => {
+            Ended::Exited(_) | Ended::Signalled(_) | Ended::Unknown | Ended::Lost => {
                 Outcome::Fail { error: error(), killed: ended.was_from_outside() }
             }
         }

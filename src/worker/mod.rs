@@ -14,8 +14,10 @@ pub mod launch;
 pub mod native;
 mod output;
 pub mod persistent;
+mod process;
 mod rpc;
 mod spawn;
+pub mod spawner;
 #[cfg(test)]
 mod zoo;
 

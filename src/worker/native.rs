@@ -21,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::types::{BadName, Lease, WorkerType};
 
@@ -76,10 +77,11 @@ pub enum RegisterError {
     },
 }
 
-/// The native workers that a config may name, by worker type.
+/// What a program brings along for a config: the native workers that it may name, by worker type, and who starts the others.
 #[derive(Clone, Default)]
 pub struct Natives {
     workers: BTreeMap<String, (Arc<dyn WorkerFactory>, String)>,
+    spawner: Spawner,
 }
 
 impl Natives {
@@ -91,6 +93,18 @@ impl Natives {
     /// No native workers: what the program `biotope` itself runs with.
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// Has the programs that a config names started by `spawner`, instead of by this process itself.
+    #[must_use]
+    pub fn with_spawner(mut self, spawner: Spawner) -> Self {
+        self.spawner = spawner;
+        self
+    }
+
+    /// Who starts the programs that a config names.
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.spawner
     }
 
     /// Registers the worker of a type. `tag` stands for the worker's code: a version is a new one when it changes.

@@ -18,6 +18,7 @@ use super::child::{Child, Ended, Wake};
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
 use super::rpc::{Event, LINE_BYTES_MAX, Session};
+use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::clock::{Clock, RealClock};
 use crate::types::{Label, Lease, WorkerType};
@@ -40,15 +41,23 @@ pub struct PersistentFactory {
 struct Shared {
     launch: Launch,
     limits: OutputLimits,
+    spawner: Spawner,
     worker_type: WorkerType,
     version: Label,
 }
 
 impl PersistentFactory {
-    /// Workers that keep a process of `launch`, within `limits`; type and version are what its `hello` is told.
-    pub fn new(launch: Launch, limits: OutputLimits, worker_type: &WorkerType, version: &Label) -> Self {
+    /// Workers that keep a process of `launch` that `spawner` starts, within `limits`; type and version are what its
+    /// `hello` is told.
+    pub fn new(
+        launch: Launch,
+        limits: OutputLimits,
+        spawner: Spawner,
+        worker_type: &WorkerType,
+        version: &Label,
+    ) -> Self {
         let (worker_type, version) = (worker_type.clone(), version.clone());
-        Self { shared: Arc::new(Shared { launch, limits, worker_type, version }) }
+        Self { shared: Arc::new(Shared { launch, limits, spawner, worker_type, version }) }
     }
 }
 
@@ -146,9 +155,10 @@ impl Worker for PersistentWorker {
             return Ok(());
         }
         self.end();
-        let Shared { launch, limits, worker_type, version } = &*self.shared;
+        let Shared { launch, limits, spawner, worker_type, version } = &*self.shared;
         launch.check()?;
-        let child = Child::spawn(launch, &[], LINE_BYTES_MAX).map_err(|e| StartError(launch.start_failure(&e)))?;
+        let child =
+            Child::spawn(spawner, launch, &[], LINE_BYTES_MAX).map_err(|e| StartError(launch.start_failure(&e)))?;
         let mut running = Running { child, session: Session::new(*limits) };
         let hello = running.session.hello(worker_type.as_str(), version.as_str());
         running.child.send(&hello);

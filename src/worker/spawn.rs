@@ -1,4 +1,4 @@
-//! Starts a process from a [`Launch`]: its environment, its group, its pipes, and the signal that it gets when we die.
+//! Starts a process from a [`Launch`], as a child of this one: its environment, its group, its pipes, and the signal that it gets when we die.
 //!
 //! Owns all that is `unsafe` in the workers: what a child does between fork and exec. Waits for nothing but a program that is busy being written.
 
@@ -20,12 +20,13 @@ use super::launch::Launch;
 /// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
 const BUSY_STARTS: u32 = 8;
 
-/// Starts `launch` with `env` on top of its environment, all three pipes ours.
-pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)]) -> io::Result<Child> {
+/// Starts `launch` with `env` on top of its environment, and with these as its stdin, stdout and stderr.
+pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], stdio: [Stdio; 3]) -> io::Result<Child> {
     let mut command = Command::new(&launch.program);
     command.arg0(&launch.name).args(&launch.args).current_dir(&launch.dir);
     command.env_clear().envs(launch.env.iter().map(|(k, v)| (k, v))).envs(env.iter().copied());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let [stdin, stdout, stderr] = stdio;
+    command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
     guard(&mut command);
     spawn_busy(&mut command)
 }
@@ -67,6 +68,12 @@ fn guard(command: &mut Command) {
     unsafe {
         command.pre_exec(prepare);
     }
+}
+
+/// Takes note of what this process was started with, before anything else is opened.
+#[cfg(feature = "daemon")]
+pub(super) fn note_inherited() {
+    inherited();
 }
 
 /// Descriptors above 2 that would pass on to children: what we open closes on exec, what we were started with may not.

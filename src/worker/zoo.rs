@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::launch::{Launch, OutputLimits};
+use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, Worker};
 use crate::clock::{Clock, RealClock};
 use crate::types::{Fence, Lease};
@@ -80,4 +81,9 @@ pub(super) fn cut_when_running(dir: &Path, cut: &Arc<Cutoff>) -> std::thread::Jo
         std::fs::read(pipe).unwrap();
         cut.set();
     })
+}
+
+/// Who starts the children of a test: this process, unless the whole test runs again under a helper.
+pub(super) fn spawner() -> Spawner {
+    super::spawner::tests::chosen()
 }

@@ -1,10 +1,12 @@
 //! Children that behave badly: floods, deaf ones, grandchildren that stay.
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::*;
 use crate::worker::zoo::sh;
 
 fn spawn(script: &str) -> Child {
-    Child::spawn(&sh(&std::env::temp_dir(), script), &[], 1000).unwrap()
+    Child::spawn(&Spawner::Direct, &sh(&std::env::temp_dir(), script), &[], 1000).unwrap()
 }
 
 /// Steps until something else than progress.
@@ -22,7 +24,7 @@ fn settle(child: &mut Child, within: Duration) -> Wake {
 fn child_dies_with_the_thread_that_spawned_it() {
     let spawned = std::thread::spawn(|| {
         let child = spawn("echo up; exec sleep 30");
-        let pidfd = child.pidfd.try_clone().unwrap();
+        let pidfd = child.process.end_fd().try_clone_to_owned().unwrap();
         // As if this process were killed: nobody ends the child.
         std::mem::forget(child);
         pidfd
@@ -50,7 +52,7 @@ fn end_counts_even_if_the_deadline_and_the_cutoff_came_before_we_looked() {
     let cutoff = Cutoff::new().unwrap();
     cutoff.set();
     let mut child = spawn("echo out; exit 3");
-    poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], None).unwrap();
+    poll(&mut [PollFd::from_borrowed_fd(child.process.end_fd(), PollFlags::IN)], None).unwrap();
     assert_eq!(child.step(Some(Duration::ZERO), Some(&cutoff)), Wake::Exited);
     assert_eq!((child.ended(), child.take_stdout()), (Some(Ended::Exited(3)), b"out\n".to_vec()));
     assert_eq!(child.step(None, None), Wake::Exited);

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, until};
+use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, spawner, until};
 
 const SHORT: Duration = Duration::from_millis(80);
 
 fn worker(launch: Launch, cut: &Arc<Cutoff>) -> Box<dyn Worker> {
-    let mut worker = ExecFactory::new(launch, limits()).make(cut);
+    let mut worker = ExecFactory::new(launch, limits(), spawner()).make(cut);
     worker.start(SHORT).unwrap();
     worker
 }
@@ -188,7 +188,8 @@ fn program_that_cannot_be_started_costs_no_attempt_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut launch = sh(dir.path(), ":");
     launch.program = dir.path().join("beast");
-    let check = |launch: &Launch| ExecFactory::new(launch.clone(), limits()).check().unwrap_err().to_string();
+    let check =
+        |launch: &Launch| ExecFactory::new(launch.clone(), limits(), spawner()).check().unwrap_err().to_string();
     let path = launch.program.display().to_string();
     assert_eq!(check(&launch), format!("sh: cannot find the program {path}: No such file or directory"));
     std::fs::write(&launch.program, "#!/no/such/interpreter\n").unwrap();

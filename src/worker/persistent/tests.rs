@@ -1,7 +1,7 @@
 //! A process that stays: hello, batches, wipes, and everything that breaks the protocol.
 
 use super::*;
-use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, until};
+use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, spawner, until};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -35,7 +35,7 @@ struct Cage {
 fn cage(wild: &str) -> Cage {
     let (dir, cut) = (tempfile::tempdir().unwrap(), cutoff());
     let launch = sh(dir.path(), &format!("{TAME}\n{wild}\nloop"));
-    let factory = PersistentFactory::new(launch, limits(), &"zoo".parse().unwrap(), &"v1".parse().unwrap());
+    let factory = PersistentFactory::new(launch, limits(), spawner(), &"zoo".parse().unwrap(), &"v1".parse().unwrap());
     let worker = factory.make(&cut);
     Cage { dir, cut, worker }
 }

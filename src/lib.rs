@@ -21,8 +21,9 @@
 //!
 //! Imports go down only. `job`, `config`, `types`, and `scale`, by which the engine decides how many workers a type has, are
 //! pure: no disk, no clock, no thread. Only [`clock`] reads a clock, only [`log`] and [`archive`] write below the data
-//! directory, only [`worker`] starts processes and calls services. [`simulate`] stands beside the house: it runs engine,
-//! table and log on a disk and a clock of its own.
+//! directory, only [`worker`] starts processes and calls services. (The program `biotope` starts them by a small process
+//! beside it, which ends with it and takes all that it started along: [`worker::spawner`].) [`simulate`] stands beside the
+//! house: it runs engine, table and log on a disk and a clock of its own.
 //!
 //! # The way of a job
 //!

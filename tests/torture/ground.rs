@@ -10,7 +10,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
 use crate::history::History;
-use crate::support::{Home, shown};
+use crate::support::wait::until;
+use crate::support::{Home, SOON, shown};
 
 /// A directory for a history: in memory where that can be had, so that the log's disk has nothing to do with it.
 pub(crate) fn history_dir() -> tempfile::TempDir {
@@ -107,7 +108,8 @@ impl LoopDisk {
 
     /// Brings the power back, once nobody has a file open there: what the page cache held is gone.
     pub(crate) fn power_on(&self) {
-        self.take_off().unwrap();
+        // A process on its way out has no descriptors any more a moment before its files are closed.
+        until("the end of all files", SOON, || self.take_off());
         self.put_on().unwrap();
     }
 

@@ -163,7 +163,7 @@ fn q4_a_job_that_never_goes_well_is_dead_after_its_attempts_over_crashes() {
 #[test]
 fn p9_a_job_that_kills_its_host_is_dead_after_three_deaths() {
     let home = Home::bare();
-    home.script("killer.sh", "[ \"$BIOTOPE_TASK\" != kill ] || kill -9 $PPID");
+    home.script("killer.sh", "[ \"$BIOTOPE_TASK\" != kill ] || kill -9 \"$(cat data/LOCK)\"");
     home.configure("[workers.killer]\nversion = \"v1\"\nexec = [\"./killer.sh\"]\n");
     let process = Process::serving(&home);
     let harmless = json!({"type": "killer", "id": "harmless", "delay": "1h"});

@@ -15,6 +15,7 @@ mod jobs;
 mod lifecycle;
 mod page;
 mod press;
+mod processes;
 mod programs;
 mod rollover;
 mod scaling;

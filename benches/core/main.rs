@@ -34,7 +34,9 @@ fn main() {
         ["push"] => push::run(),
         ["churn", rest @ ..] => churn::run(jobs(rest.first(), 20_000_000)),
         ["flat", rest @ ..] => flat::run(jobs(rest.first(), 1_000_000)),
-        ["memory", names @ ("made" | "named"), rest @ ..] => memory::run(names, jobs(rest.first(), 1_000_000)),
+        ["memory", names @ ("made" | "named" | "delayed"), rest @ ..] => {
+            memory::run(names, jobs(rest.first(), 1_000_000))
+        }
         #[cfg(feature = "daemon")]
         ["services", rest @ ..] => services::run(64, jobs(rest.first(), 100_000)),
         #[cfg(feature = "daemon")]
@@ -42,7 +44,7 @@ fn main() {
         ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
         ["serve", dir] => memory::serve(dir.as_ref()),
         other => panic!(
-            "no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named [JOBS], \
+            "no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named|delayed [JOBS], \
              services [JOBS]"
         ),
     }

@@ -5,23 +5,25 @@
 //! the child is started to the moment at which its worker has a job in hand; and to the answer to a push by a chosen id,
 //! which waits until all chosen names of the log are gathered.
 //! `made`: ids that we make, one type. `named`: a chosen id and a key on every job, over 4 types × 10 priorities × 100
-//! tenants, in random order.
+//! tenants, in random order. `delayed`: as `made`, each of them due at a moment of the next ten years.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
 use biotope::engine::Engine;
-use biotope::job::new::NewJob;
+use biotope::job::new::{NewJob, Start};
 use biotope::types::Priority;
 
 use crate::setup::{Work, fresh, generation, payload};
 
 const TYPES: [&str; 4] = ["mail", "invoice", "stock", "report"];
 const AT_A_TIME: usize = 1_000;
+const TEN_YEARS_MS: u64 = 10 * 365 * 86_400_000;
 
 pub(crate) fn run(names: &str, jobs: usize) {
     let place = fresh();
@@ -106,7 +108,7 @@ pub(crate) fn fill(dir: &Path, names: &str, jobs: usize) {
     // Who has a job in hand keeps it: what else there is waits.
     let (_open, gate) = crossbeam_channel::bounded::<()>(0);
     let hold: Work = Arc::new(move |_| gate.recv().unwrap_or(()));
-    let types = if names == "made" { &TYPES[..1] } else { &TYPES[..] };
+    let types = if names == "named" { &TYPES[..] } else { &TYPES[..1] };
     let (handle, _) = Engine::open(generation(dir, types, &hold), RealClock::shared()).unwrap();
     let (before, _) = memory();
     let began = RealClock.mono();
@@ -116,6 +118,9 @@ pub(crate) fn fill(dir: &Path, names: &str, jobs: usize) {
     while number < jobs {
         let batch = (number..jobs.min(number + AT_A_TIME)).map(|number| {
             let mut job = NewJob::new("mail".parse().unwrap(), payload.clone());
+            if names == "delayed" {
+                job.start = Start::After(Duration::from_millis(random.u64(1..TEN_YEARS_MS)));
+            }
             if names == "named" {
                 job.worker_type = random.choice(TYPES).unwrap().parse().unwrap();
                 job.priority = Priority::new(random.u8(0..10)).unwrap();

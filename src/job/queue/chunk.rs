@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! job   flags u8 │ born - born before │ [moved: home seq - born] │ [created: zigzag to the one before]
+//!       │ [delayed: ready - created, zigzag]
 //!       │ [attempts: max_attempts] │ [segment: zigzag] │ offset: zigzag to where the record before it ends │ [body: zigzag]
 //! ```
 //!
@@ -25,8 +26,9 @@ const CREATED: u8 = 4;
 const ATTEMPTS: u8 = 8;
 const SEGMENT: u8 = 16;
 const BODY: u8 = 32;
+const DELAYED: u8 = 64;
 
-/// A job that is ready and waits as it came: never handed out, failed, delayed or given back, and it does not expire.
+/// A job that waits as it came: never handed out, failed or given back, and it does not expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fresh {
     /// Its born seq.
@@ -35,6 +37,8 @@ pub struct Fresh {
     pub home: Home,
     /// When it was accepted.
     pub created_ms: UnixMs,
+    /// When it may run, if that was later than it was accepted; else 0.
+    pub ready_ms: UnixMs,
     /// Attempts that it may have.
     pub max_attempts: u16,
     /// Whether its caller chose an id or a key.
@@ -158,13 +162,15 @@ fn encode(out: &mut Vec<u8>, before: &Fresh, job: &Fresh) {
     let created = job.created_ms != before.created_ms;
     let attempts = job.max_attempts != before.max_attempts;
     let (segment, body) = (home.segment != old.segment, home.body != old.body);
+    let delayed = job.ready_ms != 0;
     out.push(
         flag(job.named, NAMED)
             | flag(moved, MOVED)
             | flag(created, CREATED)
             | flag(attempts, ATTEMPTS)
             | flag(segment, SEGMENT)
-            | flag(body, BODY),
+            | flag(body, BODY)
+            | flag(delayed, DELAYED),
     );
     put(out, job.born - before.born);
     if moved {
@@ -173,6 +179,9 @@ fn encode(out: &mut Vec<u8>, before: &Fresh, job: &Fresh) {
     }
     if created {
         put(out, zigzag(job.created_ms.wrapping_sub(before.created_ms)));
+    }
+    if delayed {
+        put(out, zigzag(job.ready_ms.wrapping_sub(job.created_ms)));
     }
     if attempts {
         put(out, u64::from(job.max_attempts));
@@ -207,6 +216,8 @@ fn decode(bytes: &[u8], jobs: usize) -> Option<Vec<Fresh>> {
         if is(CREATED) {
             job.created_ms = job.created_ms.wrapping_add(unzigzag(take(&mut rest)?));
         }
+        // Zero is no time, and would not be written.
+        job.ready_ms = if is(DELAYED) { job.created_ms.wrapping_add(unzigzag(take(&mut rest)?)) } else { 0 };
         if is(ATTEMPTS) {
             job.max_attempts = u16::try_from(take(&mut rest)?).ok()?;
         }
@@ -267,12 +278,13 @@ mod tests {
     fn fresh() -> impl Strategy<Value = Fresh> {
         let home = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>());
         let home = home.prop_map(|(segment, offset, body, seq)| Home { seq, segment, offset, body: body >> 8 });
-        (1..1_u64 << 40, home, any::<u64>(), any::<u16>(), any::<bool>(), any::<bool>()).prop_map(
-            |(born, mut home, created_ms, max_attempts, named, moved)| {
+        let times = (any::<u64>(), prop_oneof![Just(0), any::<u64>()]);
+        (1..1_u64 << 40, home, times, any::<u16>(), any::<bool>(), any::<bool>()).prop_map(
+            |(born, mut home, (created_ms, ready_ms), max_attempts, named, moved)| {
                 if !moved {
                     home.seq = born;
                 }
-                Fresh { born, home, created_ms, max_attempts, named }
+                Fresh { born, home, created_ms, ready_ms, max_attempts, named }
             },
         )
     }
@@ -303,6 +315,7 @@ mod tests {
             born: Seq::from(n) + 1,
             home: Home { seq: Seq::from(n) + 1, segment: 1, offset: 64 + n * 250, body: 238 },
             created_ms: 1_764_000_000_000,
+            ready_ms: 0,
             max_attempts: 4,
             named: false,
         };

@@ -328,6 +328,7 @@ mod tests {
             born,
             home: Home { seq: born + home, segment: 1, offset: 64, body: 7 },
             created_ms: 5,
+            ready_ms: born % 3 * 1000,
             max_attempts: 3,
             named: born.is_multiple_of(2),
         }

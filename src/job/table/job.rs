@@ -87,17 +87,17 @@ impl Job {
         self.extras.as_ref()?.names.as_ref()
     }
 
-    /// A fresh job, as one of its own.
-    pub(super) fn of(fresh: Fresh, type_no: u32, priority: Priority) -> Self {
+    /// A fresh job, ready or delayed, as one of its own.
+    pub(super) fn of(fresh: Fresh, state: State, type_no: u32, priority: Priority) -> Self {
         Self {
             type_no,
             priority,
-            state: State::Ready,
+            state,
             attempts: 0,
             max_attempts: fresh.max_attempts,
             given_back: GivenBack::default(),
             created_ms: fresh.created_ms,
-            ready_ms: 0,
+            ready_ms: fresh.ready_ms,
             expires_ms: 0,
             since_ms: 0,
             fence: Fence::default(),
@@ -111,8 +111,9 @@ impl Job {
     /// The job as a fresh one, if that says all of it.
     pub(super) fn as_fresh(&self, born: Seq) -> Option<Fresh> {
         let (home, created_ms, max_attempts, named) = (self.home, self.created_ms, self.max_attempts, self.named);
-        let fresh = Fresh { born, home, created_ms, max_attempts, named };
-        (self.state == State::Ready && *self == Self::of(fresh, self.type_no, self.priority)).then_some(fresh)
+        let fresh = Fresh { born, home, created_ms, ready_ms: self.ready_ms, max_attempts, named };
+        let waits = matches!(self.state, State::Ready | State::Delayed);
+        (waits && *self == Self::of(fresh, self.state, self.type_no, self.priority)).then_some(fresh)
     }
 
     /// Its whole state, as an event; it is the job `born`.

@@ -1,8 +1,11 @@
 //! What the table knows besides jobs: types, versions, and the accepted config; plain values.
 
+use std::collections::BTreeSet;
+
 use crate::job::event::Totals;
-use crate::job::queue::Queue;
-use crate::types::{Label, UnixMs, WorkerType};
+use crate::job::queue::{Fresh, Queue};
+use crate::job::transition::State;
+use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 
 /// A worker type that was ever known here.
 #[derive(Debug)]
@@ -11,6 +14,10 @@ pub struct TypeState {
     pub name: WorkerType,
     /// Its ready jobs.
     pub queue: Queue,
+    /// Its delayed jobs that wait as they came, and when each delayed one of all kinds is due.
+    pub(super) later: Queue,
+    /// See `later`.
+    pub(super) due: BTreeSet<(UnixMs, Seq)>,
     /// Its delayed, reserved and dead jobs.
     pub delayed: u64,
     /// See `delayed`.
@@ -23,6 +30,27 @@ pub struct TypeState {
     pub route: u32,
     /// Since when it is paused; 0: it is not.
     pub paused_since: UnixMs,
+}
+
+impl TypeState {
+    /// Puts a fresh job where it waits.
+    pub(super) fn put_fresh(&mut self, priority: Priority, state: State, fresh: Fresh) {
+        if state == State::Delayed {
+            self.later.insert(priority, fresh);
+            self.due.insert((fresh.ready_ms, fresh.born));
+            self.delayed += 1;
+        } else {
+            self.queue.insert(priority, fresh);
+        }
+    }
+
+    /// The delayed jobs that are due by now, ascending.
+    pub(super) fn due_by(&self, now: UnixMs) -> Vec<Seq> {
+        let due = self.due.iter().take_while(|(ready_ms, _)| *ready_ms <= now);
+        let mut born: Vec<Seq> = due.map(|(_, born)| *born).collect();
+        born.sort_unstable();
+        born
+    }
 }
 
 /// A version that was ever accepted here.

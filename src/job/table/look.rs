@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{GenerationRecord, Job, Table, TypeState, VersionRecord};
 use crate::job::ids::IdIndex;
-use crate::job::queue::Fresh;
+use crate::job::queue::{Fresh, Line, Queue};
 use crate::job::transition::State;
 use crate::types::{Seq, UnixMs};
 
@@ -21,7 +21,7 @@ impl Table {
         self.noted(born).filter(|job| job.type_no == type_no).cloned().or_else(fresh)
     }
 
-    /// A live job that is not fresh: every one that is reserved, delayed or dead, and some that are ready.
+    /// A live job that is not fresh: every one that is reserved or dead, and some that are ready or delayed.
     pub fn noted(&self, born: Seq) -> Option<&Job> {
         self.noted.get(born)
     }
@@ -29,17 +29,21 @@ impl Table {
     /// All live jobs, in no order.
     pub fn jobs(&self) -> impl Iterator<Item = (Seq, Job)> {
         let fresh = self.types().flat_map(|(no, of_type)| {
-            let lines = of_type.queue.by_priority();
-            lines.flat_map(move |(priority, line)| {
-                line.fresh_jobs().map(move |fresh| (fresh.born, Job::of(fresh, no, priority)))
-            })
+            [(&of_type.queue, State::Ready), (&of_type.later, State::Delayed)].into_iter().flat_map(
+                move |(queue, state)| {
+                    queue.by_priority().flat_map(move |(priority, line)| {
+                        line.fresh_jobs().map(move |fresh| (fresh.born, Job::of(fresh, state, no, priority)))
+                    })
+                },
+            )
         });
         self.noted.iter().map(|(born, job)| (born, job.clone())).chain(fresh)
     }
 
     /// How many jobs are alive.
     pub fn live_jobs(&self) -> u64 {
-        self.noted.len() as u64 + self.types.iter().map(|of_type| of_type.queue.fresh()).sum::<u64>()
+        self.noted.len() as u64
+            + self.types.iter().map(|of_type| of_type.queue.fresh() + of_type.later.fresh()).sum::<u64>()
     }
 
     /// How many live jobs have their payload in a segment.
@@ -105,7 +109,7 @@ impl Table {
     /// The next moment at which something follows from the clock: a job ripens or expires.
     pub fn next_moment(&self) -> Option<UnixMs> {
         let first = |set: &BTreeSet<(UnixMs, Seq)>| set.first().map(|(at, _)| *at);
-        [first(&self.delayed), first(&self.expiring)].into_iter().flatten().min()
+        self.types.iter().filter_map(|of_type| first(&of_type.due)).chain(first(&self.expiring)).min()
     }
 
     /// A job whose time had passed at `now`.
@@ -136,16 +140,20 @@ impl Table {
         born
     }
 
-    /// The oldest fresh job of some priority of a type that was born before `below`.
+    /// The oldest fresh job of some priority of a type, ready or delayed, that was born before `below`.
     pub fn fresh_first(&self, type_no: u32, below: Seq) -> Option<Seq> {
-        let mut lines = self.worker_type(type_no)?.queue.by_priority();
-        lines.find_map(|(_, line)| line.first_fresh().filter(|born| *born < below))
+        self.fresh_lines(type_no).find_map(|line| line.first_fresh().filter(|born| *born < below))
     }
 
-    /// Fresh jobs of a type that were born before `below`, some at most; the oldest of each priority.
+    /// Fresh jobs of a type, ready or delayed, that were born before `below`, some at most; the oldest of each priority.
     pub fn fresh_in(&self, type_no: u32, below: Seq, some: usize) -> Vec<Fresh> {
-        let lines = self.worker_type(type_no).into_iter().flat_map(|of_type| of_type.queue.by_priority());
-        lines.flat_map(|(_, line)| line.fresh_jobs().take_while(|job| job.born < below).take(some)).take(some).collect()
+        let lines = self.fresh_lines(type_no);
+        lines.flat_map(|line| line.fresh_jobs().take_while(|job| job.born < below).take(some)).take(some).collect()
+    }
+
+    fn fresh_lines(&self, type_no: u32) -> impl Iterator<Item = &Line> {
+        let queues = self.worker_type(type_no).into_iter().flat_map(|of_type| [&of_type.queue, &of_type.later]);
+        queues.flat_map(|queue| queue.by_priority().map(|(_, line)| line))
     }
 
     /// Whether the last process that had the log stopped in good order; true for a new log.
@@ -160,5 +168,6 @@ impl Table {
 }
 
 fn fresh(of_type: &TypeState, type_no: u32, born: Seq) -> Option<Job> {
-    of_type.queue.get(born).map(|(priority, fresh)| Job::of(fresh, type_no, priority))
+    let find = |queue: &Queue, state| queue.get(born).map(|(priority, fresh)| Job::of(fresh, state, type_no, priority));
+    find(&of_type.queue, State::Ready).or_else(|| find(&of_type.later, State::Delayed))
 }

@@ -64,7 +64,6 @@ pub struct Table {
     versions: HashMap<u32, VersionRecord>,
     generation: GenerationRecord,
     ids: ChosenNames,
-    delayed: BTreeSet<(UnixMs, Seq)>,
     expiring: BTreeSet<(UnixMs, Seq)>,
     dead: BTreeSet<(UnixMs, Seq)>,
     live_bytes: u64,
@@ -87,7 +86,6 @@ impl Table {
             versions: HashMap::new(),
             generation: GenerationRecord::default(),
             ids: ChosenNames::none(IdMaker::new(log_id)),
-            delayed: BTreeSet::new(),
             expiring: BTreeSet::new(),
             dead: BTreeSet::new(),
             live_bytes: 0,
@@ -258,7 +256,9 @@ impl Table {
     /// Gives a fresh job that stays fresh its new home; returns the seq of the old one.
     fn move_fresh(&mut self, born: Seq, job: &Job) -> Option<Seq> {
         let fresh = job.as_fresh(born)?;
-        let old = self.type_mut(job.type_no).ok()?.queue.replace(job.priority, fresh)?;
+        let of_type = self.type_mut(job.type_no).ok()?;
+        let queue = if job.state == State::Delayed { &mut of_type.later } else { &mut of_type.queue };
+        let old = queue.replace(job.priority, fresh)?;
         self.count_off(old.home);
         self.count(fresh.home);
         Some(old.home.seq)
@@ -298,6 +298,8 @@ impl Table {
         self.types.push(TypeState {
             name,
             queue: Queue::default(),
+            later: Queue::default(),
+            due: BTreeSet::new(),
             delayed: 0,
             reserved: 0,
             dead: 0,
@@ -372,8 +374,13 @@ impl Table {
 
     fn take_fresh(&mut self, born: Seq, type_no: Option<u32>) -> Option<Job> {
         let find = |(no, of_type): (u32, &mut TypeState)| {
-            let (priority, fresh) = of_type.queue.remove(born)?;
-            Some(Job::of(fresh, no, priority))
+            if let Some((priority, fresh)) = of_type.queue.remove(born) {
+                return Some(Job::of(fresh, State::Ready, no, priority));
+            }
+            let (priority, fresh) = of_type.later.remove(born)?;
+            of_type.due.remove(&(fresh.ready_ms, born));
+            of_type.delayed -= 1;
+            Some(Job::of(fresh, State::Delayed, no, priority))
         };
         match type_no {
             Some(no) => self.type_mut(no).ok().and_then(|of_type| find((no, of_type))),
@@ -391,7 +398,7 @@ impl Table {
     fn put_in(&mut self, born: Seq, job: Job) {
         if let Some(fresh) = job.as_fresh(born) {
             if let Ok(of_type) = self.type_mut(job.type_no) {
-                of_type.queue.insert(job.priority, fresh);
+                of_type.put_fresh(job.priority, job.state, fresh);
             }
             return;
         }
@@ -411,7 +418,7 @@ impl Table {
             }
             State::Delayed => {
                 of_type.delayed -= 1;
-                self.delayed.remove(&(job.ready_ms, born));
+                of_type.due.remove(&(job.ready_ms, born));
             }
             State::Reserved => of_type.reserved -= 1,
             State::Dead => {
@@ -431,7 +438,7 @@ impl Table {
             State::Ready => of_type.queue.insert_returned(job.priority, born),
             State::Delayed => {
                 of_type.delayed += 1;
-                self.delayed.insert((job.ready_ms, born));
+                of_type.due.insert((job.ready_ms, born));
             }
             State::Reserved => of_type.reserved += 1,
             State::Dead => {
@@ -451,9 +458,13 @@ impl Table {
 
     /// Makes ready what was delayed up to `now`: follows from the clock, is no event.
     pub fn ripen(&mut self, now: UnixMs) {
-        while let Some((_, born)) = self.delayed.first().copied().filter(|(ready_ms, _)| *ready_ms <= now) {
-            // A delayed job may always ripen.
-            self.change(born, None, Change::Ripen, |_| {}).expect("the transition table lets a delayed job ripen");
+        for type_no in (1..).take(self.types.len()) {
+            // In the order in which they lie, so that none is looked for twice: many may be due after a jump of the clock.
+            for born in self.worker_type(type_no).map(|of_type| of_type.due_by(now)).unwrap_or_default() {
+                // A delayed job may always ripen.
+                let ripens = self.change(born, Some(type_no), Change::Ripen, |_| {});
+                ripens.expect("the transition table lets a delayed job ripen");
+            }
         }
     }
 

@@ -7,10 +7,11 @@
 //! block   kind u8 │ …
 //!   1     postcard: types, versions, generation, counts                   the first one
 //!   2     type u32 │ priority u8 │ for each chunk: jobs u32 │ first u64 │ last u64 │ bytes u32 │ bytes
+//!   4     as 2, of jobs that are delayed
 //!   3     postcard: (born seq, job) for some of the jobs with a state of their own
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -23,12 +24,13 @@ use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 const META: u8 = 1;
 const LINE: u8 = 2;
 const NOTED: u8 = 3;
+const LATER: u8 = 4;
 /// A block is ended when it has so many bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
 const NOTED_AT_ONCE: usize = 1000;
 /// The shape of these blocks.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
@@ -45,7 +47,7 @@ struct Meta {
 /// The picture.
 pub struct Picture {
     meta: Vec<u8>,
-    lines: Vec<(u32, Priority, Vec<Arc<Chunk>>)>,
+    lines: Vec<(u8, u32, Priority, Vec<Arc<Chunk>>)>,
     noted: Noted,
 }
 
@@ -70,11 +72,10 @@ impl Table {
             clean_stop: self.clean_stop,
         };
         let lines = self.types().flat_map(|(no, of_type)| {
-            of_type
-                .queue
-                .by_priority()
-                .filter(|(_, line)| line.fresh() > 0)
-                .map(move |(priority, line)| (no, priority, line.picture()))
+            [(LINE, &of_type.queue), (LATER, &of_type.later)].into_iter().flat_map(move |(kind, queue)| {
+                let lines = queue.by_priority().filter(|(_, line)| line.fresh() > 0);
+                lines.map(move |(priority, line)| (kind, no, priority, line.picture()))
+            })
         });
         // A plain value can always be written into memory.
         let meta = postcard::to_extend(&meta, vec![META]).expect("a plain value can be written into memory");
@@ -89,7 +90,9 @@ impl Table {
         let (kind, rest) = block.split_first().ok_or("an empty block")?;
         match *kind {
             META => self.load_meta(rest),
-            LINE => self.load_line(rest).ok_or_else(|| "a block of waiting jobs does not have its shape".to_owned()),
+            LINE | LATER => self
+                .load_line(*kind == LATER, rest)
+                .ok_or_else(|| "a block of waiting jobs does not have its shape".to_owned()),
             NOTED => self.load_noted(rest),
             other => Err(format!("a block of kind {other} is not known")),
         }
@@ -97,14 +100,27 @@ impl Table {
 
     fn load_meta(&mut self, bytes: &[u8]) -> Result<(), String> {
         let meta: Meta = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-        if meta.version != VERSION {
+        // The one before had delayed jobs among those with a state of their own, which is as good.
+        if !(VERSION - 1..=VERSION).contains(&meta.version) {
             return Err(format!("it is of shape {}, this program knows {VERSION}", meta.version));
         }
         for (name, route, totals, paused_since) in meta.types {
             let no = u32::try_from(self.types.len()).unwrap_or(u32::MAX) + 1;
             self.type_numbers.insert(name.clone(), no);
-            let queue = Queue::default();
-            self.types.push(TypeState { name, queue, delayed: 0, reserved: 0, dead: 0, totals, route, paused_since });
+            let (queue, later, due) = (Queue::default(), Queue::default(), BTreeSet::new());
+            let (delayed, reserved, dead) = (0, 0, 0);
+            self.types.push(TypeState {
+                name,
+                queue,
+                later,
+                due,
+                delayed,
+                reserved,
+                dead,
+                totals,
+                route,
+                paused_since,
+            });
         }
         for (no, type_no, label, hash, at, rejected) in meta.versions {
             self.versions.insert(no, VersionRecord { type_no, label, hash, at, rejected });
@@ -116,17 +132,24 @@ impl Table {
         Ok(())
     }
 
-    fn load_line(&mut self, mut rest: &[u8]) -> Option<()> {
+    fn load_line(&mut self, later: bool, mut rest: &[u8]) -> Option<()> {
         let type_no = number(&mut rest)?;
         let (priority, more) = rest.split_first()?;
         let priority = Priority::new(*priority)?;
         rest = more;
-        let queue = &mut self.types.get_mut((type_no as usize).checked_sub(1)?)?.queue;
+        let of_type = self.types.get_mut((type_no as usize).checked_sub(1)?)?;
         while !rest.is_empty() {
             let (jobs, first, last) = (number(&mut rest)?, long(&mut rest)?, long(&mut rest)?);
             let bytes = number(&mut rest)? as usize;
             let chunk = Chunk::kept(first, last, jobs, rest.get(..bytes)?);
             rest = rest.get(bytes..)?;
+            if later {
+                // When each is due is in no other place.
+                let jobs = Chunk::read(chunk.bytes(), chunk.jobs())?.decode();
+                of_type.due.extend(jobs.iter().map(|job| (job.ready_ms, job.born)));
+                of_type.delayed += jobs.len() as u64;
+            }
+            let queue = if later { &mut of_type.later } else { &mut of_type.queue };
             queue.extend(priority, chunk)?;
         }
         Some(())
@@ -157,7 +180,10 @@ fn long(rest: &mut &[u8]) -> Option<u64> {
 impl Picture {
     /// The blocks, but for those of names.
     pub fn blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let lines = self.lines.iter().flat_map(|(type_no, priority, chunks)| line_blocks(*type_no, *priority, chunks));
+        let lines = self
+            .lines
+            .iter()
+            .flat_map(|(kind, type_no, priority, chunks)| line_blocks(*kind, *type_no, *priority, chunks));
         std::iter::once(self.meta.clone()).chain(lines).chain(self.noted_blocks())
     }
 
@@ -171,11 +197,16 @@ impl Picture {
     }
 }
 
-fn line_blocks(type_no: u32, priority: Priority, chunks: &[Arc<Chunk>]) -> impl Iterator<Item = Vec<u8>> + '_ {
+fn line_blocks(
+    kind: u8,
+    type_no: u32,
+    priority: Priority,
+    chunks: &[Arc<Chunk>],
+) -> impl Iterator<Item = Vec<u8>> + '_ {
     let mut rest = chunks.iter().peekable();
     std::iter::from_fn(move || {
         rest.peek()?;
-        let mut block = vec![LINE];
+        let mut block = vec![kind];
         block.extend_from_slice(&type_no.to_le_bytes());
         block.push(priority.get());
         while let Some(chunk) = rest.next_if(|_| block.len() < BLOCK_BYTES) {

@@ -289,3 +289,38 @@ fn the_end_of_a_process_gives_its_jobs_back_three_times_at_most() {
     assert_eq!(life.table.died_at_opening(), [born]);
     assert_eq!(life.table.job(born).unwrap().attempts, 0);
 }
+
+/// Q11: what waits for years is kept as small as what waits for a worker, and comes in its order.
+#[test]
+fn q11_jobs_of_the_far_future_take_little_and_come_when_they_are_due() {
+    const TEN_YEARS: u64 = 10 * 365 * 86_400_000;
+    let mut life = Life::new();
+    let mut random = fastrand::Rng::with_seed(11);
+    let jobs = 3_000;
+    for _ in 0..jobs {
+        life.now += random.u64(0..3);
+        life.enqueue(1 + random.u32(0..2), random.u8(0..10), random.u64(1..TEN_YEARS), 0, random.bool());
+    }
+    // The end of time is as good as any other.
+    life.now += 1;
+    let last = u64::MAX - life.now;
+    life.enqueue(1, 5, last, 0, false);
+    assert_eq!((life.table.noted.len(), life.table.live_jobs()), (0, jobs + 1));
+    let bytes: usize = life.table.picture().blocks().map(|block| block.len()).sum();
+    assert!(bytes < 20 * usize::try_from(jobs).unwrap(), "{bytes} bytes of {jobs} jobs");
+    assert_eq!(snapshot(&life.table), snapshot(&from_blocks(&life.table)));
+
+    let mut due: Vec<(UnixMs, Seq)> = life.table.jobs().map(|(born, job)| (job.ready_ms, born)).collect();
+    due.sort_unstable();
+    for (ready_ms, born) in due.iter().step_by(131) {
+        assert_eq!(life.table.next_moment().min(Some(*ready_ms)), life.table.next_moment());
+        life.table.ripen(ready_ms - 1);
+        assert_eq!(life.table.job(*born).unwrap().state, State::Delayed);
+        life.table.ripen(*ready_ms);
+        assert_eq!(life.table.job(*born).unwrap().state, State::Ready);
+        let ready: u64 = life.table.types().map(|(_, of_type)| of_type.queue.len()).sum();
+        assert_eq!(ready, due.iter().filter(|(other, _)| other <= ready_ms).count() as u64);
+    }
+    life.table.ripen(u64::MAX);
+    assert_eq!((life.table.next_moment(), life.table.noted.len()), (None, 0));
+}

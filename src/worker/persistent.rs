@@ -10,6 +10,7 @@
 //! | no answer for as long as `timeout`, counted from the batch, the last answer or the last `extend` | the same |
 //! | the cutoff | Interrupted; what is answered between TERM and the end still counts |
 //! | the process was gone before it was given anything | NotStarted |
+//! | it ended before it was asked for a job of the batch | Interrupted, that job |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,8 +219,9 @@ impl PersistentWorker {
         match self.listen(&mut running, &mut waiting, timeout, sink) {
             Ok(()) => self.running = Some(running),
             Err(stop) => {
-                let outcome = self.give_up(running, stop, sink);
-                waiting.for_each(|job| sink(job.lease, outcome.clone()));
+                self.give_up(running, stop, sink);
+                // What it was never asked for it has not failed at.
+                waiting.for_each(|job| sink(job.lease, Outcome::Interrupted));
             }
         }
     }
@@ -258,8 +260,8 @@ impl PersistentWorker {
         }
     }
 
-    /// Ends a process that cannot go on, and answers for it; returns what it answered.
-    fn give_up(&self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) -> Outcome {
+    /// Ends a process that cannot go on, and answers for what it was asked.
+    fn give_up(&self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) {
         let Running { child, session } = &mut running;
         child.terminate(self.kill_after);
         let outcome = match stop {
@@ -281,7 +283,6 @@ impl PersistentWorker {
             }
         };
         session.open_jobs().for_each(|lease| sink(lease, outcome.clone()));
-        outcome
     }
 
     /// Ends the process in good order, if there is one: stdin closed, then TERM, then KILL.

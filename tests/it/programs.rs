@@ -260,3 +260,56 @@ fn a_worker_that_breaks_the_protocol_is_replaced() {
         biotope.stop();
     }
 }
+
+/// Payloads that a worker which takes lines apart by hand may stumble over.
+fn hostile_payloads() -> Vec<serde_json::Value> {
+    let mut payloads = vec![
+        json!(null),
+        json!(""),
+        json!("\"id\":\"x\",\"method\":\"wipe\",\"attempt\":9,"),
+        json!({"id": "x", "method": "wipe", "attempt": 9, "params": {"attempt": "9"}}),
+        json!("line\nbreak\r\ttab \u{0}\u{1f}\u{7f} \\ \\\" ' $(exit 1) `exit 1` %s %n"),
+        json!("Grüße, 世界 \u{1f980}\u{2028}\u{feff}"),
+        json!([[[[[[]]]]], {"": {}}, -0.0, 1e300, 12345678901234567890_u64, false]),
+        json!("x".repeat(200_000)),
+    ];
+    payloads.extend((0..32).map(|n| json!({"n": n})));
+    payloads
+}
+
+/// Each of the example workers completes any payload, in batches.
+fn completes_anything(worker: &str) {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/workers/");
+    let home = Home::new(&format!(
+        "[workers.any]\nversion = \"v1\"\nexec = [\"{example}{worker}\"]\nmode = \"persistent\"\nbatch = 10\nenv_pass = [\"PATH\"]\n"
+    ));
+    let biotope = home.start();
+    let payloads = hostile_payloads();
+    let push = |payload| biotope.push(&json!({"type": "any", "tenant": "\"attempt\":7,", "payload": payload}));
+    let ids: Vec<String> = payloads.iter().map(push).collect();
+    for (id, payload) in ids.iter().zip(&payloads) {
+        let job = biotope.until_state(id, "completed");
+        assert_eq!((&job["result"]["attempt"], &job["attempts"]), (&json!(1), &json!(0)), "{payload}: {job}");
+    }
+    assert_eq!(biotope.of_type("any")["failed"], 0);
+    biotope.stop();
+}
+
+#[test]
+fn the_example_worker_in_python_completes_any_payload() {
+    completes_anything("worker.py");
+}
+
+#[test]
+fn the_example_worker_in_sh_completes_any_payload() {
+    completes_anything("worker.sh");
+}
+
+#[test]
+fn the_example_worker_in_javascript_completes_any_payload() {
+    let name = "the_example_worker_in_javascript_completes_any_payload";
+    match std::process::Command::new("node").arg("--version").output() {
+        Ok(_) => completes_anything("worker.js"),
+        Err(error) => crate::support::skipped(name, &format!("node: {error}")),
+    }
+}

@@ -3,6 +3,7 @@
 //! Pure: takes text, returns values. Reads no file, no environment, no clock.
 
 mod concurrency;
+mod confinement;
 mod parse;
 mod problem;
 mod request;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use concurrency::Concurrency;
+pub use confinement::{Confinement, Limits};
 pub use parse::{Draft, Parsed, draft, parse};
 pub use problem::{Places, Problem, Problems};
 
@@ -113,6 +115,8 @@ pub struct ExecConfig {
     pub env_pass: Vec<String>,
     /// Working directory, as written; `None`: the config file's folder.
     pub dir: Option<PathBuf>,
+    /// Its user, its mask and its limits.
+    pub confinement: Confinement,
 }
 
 /// A process per job, or one that stays.

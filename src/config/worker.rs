@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, units};
-use super::{concurrency, request};
+use super::{concurrency, confinement, request};
 use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
 use crate::types::Label;
 
@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Keys that later versions will know.
-const LATER: [&str; 7] = ["batch_wait", "user", "umask", "limits", "watch", "probe", "recycle"];
+const LATER: [&str; 4] = ["batch_wait", "watch", "probe", "recycle"];
 const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
 
 /// What a worker type's table says, as far as it can be read; what is missing is among the problems.
@@ -67,6 +67,7 @@ fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool
     let env = env(gathered, section);
     let env_pass = env_pass(gathered, section);
     let dir = section.text(gathered, "dir").map(|(dir, _)| PathBuf::from(dir));
+    let confinement = confinement::read(gathered, section);
     let http_is_there = section.has("http");
     let http = request::http(gathered, section);
     if let (Some((_, span)), true) = (&argv, http_is_there) {
@@ -88,7 +89,7 @@ fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool
                 );
                 return None;
             }
-            Some(KindConfig::Exec(ExecConfig { argv, mode, env, env_pass, dir }))
+            Some(KindConfig::Exec(ExecConfig { argv, mode, env, env_pass, dir, confinement }))
         }
         None if is_native => Some(KindConfig::Native),
         None => {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::confined::Confined;
 use super::launch::Launch;
 use crate::config::{EnvValue, ExecConfig, ExecMode, Places, Problem};
 use crate::types::WorkerType;
@@ -44,10 +45,11 @@ pub fn resolve(
     let dir = resolving.dir(exec);
     let env = resolving.env(exec, &dir);
     let program = resolving.program(exec, &env);
+    let confined = Confined::resolve(&mut resolving, &exec.confinement);
     let (Some(program), true) = (program, resolving.problems.is_empty()) else { return Err(resolving.problems) };
     let name = exec.argv.first().cloned().unwrap_or_default();
     let args = exec.argv.iter().skip(1).cloned().collect();
-    let launch = Launch { program, name, args, env, dir };
+    let launch = Launch { program, name, args, env, dir, confined };
     let hash = hash(exec, &launch);
     Ok((launch, hash))
 }
@@ -190,6 +192,7 @@ fn hash(exec: &ExecConfig, launch: &Launch) -> [u8; 32] {
         hasher.add(name.as_bytes());
         hasher.add(value.as_bytes());
     }
+    launch.confined.add_to(&mut hasher);
     hasher.finish()
 }
 

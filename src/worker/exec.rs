@@ -78,7 +78,7 @@ impl Worker for ExecWorker {
         self.launch.check()?;
         self.spawner.prepare().map_err(|e| StartError(format!("{}: {e}", self.launch.name)))?;
         if self.tray.is_none() {
-            let tray = Tray::make().map_err(|e| {
+            let tray = Tray::make(self.launch.confined.user).map_err(|e| {
                 StartError(format!("{}: cannot make a directory for follow-up jobs: {e}", self.launch.name))
             })?;
             self.tray = Some(tray);

@@ -1,7 +1,8 @@
 //! The file named by `BIOTOPE_ENQUEUE`, in which a program leaves the jobs that shall follow.
 //!
 //! Owns one directory (0700) per worker under the system's temporary directory, and in it one file (0600) per run. Trusts
-//! nothing about the file but its bytes: it may have been replaced, removed, or made a pipe.
+//! nothing about the file but its bytes: it may have been replaced, removed, or made a pipe. Both belong to the user that the
+//! program runs as.
 //! Promise: a file is gone when its run is over, the directory when its worker is; what a killed process left behind is
 //! removed by the next one, which can tell by the lock that nobody holds.
 
@@ -12,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdir, open, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, fstat, mkdir, open, openat, unlinkat,
+};
 use rustix::io::Errno;
 
 use crate::job::intake::{IntakeLimits, parse_job};
@@ -34,11 +37,14 @@ pub(super) struct Tray {
     path: PathBuf,
     /// Held open with an exclusive lock, which tells that the directory is in use.
     dir: OwnedFd,
+    /// User and group that it is for, if not ours.
+    owner: Option<(u32, u32)>,
 }
 
 impl Tray {
-    /// Makes a directory; the first one of a process removes what dead processes left.
-    pub(super) fn make() -> io::Result<Self> {
+    /// Makes a directory for a program of ours or of this user and group; the first one of a process removes what dead
+    /// processes left.
+    pub(super) fn make(owner: Option<(u32, u32)>) -> io::Result<Self> {
         static SWEEP: Once = Once::new();
         let parent = std::path::absolute(std::env::temp_dir())?;
         SWEEP.call_once(|| sweep(&parent));
@@ -46,7 +52,7 @@ impl Tray {
         for _ in 0..NAMES_TRIED {
             let mut name = [0; 8];
             getrandom::fill(&mut name).map_err(io::Error::other)?;
-            match Self::make_at(parent.join(format!("{PREFIX}{:016x}", u64::from_le_bytes(name)))) {
+            match Self::make_at(parent.join(format!("{PREFIX}{:016x}", u64::from_le_bytes(name))), owner) {
                 Ok(tray) => return Ok(tray),
                 Err(errno @ (Errno::EXIST | Errno::NOENT | Errno::AGAIN)) => last = errno,
                 Err(errno) => return Err(errno.into()),
@@ -55,18 +61,20 @@ impl Tray {
         Err(last.into())
     }
 
-    fn make_at(path: PathBuf) -> Result<Self, Errno> {
+    fn make_at(path: PathBuf, owner: Option<(u32, u32)>) -> Result<Self, Errno> {
         mkdir(&path, Mode::RWXU)?;
         let dir = open_dir(&path)?;
         flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { path, dir })
+        give(&dir, owner)?;
+        Ok(Self { path, dir, owner })
     }
 
     /// An empty file for the next run; the one before is gone.
     pub(super) fn fresh(&self) -> io::Result<PathBuf> {
         self.clear();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&self.dir, FILE, flags, Mode::RUSR | Mode::WUSR)?;
+        let file = openat(&self.dir, FILE, flags, Mode::RUSR | Mode::WUSR)?;
+        give(&file, self.owner)?;
         Ok(self.path.join(FILE))
     }
 
@@ -89,8 +97,13 @@ impl Tray {
         // A pipe in the file's place must not hold us.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = openat(&self.dir, FILE, flags, Mode::empty())?;
-        if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("it is no regular file any more"));
+        }
+        // We may read what the program may not: a link to somebody else's file is none of its own.
+        if self.owner.is_some_and(|(user, _)| user != stat.st_uid) {
+            return Err(io::Error::other("it belongs to somebody else now"));
         }
         let mut text = Vec::new();
         std::fs::File::from(file).take(FRAME_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
@@ -132,6 +145,11 @@ pub(super) fn place(refusal: &Refusal) -> String {
     }
 }
 
+/// Makes something of ours a user's and group's.
+fn give(file: &OwnedFd, owner: Option<(u32, u32)>) -> Result<(), Errno> {
+    owner.map_or(Ok(()), |(user, group)| fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))))
+}
+
 fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
@@ -139,6 +157,7 @@ fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
 /// Removes the directories in `parent` that no living process holds.
 fn sweep(parent: &Path) {
     let Ok(entries) = open_dir(parent).and_then(Dir::new) else { return };
+    let ours = rustix::process::geteuid();
     for entry in entries.flatten() {
         let name = entry.file_name().to_bytes();
         if !name.starts_with(PREFIX.as_bytes()) {
@@ -146,7 +165,7 @@ fn sweep(parent: &Path) {
         }
         let path = parent.join(OsStr::from_bytes(name));
         if let Ok(dir) = open_dir(&path)
-            && fstat(&dir).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
+            && fstat(&dir).is_ok_and(|stat| ours.is_root() || stat.st_uid == ours.as_raw())
             && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
             remove(&path, &dir);
@@ -184,7 +203,7 @@ mod tests {
     #[test]
     fn file_is_fresh_and_private_for_each_run_and_the_directory_goes_with_its_worker() {
         use std::os::unix::fs::MetadataExt;
-        let tray = Tray::make().unwrap();
+        let tray = Tray::make(None).unwrap();
         let path = tray.fresh().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
@@ -201,7 +220,7 @@ mod tests {
 
     #[test]
     fn file_that_is_none_any_more_is_an_error_and_hangs_nobody() {
-        let tray = Tray::make().unwrap();
+        let tray = Tray::make(None).unwrap();
         let path = tray.fresh().unwrap();
         std::fs::remove_file(&path).unwrap();
         let error = |tray: &Tray| tray.take(100, 0).unwrap_err();
@@ -216,7 +235,7 @@ mod tests {
 
     #[test]
     fn flood_of_follow_ups_is_not_read_in() {
-        let tray = Tray::make().unwrap();
+        let tray = Tray::make(None).unwrap();
         write(&tray.fresh().unwrap(), &vec![b'\n'; FRAME_BYTES_MAX + 1]);
         assert!(tray.take(100, 0).unwrap_err().contains("more than 4194304 bytes"));
     }
@@ -224,7 +243,7 @@ mod tests {
     #[test]
     fn sweep_removes_what_nobody_holds() {
         let parent = tempfile::tempdir().unwrap();
-        let held = Tray::make_at(parent.path().join(format!("{PREFIX}held"))).unwrap();
+        let held = Tray::make_at(parent.path().join(format!("{PREFIX}held")), None).unwrap();
         let stale = parent.path().join(format!("{PREFIX}stale"));
         std::fs::create_dir(&stale).unwrap();
         write(&stale.join(FILE), b"{}");

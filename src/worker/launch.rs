@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::StartError;
+use super::confined::Confined;
 
 /// What a child process is started with. Nothing else reaches it: no inherited environment, only descriptors 0 to 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Launch {
     pub env: Vec<(OsString, OsString)>,
     /// Working directory, absolute.
     pub dir: PathBuf,
+    /// Its user, its mask and its limits.
+    pub confined: Confined,
 }
 
 /// Bounds on what a worker gives back.
@@ -59,6 +62,7 @@ impl Launch {
             (Ok(()), io::ErrorKind::NotFound) => "its interpreter is missing".to_owned(),
             (Ok(()), _) => error.to_string(),
         };
+        let why = self.confined.user.map_or_else(|| why.clone(), |(user, _)| format!("{why}, as user {user}"));
         format!("{}: cannot start {}: {why}", self.name, self.program.display())
     }
 }

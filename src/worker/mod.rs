@@ -5,6 +5,7 @@
 
 mod answer;
 mod child;
+pub mod confined;
 pub mod definition;
 pub mod exec;
 mod followups;

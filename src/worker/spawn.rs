@@ -15,6 +15,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::Signal;
 
+use super::confined::Confined;
 use super::launch::Launch;
 
 /// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
@@ -27,7 +28,11 @@ pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], stdio: [Stdio; 3]) 
     command.env_clear().envs(launch.env.iter().map(|(k, v)| (k, v))).envs(env.iter().copied());
     let [stdin, stdout, stderr] = stdio;
     command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
-    guard(&mut command);
+    if let Some((user, group)) = launch.confined.user {
+        // Only this group: where we are root, the others are dropped, too.
+        command.uid(user).gid(group);
+    }
+    guard(&mut command, launch.confined);
     spawn_busy(&mut command)
 }
 
@@ -46,8 +51,8 @@ fn spawn_busy(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Has the kernel kill the child when the thread that spawned it ends, and so also when this whole process is killed;
-/// and keeps from it what this process itself was given without need.
-fn guard(command: &mut Command) {
+/// keeps from it what this process itself was given without need, and confines it.
+fn guard(command: &mut Command, confined: Confined) {
     let parent = rustix::process::getpid();
     let inherited = inherited();
     let prepare = move || {
@@ -58,6 +63,8 @@ fn guard(command: &mut Command) {
             let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
             let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
         }
+        confined.take_on()?;
+        // After its user is set, which would undo it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // A parent that died before the line above sends no signal any more.
         if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::confined::Confined;
 use super::launch::{Launch, OutputLimits};
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, Worker};
@@ -54,6 +55,7 @@ pub(super) fn sh(dir: &Path, script: &str) -> Launch {
         args: vec!["-c".to_owned(), script.to_owned()],
         env: vec![("LANG".into(), "C.UTF-8".into()), ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
         dir: dir.to_owned(),
+        confined: Confined::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The processes of workers: what they are started as, and that nothing of them outlives its time.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -7,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{Home, SOON};
+use crate::support::{Home, SOON, skipped};
 
 /// The first process of a group, stopped, until this is dropped.
 struct Stopped {
@@ -88,4 +89,72 @@ fn p14_a_job_runs_again_when_nothing_of_its_run_before_is_left() {
     assert_eq!((&job["result"], &job["host_deaths"]), (&Value::Null, &json!(1)), "{job}");
     assert!(!left.iter().any(|pid| runs(*pid)), "{left:?}");
     biotope.stop();
+}
+
+/// What the one job of a worker with these lines and this script gives.
+fn result_of(home: &Home, lines: &str, script: &str) -> String {
+    home.configure(&format!("[workers.shows]\nversion = \"v1\"\nexec = [\"./shows.sh\"]\n{lines}\n"));
+    home.script("shows.sh", script);
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "shows"}));
+    let job = biotope.until_state(&id, "completed");
+    biotope.stop();
+    job["result"].as_str().unwrap_or_else(|| panic!("{job}")).trim().to_owned()
+}
+
+#[test]
+fn a_child_has_its_umask_and_its_limits() {
+    let lines = "umask = \"027\"\nlimits = { memory = \"2GiB\", open_files = 77, processes = 5000, cpu = \"90s\", \
+                 file_size = \"1MiB\", core = \"0B\" }";
+    let script = "umask; grep -E 'address|open files|processes|cpu|file size|core' /proc/self/limits | tr -s ' '";
+    let shown = result_of(&Home::bare(), lines, script);
+    let expected = [
+        "0027",
+        "Max cpu time 90 90 seconds",
+        "Max file size 1048576 1048576 bytes",
+        "Max core file size 0 0 bytes",
+        "Max processes 5000 5000 processes",
+        "Max open files 77 77 files",
+        "Max address space 2147483648 2147483648 bytes",
+    ];
+    assert_eq!(shown.lines().map(str::trim).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_child_runs_as_its_user_with_no_other_group_and_may_enqueue() {
+    let name = "a_child_runs_as_its_user_with_no_other_group_and_may_enqueue";
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = users.lines().find(|line| line.starts_with("nobody:"));
+    let (true, Some(nobody)) = (rustix::process::geteuid().is_root(), nobody) else {
+        return skipped(name, "needs root, and a user nobody to run as");
+    };
+    let ids: Vec<&str> = nobody.split(':').skip(2).take(2).collect();
+    let home = Home::bare();
+    // The user must get to its directory and its program.
+    std::fs::set_permissions(home.path("."), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "echo '{\"type\":\"shows\",\"delay\":\"1h\",\"id\":\"next\"}' >\"$BIOTOPE_ENQUEUE\" || exit 65\n\
+                  grep -E '^(Uid|Gid|Groups):' /proc/self/status | tr -s '\\t ' ' '";
+    let shown = result_of(&home, "user = \"nobody\"", script);
+    let four = |id: &str| [id; 4].join(" ");
+    let expected = [format!("Uid: {}", four(ids[0])), format!("Gid: {}", four(ids[1])), "Groups:".to_owned()];
+    assert_eq!(shown.lines().map(str::trim).collect::<Vec<_>>(), expected);
+    let biotope = home.start();
+    assert_eq!(biotope.job("next")["state"], "delayed");
+    biotope.stop();
+}
+
+#[test]
+fn a_user_or_a_limit_that_cannot_be_had_is_told_at_its_place() {
+    let home = Home::bare();
+    home.script("shows.sh", "true");
+    home.configure(
+        "[workers.shows]\nversion = \"v1\"\nexec = [\"./shows.sh\"]\nuser = \"no-such-user-here\"\n\
+         limits = { open_files = 1000000000 }\n",
+    );
+    let output = home.cli(&["run"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for part in ["there is no user \"no-such-user-here\"", "biotope itself was started with a limit of", "2 problems"] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
 }

@@ -20,6 +20,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::worker::confined::Confined;
 use crate::worker::launch::Launch;
 
 /// Descriptors that come with a start: the child's three, and the pipe for its records.
@@ -37,7 +38,7 @@ const REQUEST_BYTES_MAX: u64 = 16 << 20;
 pub(super) enum Request<'a> {
     /// A child, under a number.
     #[serde(borrow)]
-    Start(Start<'a>),
+    Start(Box<Start<'a>>),
     /// A signal to the group of a child.
     Signal {
         /// The child's number.
@@ -57,20 +58,22 @@ pub(super) struct Start<'a> {
     pub(super) args: Vec<&'a str>,
     pub(super) env: Vec<(&'a [u8], &'a [u8])>,
     pub(super) dir: &'a [u8],
+    pub(super) confined: Confined,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn start(number: u64, launch: &'a Launch, env: &[(&'a str, &'a OsStr)]) -> Self {
         let own = launch.env.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let on_top = env.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        Self::Start(Start {
+        Self::Start(Box::new(Start {
             number,
             program: launch.program.as_os_str().as_bytes(),
             name: &launch.name,
             args: launch.args.iter().map(String::as_str).collect(),
             env: own.chain(on_top).collect(),
             dir: launch.dir.as_os_str().as_bytes(),
-        })
+            confined: launch.confined,
+        }))
     }
 
     pub(super) fn signal(number: u64, signal: Signal) -> Self {
@@ -89,6 +92,7 @@ impl Start<'_> {
             args: self.args.iter().map(|&arg| arg.to_owned()).collect(),
             env: self.env.iter().map(|(name, value)| (os(name), os(value))).collect(),
             dir: os(self.dir).into(),
+            confined: self.confined,
         }
     }
 }

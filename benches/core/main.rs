@@ -9,13 +9,21 @@ mod churn;
 mod flat;
 mod log_append;
 mod memory;
+#[cfg(feature = "daemon")]
+mod programs;
 mod push;
 mod raw;
 #[cfg(feature = "daemon")]
 mod services;
 mod setup;
 
-fn main() {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    #[cfg(feature = "daemon")]
+    if let Some(lock) = biotope::worker::spawner::asked() {
+        return biotope::worker::spawner::serve(&lock);
+    }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let jobs = |word: Option<&&str>, usual: usize| word.map_or(usual, |word| word.parse().expect("a number of jobs"));
@@ -29,6 +37,8 @@ fn main() {
             churn::run(1_000_000);
             #[cfg(feature = "daemon")]
             services::run(64, 50_000);
+            #[cfg(feature = "daemon")]
+            programs::run(1_000);
         }
         ["log_append"] => log_append::run(),
         ["push"] => push::run(),
@@ -40,12 +50,15 @@ fn main() {
         #[cfg(feature = "daemon")]
         ["services", rest @ ..] => services::run(64, jobs(rest.first(), 100_000)),
         #[cfg(feature = "daemon")]
+        ["programs", rest @ ..] => programs::run(jobs(rest.first(), 2_000)),
+        #[cfg(feature = "daemon")]
         ["endpoint"] => services::serve(),
         ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
         ["serve", dir] => memory::serve(dir.as_ref()),
         other => panic!(
             "no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named|delayed [JOBS], \
-             services [JOBS]"
+             services [JOBS], programs [JOBS]"
         ),
     }
+    ExitCode::SUCCESS
 }

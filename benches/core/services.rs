@@ -8,12 +8,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
-use biotope::engine::{Engine, Handle};
-use biotope::job::new::NewJob;
 use biotope::worker::native::Natives;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
@@ -21,11 +17,10 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
-use crate::setup::{ecosystem, fresh, median, payload};
+use crate::setup::{drained, fresh, median, payload};
 
 const ROUNDS: usize = 3;
 const SECONDS: u32 = 3;
-const AT_A_TIME: usize = 1_000;
 
 pub(crate) fn run(connections: usize, jobs: usize) {
     let (mut child, address) = endpoint();
@@ -152,35 +147,5 @@ fn ours(address: SocketAddr, connections: usize, jobs: usize, more: &str) -> f64
     std::fs::write(&path, config).unwrap();
     std::fs::write(dir.path().join("secret"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let spec = biotope::generation::load(&path, &Natives::none()).unwrap();
-    let handle = Engine::open(spec, RealClock::shared()).unwrap().0;
-    pause(&handle, true);
-    let body: Arc<str> = String::from_utf8(payload()).unwrap().into();
-    for from in (0..jobs).step_by(AT_A_TIME) {
-        let some = (from..jobs.min(from + AT_A_TIME)).map(|_| job(&body)).collect();
-        assert!(handle.push_many(some).iter().all(Result::is_ok));
-    }
-    let began = RealClock.mono();
-    pause(&handle, false);
-    // A look every few milliseconds of work: what it misses is far below the noise.
-    while ecosystem(&handle).types.iter().map(|of_type| of_type.completed).sum::<u64>() < jobs as u64 {
-        pause_for(Duration::from_millis(5));
-    }
-    let took = RealClock.mono() - began;
-    handle.stop_and_wait();
-    jobs as f64 / took.as_secs_f64()
-}
-
-fn pause_for(time: Duration) {
-    let (_keep, never) = crossbeam_channel::bounded::<()>(0);
-    let _ = never.recv_timeout(time);
-}
-
-fn pause(handle: &Handle, paused: bool) {
-    let (to, from) = crossbeam_channel::bounded(1);
-    handle.pause("hook", paused, Box::new(move |answer| to.send(answer).unwrap()));
-    from.recv().unwrap().unwrap();
-}
-
-fn job(body: &Arc<str>) -> NewJob {
-    NewJob::new("hook".parse().unwrap(), body.as_bytes().to_vec())
+    drained(spec, "hook", jobs)
 }

@@ -4,13 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use biotope::clock::{Clock, RealClock};
 use biotope::config::{
     Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
 };
 use biotope::engine::view::EcosystemView;
-use biotope::engine::{GenerationSpec, Handle, VersionSpec};
+use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
+use biotope::job::new::NewJob;
 use biotope::worker::native::Natives;
 use biotope::worker::{Assignment, Outcome};
+
+/// Jobs of one push.
+const AT_A_TIME: usize = 1_000;
 
 /// What a worker does.
 pub(crate) type Work = Arc<dyn Fn(&Assignment) + Send + Sync>;
@@ -98,4 +103,36 @@ pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     percentile(&mut values, 50)
+}
+
+/// Jobs a second of a type whose jobs wait already: from `resume` to the last completion.
+pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize) -> f64 {
+    let handle = Engine::open(spec, RealClock::shared()).unwrap().0;
+    pause(&handle, worker_type, true);
+    let body = payload();
+    for from in (0..jobs).step_by(AT_A_TIME) {
+        let some = from..jobs.min(from + AT_A_TIME);
+        let some = some.map(|_| NewJob::new(worker_type.parse().unwrap(), body.clone())).collect();
+        assert!(handle.push_many(some).iter().all(Result::is_ok));
+    }
+    let began = RealClock.mono();
+    pause(&handle, worker_type, false);
+    // A look every few milliseconds of work: what it misses is far below the noise.
+    while ecosystem(&handle).types.iter().map(|of_type| of_type.completed).sum::<u64>() < jobs as u64 {
+        pause_for(Duration::from_millis(5));
+    }
+    let took = RealClock.mono() - began;
+    handle.stop_and_wait();
+    jobs as f64 / took.as_secs_f64()
+}
+
+fn pause_for(time: Duration) {
+    let (_keep, never) = crossbeam_channel::bounded::<()>(0);
+    let _ = never.recv_timeout(time);
+}
+
+fn pause(handle: &Handle, worker_type: &str, paused: bool) {
+    let (to, from) = crossbeam_channel::bounded(1);
+    handle.pause(worker_type, paused, Box::new(move |answer| to.send(answer).unwrap()));
+    from.recv().unwrap().unwrap();
 }

@@ -36,6 +36,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         concurrency: Concurrency::fixed(1),
         target_wait: Duration::from_secs(10),
         batch,
+        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(5),
         start_timeout: Duration::from_secs(10),

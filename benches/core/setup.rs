@@ -26,6 +26,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         concurrency: Concurrency::fixed(1),
         target_wait: Duration::from_secs(10),
         batch: 1,
+        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(3600),
         kill_after: Duration::from_secs(5),
         start_timeout: Duration::from_secs(10),

@@ -5,7 +5,7 @@ mod bounded;
 
 use std::collections::BTreeSet;
 
-use biotope::config::{EnvValue, KindConfig, parse, units};
+use biotope::config::{Concurrency, EnvValue, KindConfig, parse, units};
 use biotope::limits::{BATCH_MAX, CONCURRENCY_MAX, MAX_ATTEMPTS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use libfuzzer_sys::fuzz_target;
 
@@ -21,7 +21,8 @@ fuzz_target!(|text: &str| {
             assert!(config.workers.is_sorted_by(|one, next| one.worker_type < next.worker_type));
             for worker in &config.workers {
                 let live = &worker.live;
-                assert!((1..=CONCURRENCY_MAX).contains(&live.concurrency) && (1..=BATCH_MAX).contains(&live.batch));
+                let Concurrency { min, max } = live.concurrency;
+                assert!(min <= max && (1..=CONCURRENCY_MAX).contains(&max) && (1..=BATCH_MAX).contains(&live.batch));
                 assert!((1..=MAX_ATTEMPTS_MAX).contains(&live.max_attempts));
                 match &worker.kind {
                     KindConfig::Exec(exec) => assert!(!exec.argv.is_empty()),

@@ -163,6 +163,8 @@ pub struct LiveConfig {
     pub target_wait: Duration,
     /// Most jobs of one cycle.
     pub batch: u32,
+    /// How long a cycle waits for more jobs, once it has one and less than `batch`.
+    pub batch_wait: Duration,
     /// How long one run may take.
     pub timeout: Duration,
     /// Between TERM and KILL.

@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Keys that later versions will know.
-const LATER: [&str; 4] = ["batch_wait", "watch", "probe", "recycle"];
+const LATER: [&str; 3] = ["watch", "probe", "recycle"];
 const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
 
 /// What a worker type's table says, as far as it can be read; what is missing is among the problems.
@@ -164,6 +164,7 @@ fn env_pass(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<String> {
 fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
     let (concurrency, target_wait) = concurrency::of_type(gathered, section);
     let batch = section.number(gathered, "batch", 1, 1..=BATCH_MAX);
+    let batch_wait = section.duration(gathered, "batch_wait", Duration::ZERO, Duration::ZERO..=MINUTE);
     let timeout = section.duration(gathered, "timeout", Duration::from_secs(30), SHORTEST..=7 * DAY);
     let kill_after = section.duration(gathered, "kill_after", Duration::from_secs(5), Duration::ZERO..=60 * MINUTE);
     let start_timeout = section.duration(gathered, "start_timeout", Duration::from_secs(10), SHORTEST..=10 * MINUTE);
@@ -187,6 +188,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
         concurrency,
         target_wait,
         batch,
+        batch_wait,
         timeout,
         kill_after,
         start_timeout,

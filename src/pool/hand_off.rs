@@ -97,6 +97,7 @@ fn live(size: u32, batch: u32) -> LiveConfig {
         concurrency: Concurrency::fixed(size),
         target_wait: Duration::from_secs(1),
         batch,
+        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(1),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),

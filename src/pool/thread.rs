@@ -73,7 +73,7 @@ impl Thread<'_> {
                 (self.shared.report)(Report::Up);
             }
             let live = self.shared.live.load_full();
-            let (tasks, then) = self.take(live.batch as usize);
+            let (tasks, then) = self.take(&live);
             if let Some(why) = self.cycle(worker.as_mut(), tasks, &live) {
                 (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
                 start_again = true;
@@ -104,15 +104,23 @@ impl Thread<'_> {
         }
     }
 
-    /// Waits for work, and takes up to `batch` tasks; none, and `Leave`, when the thread shall end.
-    fn take(&self, batch: usize) -> (Vec<Task>, Then) {
+    /// Waits for work, and takes up to `batch` tasks, for which it waits no longer than `batch_wait`; none, and `Leave`, when
+    /// the thread shall end.
+    fn take(&self, live: &LiveConfig) -> (Vec<Task>, Then) {
         let Ok(Order::Work(first)) = self.queue.recv() else { return (Vec::new(), Then::Leave) };
         let mut tasks = vec![first];
-        while tasks.len() < batch {
-            match self.queue.try_recv() {
-                Ok(Order::Work(task)) => tasks.push(task),
-                Ok(Order::Leave) => return (tasks, Then::Leave),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        let until = (!live.batch_wait.is_zero()).then(|| self.shared.clock.mono() + live.batch_wait);
+        while tasks.len() < live.batch as usize {
+            let next = match (self.queue.try_recv(), until) {
+                (Err(TryRecvError::Empty), Some(until)) => {
+                    self.queue.recv_timeout(until.saturating_sub(self.shared.clock.mono())).ok()
+                }
+                (next, _) => next.ok(),
+            };
+            match next {
+                Some(Order::Work(task)) => tasks.push(task),
+                Some(Order::Leave) => return (tasks, Then::Leave),
+                None => break,
             }
         }
         (tasks, Then::GoOn)

@@ -73,6 +73,7 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         concurrency: if of == "c" { Concurrency { min: 0, max: 3 } } else { Concurrency::fixed(2) },
         target_wait: Duration::from_secs(10),
         batch: 1 + u32::from(plan >> 5 & 1),
+        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),

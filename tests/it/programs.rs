@@ -313,3 +313,35 @@ fn the_example_worker_in_javascript_completes_any_payload() {
         Err(error) => crate::support::skipped(name, &format!("node: {error}")),
     }
 }
+
+/// A worker that answers each job with the how manieth of its cycle it is.
+const COUNTS: &str = r#"n=0
+while IFS= read -r line; do
+    id=${line#*\"id\":\"} id=${id%%\"*}
+    case $line in
+    *'"method":"hello"'*) result='{"protocol":1}' ;;
+    *'"method":"job"'*) n=$((n + 1)) result="{\"value\":$n}" ;;
+    *) n=0 result='{}' ;;
+    esac
+    printf '{"jsonrpc":"2.0","id":"%s","result":%s}\n' "$id" "$result"
+done"#;
+
+#[test]
+fn a_cycle_waits_for_a_fuller_batch_and_no_longer_than_it_may() {
+    let worker = |name: &str, wait: &str| {
+        let kind = "version = \"v1\"\nexec = [\"./counts.sh\"]\nmode = \"persistent\"\nbatch = 3";
+        format!("[workers.{name}]\n{kind}\nbatch_wait = \"{wait}\"\n")
+    };
+    let home = Home::new(&(worker("patient", "1m") + &worker("brisk", "20ms")));
+    home.script("counts.sh", COUNTS);
+    let biotope = home.start();
+    // One by one: without waiting each would be a cycle of its own.
+    let ids: Vec<String> = (0..3).map(|_| biotope.push(&json!({"type": "patient"}))).collect();
+    let mut places: Vec<u64> =
+        ids.iter().map(|id| biotope.until_state(id, "completed")["result"].as_u64().unwrap()).collect();
+    places.sort_unstable();
+    assert_eq!(places, [1, 2, 3]);
+    let alone = biotope.push(&json!({"type": "brisk"}));
+    assert_eq!(biotope.until_state(&alone, "completed")["result"], 1);
+    biotope.stop();
+}

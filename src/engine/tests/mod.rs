@@ -114,6 +114,7 @@ fn live() -> LiveConfig {
         concurrency: Concurrency::fixed(2),
         target_wait: Duration::from_secs(10),
         batch: 1,
+        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),

@@ -247,12 +247,12 @@ fn large_batch_neither_deadlocks_on_full_pipes_nor_is_copied_at_once() {
 
 #[test]
 fn jobs_that_were_never_asked_for_are_given_back_and_the_unanswered_ones_fail() {
-    let mut cage = started("job() { exit 7; }");
+    // It keeps its stdin open and full: what does not fit is not asked for.
+    let mut cage = started("job() { echo nonsense; while :; do sleep 60; done; }");
     let big = |n| Assignment { payload: vec![b'1'; 10 << 10].into(), ..assignment(n) };
     let mut got = outcomes(&mut *cage.worker, (1..=20).map(big).collect());
     got.sort_by_key(|(n, _)| *n);
-    let fail = Outcome::Fail { error: "sh exited with code 7".into(), killed: false };
-    let asked = got.iter().take_while(|(_, outcome)| *outcome == fail).count();
+    let asked = got.iter().take_while(|(_, outcome)| matches!(outcome, Outcome::Fail { .. })).count();
     assert!((1..20).contains(&asked), "{got:?}");
     let rest = (1..=20).skip(asked).map(|n| (n, Outcome::Interrupted));
     assert_eq!(got[asked..], rest.collect::<Vec<_>>());

@@ -141,7 +141,7 @@ impl Script<'_> {
             5 => header.head = self.u.int_in_range(0..=4)?,
             6 => header.records = self.u.arbitrary()?,
             7 => header.log_id = self.u.arbitrary()?,
-            8 => self.epoch += 1,
+            8 => self.epoch = self.epoch.wrapping_add(1),
             _ => {}
         }
         let (mut frame, mut crcs) = (vec![0; FRAME_HEADER_BYTES], Vec::new());

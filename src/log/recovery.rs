@@ -200,7 +200,8 @@ pub fn open(
     let start = TailStart {
         log_id,
         origin: first.header.origin,
-        epoch: state.epoch + 1,
+        // At its end, four thousand million openings away, it stays: frames have their digests, too.
+        epoch: state.epoch.saturating_add(1),
         next_seq,
         offset: end,
         previous: state.previous.unwrap_or(0),

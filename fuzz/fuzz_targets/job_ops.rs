@@ -85,7 +85,8 @@ fn job(u: &mut Unstructured<'_>) -> Result<PushOp> {
 
 fn how(u: &mut Unstructured<'_>) -> Result<How> {
     Ok(match u.int_in_range(0..=9)? {
-        0..=3 => How::Done { follow_ups: Vec::new() },
+        0..=2 => How::Done { follow_ups: Vec::new() },
+        3 => How::Cancel,
         4 => How::Done { follow_ups: (0..u.int_in_range(1..=3)?).map(|_| job(u)).collect::<Result<_>>()? },
         5 => How::Fail { killed: u.arbitrary()? },
         6 => How::Dead,

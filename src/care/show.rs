@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{CareError, Source};
-use crate::job::event::Event;
 use crate::job::event::words::{Named, Namer};
+use crate::job::event::{End, Event};
 use crate::log::StoredRecord;
 use crate::log::look::{Damage, FrameSeen, LookError, RecordSeen, Seen, look};
 use crate::types::Seq;
@@ -161,6 +161,7 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
         Event::Enqueued(meta, payload) => (value(meta), Some(("payload", data(payload)))),
         Event::Reserved(meta) => (value(meta), None),
         Event::Ended(meta, []) => (value(meta), None),
+        Event::Ended(meta, reason) if meta.end == End::Cancelled => (value(meta), Some(("reason", text(reason)))),
         Event::Ended(meta, result) => (value(meta), Some(("result", data(result)))),
         Event::Failed(meta, error) => (value(meta), Some(("error", text(error)))),
         Event::Released(meta, reason) => (value(meta), Some(("reason", text(reason)))),

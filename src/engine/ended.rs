@@ -5,7 +5,7 @@ use super::shared::Shared;
 use super::view::{FailureView, JobView};
 use super::words::{end_word, moment};
 use crate::archive::Found;
-use crate::job::event::{After, Ended, Event, Kind};
+use crate::job::event::{After, End, Ended, Event, Kind};
 use crate::limits::ATTEMPTS_KEPT;
 use crate::types::{Seq, UnixMs};
 
@@ -32,7 +32,10 @@ impl EndedJob {
         view.host_deaths = event.given_back.host_deaths;
         view.ended_at = Some(moment(event.at));
         view.version = label(shared, event.version_no);
-        view.result = json(result);
+        match event.end {
+            End::Cancelled => view.error = reason(result),
+            End::Completed | End::Expired | End::Discarded => view.result = json(result),
+        }
         Self { view, born: event.born, at: event.at, home: event.home.seq }
     }
 
@@ -75,9 +78,15 @@ impl EndedJob {
     fn fill(&mut self, failures: Vec<FailureView>) {
         if self.view.attempts > 0 {
             self.view.failures = failures;
-            self.view.error = self.view.failures.last().map(|failure| failure.error.clone());
+            let last = || self.view.failures.last().map(|failure| failure.error.clone());
+            self.view.error = self.view.error.take().or_else(last);
         }
     }
+}
+
+/// Why a worker cancelled its job, if it did and said so.
+fn reason(said: &[u8]) -> Option<String> {
+    (!said.is_empty()).then(|| String::from_utf8_lossy(said).into_owned())
 }
 
 /// A job that ended, with its failed attempts as far as they are in the log; `id` must be the job's own. It is in no

@@ -32,7 +32,8 @@ impl Core {
         Ok(())
     }
 
-    /// Records that a live job is finished; `result` is empty unless it was completed with one. The job's names are at hand,
+    /// Records that a live job is finished; `result` is empty unless it was completed with one, or cancelled by
+    /// its worker: then it is the reason. The job's names are at hand,
     /// or cannot be read.
     pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) -> Result<(), Poisoned> {
         let bytes = 512 + result.len();

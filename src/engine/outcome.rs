@@ -12,7 +12,7 @@ use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
 use crate::job::table::{Job, tail_of};
 use crate::job::transition::State;
-use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, KILLED_RETRY};
+use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX, KILLED_RETRY};
 use crate::log::Poisoned;
 use crate::pool::About;
 use crate::types::{Lease, Seq, UnixMs};
@@ -49,6 +49,10 @@ impl Core {
             Outcome::Done { result, enqueue } => self.done(born, result.as_deref(), &enqueue, about),
             Outcome::Fail { error, killed } => self.fail(born, &error, killed, false, about),
             Outcome::Dead { error } => self.fail(born, &error, false, true, about),
+            Outcome::Cancel { reason } => {
+                let reason = tail_of(&reason, ERROR_BYTES_MAX).as_bytes();
+                self.end(born, End::Cancelled, reason, about)
+            }
             Outcome::Defer { error, after } => self.defer(born, &error, after, about),
             Outcome::Interrupted => self.give_back(born),
             Outcome::NotStarted { error } => self.release(born, Release::NotStarted, &error),
@@ -85,6 +89,15 @@ impl Core {
         about: Option<&About>,
     ) -> Result<(), Poisoned> {
         let result = result.unwrap_or_default();
+        let result_max = self.config.log.result_max;
+        if result.len() > result_max {
+            let error = format!("the result is {} bytes, the most is {result_max} (`log.result_max`)", result.len());
+            return self.fail(born, &error, false, false, about);
+        }
+        if enqueue.len() > FOLLOW_UPS_MAX {
+            let error = format!("{} follow-up jobs, the most is {FOLLOW_UPS_MAX}", enqueue.len());
+            return self.fail(born, &error, false, false, about);
+        }
         if enqueue.is_empty() {
             return self.end(born, End::Completed, result, about);
         }

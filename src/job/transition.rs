@@ -22,7 +22,7 @@ pub enum State {
 pub enum End {
     /// A worker did it.
     Completed,
-    /// Somebody took it back.
+    /// Somebody took it back, or its worker found that it is not to be done any more.
     Cancelled,
     /// Its time had passed.
     Expired,
@@ -97,7 +97,7 @@ pub fn next(state: State, change: Change) -> Next {
         (S::Ready | S::Delayed | S::Reserved, C::Die) => Next::To(S::Dead),
         (S::Reserved, C::LastHostDeath) => Next::To(S::Dead),
         (S::Delayed | S::Dead, C::Redrive) => Next::To(S::Ready),
-        (S::Reserved, C::End(End::Completed)) => Next::Finished,
+        (S::Reserved, C::End(End::Completed | End::Cancelled)) => Next::Finished,
         (S::Ready | S::Delayed, C::End(End::Cancelled | End::Expired)) => Next::Finished,
         (S::Dead, C::End(End::Discarded)) => Next::Finished,
         (S::Ready | S::Delayed | S::Reserved | S::Dead, _) => Next::Illegal,

@@ -155,9 +155,11 @@ impl Thread<'_> {
             match &outcome {
                 Outcome::NotStarted { error } => not_started = Some(error.clone()),
                 Outcome::Interrupted => {}
-                Outcome::Done { .. } | Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => {
-                    ended += 1
-                }
+                Outcome::Done { .. }
+                | Outcome::Fail { .. }
+                | Outcome::Dead { .. }
+                | Outcome::Cancel { .. }
+                | Outcome::Defer { .. } => ended += 1,
             }
             let about = task.filter(|task| tells_about(task, &outcome)).and_then(|task| about(&mut self.reader, task));
             report(Report::Outcome { lease, outcome, about });
@@ -173,6 +175,7 @@ impl Thread<'_> {
 pub(super) fn tells_about(task: &Task, outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => true,
+        Outcome::Cancel { .. } => task.named,
         Outcome::Done { enqueue, .. } => !enqueue.is_empty() || task.named,
         Outcome::Interrupted | Outcome::NotStarted { .. } => false,
     }

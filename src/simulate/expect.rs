@@ -115,6 +115,11 @@ impl World {
         } else {
             self.happen(job, sure, Happening::Ended(end));
         }
+        self.note_end(job);
+    }
+
+    /// From here on the job may be forgotten.
+    fn note_end(&mut self, job: usize) {
         let first_seq = self.first_seq();
         if let Some(known) = self.model.jobs.get_mut(job) {
             known.ended_at = first_seq;
@@ -156,6 +161,10 @@ impl World {
             }
             Outcome::Fail { killed, .. } => self.fail(job, sure, killed, false),
             Outcome::Dead { .. } => self.fail(job, sure, false, true),
+            Outcome::Cancel { .. } => {
+                self.happen(job, sure, Happening::Ended(End::Cancelled));
+                self.note_end(job);
+            }
             Outcome::Defer { after, .. } => {
                 let deferrals = self.model.jobs.get(job).map_or(0, |known| known.latest().deferrals);
                 if deferrals >= crate::limits::DEFERRALS_MAX {

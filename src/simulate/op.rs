@@ -11,6 +11,7 @@ pub enum How {
     Done { follow_ups: Vec<PushOp> },
     Fail { killed: bool },
     Dead,
+    Cancel,
     Defer { after_ms: Option<u16> },
     Interrupted,
     NotStarted,
@@ -184,7 +185,8 @@ impl Mixture {
             }
             10..14 => How::Fail { killed: random.bool() },
             14 => How::Dead,
-            15 | 16 => How::Defer { after_ms: random.bool().then(|| random.u16(..)) },
+            15 => How::Cancel,
+            16 => How::Defer { after_ms: random.bool().then(|| random.u16(..)) },
             17 | 18 => How::Interrupted,
             _ => How::NotStarted,
         }

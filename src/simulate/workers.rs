@@ -116,6 +116,7 @@ impl World {
             }
             How::Fail { killed } => Outcome::Fail { error: "no luck".to_owned(), killed: *killed },
             How::Dead => Outcome::Dead { error: "never".to_owned() },
+            How::Cancel => Outcome::Cancel { reason: "no need".to_owned() },
             How::Defer { after_ms } => {
                 let after = after_ms.map(|ms| Duration::from_millis(u64::from(ms)));
                 Outcome::Defer { error: "later".to_owned(), after }

@@ -94,6 +94,11 @@ pub enum Outcome {
         /// Why.
         error: String,
     },
+    /// Not to be done any more, by its worker's own decision: the job is Cancelled. No attempt is counted, nobody is told.
+    Cancel {
+        /// Why; kept with the job's end, may be empty.
+        reason: String,
+    },
     /// Cut off by a drain or a stop: given back at the front of its queue, at no cost.
     Interrupted,
     /// The worker could not be started: the version's fault; given back at no cost, and the pool backs off.
@@ -111,6 +116,7 @@ impl Outcome {
             Self::Fail { .. }
             | Self::Defer { .. }
             | Self::Dead { .. }
+            | Self::Cancel { .. }
             | Self::Interrupted
             | Self::NotStarted { .. } => &[],
         }

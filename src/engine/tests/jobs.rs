@@ -151,3 +151,43 @@ fn follow_up_jobs_come_with_the_completion_or_not_at_all() {
     }
     handle.stop_and_wait();
 }
+
+#[test]
+fn a_worker_ends_its_job_as_cancelled_and_its_reason_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with("t", "v1", factory).open();
+    let pushed = push(&handle, "t", "1");
+    given.recv().unwrap();
+    answer.send(fail("not yet")).unwrap();
+    given.recv().unwrap();
+    answer.send(Outcome::Cancel { reason: "the order was withdrawn".to_owned() }).unwrap();
+    let view = until(&handle, &pushed.id, "cancelled");
+    assert_eq!((view.error.as_deref(), view.attempts), (Some("the order was withdrawn"), 1));
+    assert_eq!((view.failures.len(), view.result.is_none()), (1, true));
+    assert_eq!((of_type(&handle, "t").cancelled, of_type(&handle, "t").failed), (1, 1));
+    handle.stop_and_wait();
+    let handle = Spec::new(dir.path()).with("t", "v1", echo()).open();
+    assert_eq!(handle.job(&pushed.id).unwrap().error.as_deref(), Some("the order was withdrawn"));
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_completion_beyond_its_bounds_is_a_fail_that_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with("t", "v1", factory).open();
+    let pushed = push(&handle, "t", "1");
+    let large = Outcome::Done { result: Some(vec![b'1'; (64 << 10) + 1]), enqueue: Vec::new() };
+    let many = Outcome::Done { result: None, enqueue: vec![job("t", "2"); 1001] };
+    for outcome in [large, many, done()] {
+        given.recv().unwrap();
+        answer.send(outcome).unwrap();
+    }
+    let view = until(&handle, &pushed.id, "completed");
+    let errors: Vec<&str> = view.failures.iter().map(|failure| failure.error.as_str()).collect();
+    let result = "the result is 65537 bytes, the most is 65536 (`log.result_max`)";
+    assert_eq!(errors, [result, "1001 follow-up jobs, the most is 1000"]);
+    assert_eq!(of_type(&handle, "t").ready, 0);
+    handle.stop_and_wait();
+}

@@ -185,14 +185,9 @@ impl Named {
             Event::Reserved(meta) => {
                 format!("{} {who} reserved by {of_type} {version}, fence {}", moment(meta.at), meta.fence.as_number())
             }
-            Event::Ended(meta, result) => {
-                format!(
-                    "{} {who} {} after {} failed attempts, result {} B",
-                    moment(meta.at),
-                    end_word(meta.end),
-                    meta.attempts,
-                    result.len()
-                )
+            Event::Ended(meta, said) => {
+                let (at, end, said) = (moment(meta.at), end_word(meta.end), ended(meta.end, said));
+                format!("{at} {who} {end} after {} failed attempts, {said}", meta.attempts)
             }
             Event::Failed(meta, error) => {
                 let after = match meta.after {
@@ -235,6 +230,14 @@ impl Named {
             Event::Paused(meta) => format!("{} {of_type} is paused since {}", moment(meta.at), moment(meta.since)),
             Event::Lost(body) => format!("a record that was lost, {} B", body.len()),
         }
+    }
+}
+
+/// What follows the record of an end: a result, or why a worker cancelled its job.
+fn ended(end: End, said: &[u8]) -> String {
+    match end {
+        End::Cancelled if !said.is_empty() => format!("{:?}", String::from_utf8_lossy(said)),
+        End::Completed | End::Cancelled | End::Expired | End::Discarded => format!("result {} B", said.len()),
     }
 }
 

@@ -20,8 +20,7 @@ use biotope::engine::view::{EcosystemView, LogView};
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
 use biotope::log::frame::{Frame, SEGMENT_HEADER_BYTES};
-use biotope::worker::native::Natives;
-use biotope::worker::{Assignment, Outcome};
+use biotope::worker::native::{Context, Natives, Raw};
 
 const JOBS: usize = 500_000;
 /// Jobs before those that are measured: more than the log keeps, so that its segments are used again.
@@ -55,10 +54,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     let workers: Vec<WorkerConfig> = names.iter().map(worker).collect();
     let mut natives = Natives::new();
     for name in names {
-        let ack = |job: &Assignment| {
-            assert!(job.payload.len() >= 200);
-            Outcome::Done { result: None, enqueue: Vec::new() }
-        };
+        let ack = |payload: Raw, _: &mut Context<'_>| assert!(payload.len() >= 200);
         natives.register_fn(name, "1", ack).unwrap();
     }
     let version = |worker: &WorkerConfig| {

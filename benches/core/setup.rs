@@ -11,14 +11,13 @@ use biotope::config::{
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
-use biotope::worker::native::Natives;
-use biotope::worker::{Assignment, Outcome};
+use biotope::worker::native::{Context, Natives, Raw};
 
 /// Jobs of one push.
 const AT_A_TIME: usize = 1_000;
 
-/// What a worker does.
-pub(crate) type Work = Arc<dyn Fn(&Assignment) + Send + Sync>;
+/// What a worker does with a payload.
+pub(crate) type Work = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// A config with one worker for each type, which does this and then acks.
 pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationSpec {
@@ -40,10 +39,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
     let mut versions = Vec::new();
     for name in types {
         let work = Arc::clone(work);
-        let ack = move |job: &Assignment| {
-            work(job);
-            Outcome::Done { result: None, enqueue: Vec::new() }
-        };
+        let ack = move |payload: Raw, _: &mut Context<'_>| work(&payload);
         natives.register_fn(name, "1", ack).unwrap();
         let (factory, _) = natives.get(name).unwrap();
         let worker = WorkerConfig {

@@ -6,7 +6,7 @@ use super::facts::{Fact, Read};
 use super::words::end_word;
 use crate::job::event::{Enqueued, Event, Names};
 use crate::job::new::{NewJob, Pushed, Start};
-use crate::limits::MAX_ATTEMPTS_DEFAULT;
+use crate::limits::{MAX_ATTEMPTS_DEFAULT, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
 use crate::types::Seq;
@@ -76,6 +76,12 @@ impl Core {
         let Some(type_no) = self.table.type_no(job.worker_type.as_str()) else {
             return Err(self.shared.unknown_type(job.worker_type.as_str()));
         };
+        let tenant = job.tenant.as_deref().unwrap_or_default();
+        let texts = [("task", job.task.as_str(), TASK_BYTES_MAX), ("tenant", tenant, TENANT_BYTES_MAX)];
+        if let Some((member, text, max)) = texts.into_iter().find(|(_, text, max)| text.len() > *max) {
+            let detail = format!("member {member:?} is {} bytes long, the most is {max}", text.len());
+            return Err(Refusal::InvalidJob { detail });
+        }
         let max = self.config.log.payload_max;
         if job.payload.len() > max {
             let bytes = job.payload.len();

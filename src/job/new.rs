@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::refusal::Refusal;
 use crate::types::{ChosenId, Priority, UnixMs, WorkerType};
 
 /// When a job may first run.
@@ -43,6 +44,28 @@ pub struct NewJob {
 }
 
 impl NewJob {
+    /// A job of the type with this name, with a payload of any kind that serde writes; everything else by default.
+    ///
+    /// ```
+    /// # use biotope::job::new::{NewJob, Start};
+    /// # use std::time::Duration;
+    /// let job = NewJob::json("reminder", &("order", 7))?;
+    /// let later = NewJob { start: Start::After(Duration::from_secs(3600)), tenant: Some("acme".into()), ..job };
+    /// assert_eq!(later.payload, b"[\"order\",7]");
+    /// # Ok::<(), biotope::refusal::Refusal>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidJob`: the name is none, or the payload cannot be written as JSON.
+    pub fn json(worker_type: &str, payload: &impl serde::Serialize) -> Result<Self, Refusal> {
+        let worker_type = worker_type.parse().map_err(|bad| Refusal::InvalidJob {
+            detail: format!("member \"type\": the name {worker_type:?} {bad}"),
+        })?;
+        let payload = serde_json::to_vec(payload)
+            .map_err(|error| Refusal::InvalidJob { detail: format!("member \"payload\": {error}") })?;
+        Ok(Self::new(worker_type, payload))
+    }
+
     /// A job of `worker_type` with a payload of JSON text; everything else by default. The text is taken as it is:
     /// see [`crate::job::intake`] for the parser of untrusted text.
     pub fn new(worker_type: WorkerType, payload: impl Into<Vec<u8>>) -> Self {

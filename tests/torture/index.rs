@@ -7,8 +7,7 @@ use biotope::clock::RealClock;
 use biotope::engine::view::JobFilter;
 use biotope::engine::{Engine, Handle};
 use biotope::job::new::NewJob;
-use biotope::worker::Outcome;
-use biotope::worker::native::Natives;
+use biotope::worker::native::{Context, Natives, Raw};
 
 use crate::ground::LoopDisk;
 use crate::support::wait::until;
@@ -51,7 +50,7 @@ fn d10_d17_an_index_on_a_full_disk_is_given_up_and_heals_while_jobs_go_on() {
     // The log has a disk of its own: what is tried here is the index alone.
     home.write("host.toml", "data_dir = \"jobs\"\n[workers.native]\nversion = \"v1\"\nbatch = 100\n");
     let mut natives = Natives::new();
-    natives.register_fn("native", "1", |_| Outcome::Done { result: None, enqueue: Vec::new() }).unwrap();
+    natives.register_fn("native", "1", |_: Raw, _: &mut Context<'_>| ()).unwrap();
     let spec = biotope::generation::load(&home.path("host.toml"), &natives).unwrap();
     let (handle, _) = Engine::open(spec, RealClock::shared()).unwrap();
     let options = ArchiveOptions { slice_keys: 5000, batch: 1000, free_min: 0, nice: 0, ..ArchiveOptions::default() };

@@ -13,8 +13,7 @@ use biotope::clock::RealClock;
 use biotope::engine::view::{EcosystemView, JobFilter, JobView, TypeView};
 use biotope::engine::{Engine, Handle, JobAction};
 use biotope::job::new::NewJob;
-use biotope::worker::native::Natives;
-use biotope::worker::{Assignment, Outcome};
+use biotope::worker::native::{Context, Failure, Natives, Raw};
 
 use crate::checker::check;
 use crate::ground::history_dir;
@@ -99,7 +98,9 @@ fn host(config: &Path) {
     let life: u64 = std::env::var("TORTURE_LIFE").unwrap().parse().unwrap();
     let mut natives = Natives::new();
     let noted = Arc::clone(&history);
-    natives.register_fn("native", "1", move |job| run(&noted, job)).unwrap();
+    natives
+        .register_fn("native", "1", move |payload: Raw, context: &mut Context<'_>| run(&noted, &payload, context))
+        .unwrap();
     let spec = biotope::generation::load(config, &natives).unwrap();
     let (handle, _) = Engine::open(spec, RealClock::shared()).unwrap();
     history.add(&Event::Up);
@@ -154,31 +155,31 @@ fn payload(n: u64, pad: usize) -> String {
     format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(pad))
 }
 
-fn run(history: &History, job: &Assignment) -> Outcome {
-    let (n, what) = job.task.split_once(' ').unwrap();
+fn run(history: &History, given: &[u8], job: &Context<'_>) -> Result<(), Failure> {
+    let (n, what) = job.task().split_once(' ').unwrap();
     let n = n.parse().unwrap();
-    let (id, fence) = (job.id.to_string(), job.lease.fence.as_number());
-    history.add(&Event::Begin { n, id: id.clone(), attempt: job.attempt, fence, at: 0 });
+    let (id, fence) = (job.id().to_owned(), job.fence());
+    history.add(&Event::Begin { n, id: id.clone(), attempt: job.attempt(), fence, at: 0 });
     let end = |how| history.add(&Event::End { n, id: id.clone(), fence, how });
-    let error = "as told".to_owned();
-    if *job.payload != *payload(n, job.payload.len() - payload(n, 0).len()).as_bytes() {
+    let error = "as told";
+    if *given != *payload(n, given.len() - payload(n, 0).len()).as_bytes() {
         end(How::Wrong);
-    } else if what == "fail" && job.attempt == 1 {
+    } else if what == "fail" && job.attempt() == 1 {
         end(How::Fail);
-        return Outcome::Fail { error, killed: false };
-    } else if what == "panic" && job.attempt == 1 {
+        return Err(error.into());
+    } else if what == "panic" && job.attempt() == 1 {
         end(How::Crash);
         panic!("as told");
     } else if what == "defer" && fence % 2 == 1 {
         end(How::Defer);
-        return Outcome::Defer { error, after: Some(Duration::from_millis(1)) };
+        return Err(Failure::retry_after(Duration::from_millis(1), error));
     } else if what == "dead" {
         end(How::Dead);
-        return Outcome::Dead { error };
+        return Err(Failure::dead(error));
     } else {
         end(How::Ok);
     }
-    Outcome::Done { result: None, enqueue: Vec::new() }
+    Ok(())
 }
 
 /// Waits until nothing lives, decides on the dead, and notes that it is so.

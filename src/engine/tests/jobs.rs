@@ -191,3 +191,15 @@ fn a_completion_beyond_its_bounds_is_a_fail_that_says_so() {
     assert_eq!(of_type(&handle, "t").ready, 0);
     handle.stop_and_wait();
 }
+
+#[test]
+fn a_task_or_tenant_beyond_its_bound_is_refused_whoever_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spec::new(dir.path()).with("t", "v1", echo()).open();
+    let tenant = NewJob { tenant: Some("x".repeat(129)), ..job("t", "1") };
+    let task = NewJob { task: "x".repeat(257), ..job("t", "1") };
+    let told = |job| handle.push(job).unwrap_err().to_string();
+    assert_eq!(told(tenant), "member \"tenant\" is 129 bytes long, the most is 128");
+    assert_eq!(told(task), "member \"task\" is 257 bytes long, the most is 256");
+    handle.stop_and_wait();
+}

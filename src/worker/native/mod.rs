@@ -2,24 +2,48 @@
 //!
 //! Owns the cycle as a trait: its state is made by [`NativeWorker::begin`], lent to every job of the batch, and dropped
 //! at the end, so nothing survives from one cycle to the next. Never starts a process, never reads a clock, takes no
-//! lock: a job costs a call, a catch of its panic and a load of the cutoff.
-//! Promise: a panic is a failed run of its job; the jobs after it see a state made anew.
+//! lock: a job costs a call, a catch of its panic and a load of the cutoff, and the reading of its payload.
+//! Promise: a panic is a failed run of its job; the jobs after it see a state made anew. A payload that cannot be read makes
+//! its job dead at once: what is wrong with it no attempt would mend.
 //!
 //! ```
-//! use biotope::worker::native::Natives;
-//! use biotope::worker::Outcome;
+//! use biotope::job::new::NewJob;
+//! use biotope::worker::native::{Context, Failure, Natives};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order {
+//!     customer: String,
+//!     cents: u64,
+//! }
+//!
+//! fn charge(order: Order, context: &mut Context<'_>) -> Result<u64, Failure> {
+//!     if order.cents == 0 {
+//!         return Err(Failure::cancel("nothing to charge"));
+//!     }
+//!     context.enqueue(NewJob::json("receipt", &order.customer)?); // with the completion, or not at all
+//!     Ok(order.cents)
+//! }
 //!
 //! let mut natives = Natives::new();
-//! natives.register_fn("echo", "1", |job| Outcome::Done { result: Some(job.payload.to_vec()), enqueue: Vec::new() })?;
-//! assert!(natives.names().contains("echo"));
+//! natives.register_fn("payment", "1", charge)?;
+//! natives.register_fn("receipt", "1", |customer: String, _: &mut Context<'_>| println!("thank you, {customer}"))?;
 //! # Ok::<(), biotope::worker::native::RegisterError>(())
 //! ```
 
+mod context;
+mod payload;
+mod reply;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::context::Context;
+pub use self::payload::{Payload, Raw};
+pub use self::reply::{Failure, Reply};
 
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
@@ -27,14 +51,20 @@ use crate::types::{BadName, Lease, WorkerType};
 
 /// A worker in Rust. One value serves all threads of its pool; what a batch shares lives in [`NativeWorker::Cycle`].
 pub trait NativeWorker: Send + Sync + 'static {
+    /// What its payloads are read as: a type that serde reads, or [`Raw`].
+    type Payload: Payload;
+
+    /// What it answers: `()`, a `Result` of something that serde writes and an error, or an [`Outcome`].
+    type Reply: Reply;
+
     /// State of one cycle: made at its start, dropped at its end, never seen by another thread.
     type Cycle;
 
     /// Begins a cycle. A panic here fails the job that it was begun for.
     fn begin(&self) -> Self::Cycle;
 
-    /// Runs one job. A panic is a [`Outcome::Fail`] with its message; the next job then gets a new cycle's state.
-    fn run(&self, cycle: &mut Self::Cycle, job: &Assignment) -> Outcome;
+    /// Runs one job. A panic is a failed attempt with its message; the next job then gets a new cycle's state.
+    fn run(&self, cycle: &mut Self::Cycle, payload: Self::Payload, context: &mut Context<'_>) -> Self::Reply;
 
     /// Ends a cycle after its last job was answered. Not called for a state that a panic has left behind.
     fn end(&self, cycle: Self::Cycle) {
@@ -43,18 +73,22 @@ pub trait NativeWorker: Send + Sync + 'static {
 }
 
 /// A closure as a worker: no state between jobs, not even within a cycle.
-struct FromFn<F>(F);
+struct FromFn<F, P, R>(F, PhantomData<fn(P) -> R>);
 
-impl<F> NativeWorker for FromFn<F>
+impl<F, P, R> NativeWorker for FromFn<F, P, R>
 where
-    F: Fn(&Assignment) -> Outcome + Send + Sync + 'static,
+    F: Fn(P, &mut Context<'_>) -> R + Send + Sync + 'static,
+    P: Payload + 'static,
+    R: Reply + 'static,
 {
+    type Payload = P;
+    type Reply = R;
     type Cycle = ();
 
     fn begin(&self) {}
 
-    fn run(&self, (): &mut (), job: &Assignment) -> Outcome {
-        (self.0)(job)
+    fn run(&self, (): &mut (), payload: P, context: &mut Context<'_>) -> R {
+        (self.0)(payload, context)
     }
 }
 
@@ -128,17 +162,17 @@ impl Natives {
         Ok(())
     }
 
-    /// Registers a closure, as [`Natives::register`] does a worker.
+    /// Registers a function or a closure, as [`Natives::register`] does a worker.
     ///
     /// # Errors
     /// As [`Natives::register`].
-    pub fn register_fn(
+    pub fn register_fn<P: Payload + 'static, R: Reply + 'static>(
         &mut self,
         name: &str,
         tag: impl Into<String>,
-        run: impl Fn(&Assignment) -> Outcome + Send + Sync + 'static,
+        run: impl Fn(P, &mut Context<'_>) -> R + Send + Sync + 'static,
     ) -> Result<(), RegisterError> {
-        self.register(name, tag, FromFn(run))
+        self.register(name, tag, FromFn(run, PhantomData))
     }
 
     /// The types that have a native worker.
@@ -182,7 +216,16 @@ struct NativeRun<W> {
 impl<W: NativeWorker> NativeRun<W> {
     /// Runs one job, beginning the cycle if it is not begun; takes the cycle's state away after a panic.
     fn run(&self, cycle: &mut Option<W::Cycle>, job: &Assignment) -> Outcome {
-        let run = AssertUnwindSafe(|| self.worker.run(cycle.get_or_insert_with(|| self.worker.begin()), job));
+        let run = AssertUnwindSafe(|| {
+            let payload = match W::Payload::read(&job.payload) {
+                Ok(payload) => payload,
+                Err(error) => return Outcome::Dead { error: format!("the payload cannot be read: {error}") },
+            };
+            let cycle = cycle.get_or_insert_with(|| self.worker.begin());
+            let mut context = Context::new(job, &self.cutoff);
+            let outcome = self.worker.run(cycle, payload, &mut context).outcome();
+            context.finish(outcome)
+        });
         match catch_unwind(run) {
             Ok(outcome) => outcome,
             Err(panic) => {
@@ -237,107 +280,4 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::worker::zoo::{assignment, cutoff, outcomes};
-
-    fn done(text: &str) -> Outcome {
-        Outcome::Done { result: Some(text.as_bytes().to_vec()), enqueue: Vec::new() }
-    }
-
-    /// Counts the jobs of a cycle in its state, and the states alive at all.
-    #[derive(Default)]
-    struct Counting {
-        alive: Arc<AtomicUsize>,
-        ended: Arc<AtomicUsize>,
-    }
-
-    struct State(usize, Arc<AtomicUsize>);
-
-    impl Drop for State {
-        fn drop(&mut self) {
-            self.1.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    impl NativeWorker for Counting {
-        type Cycle = State;
-
-        fn begin(&self) -> State {
-            self.alive.fetch_add(1, Ordering::Relaxed);
-            State(0, Arc::clone(&self.alive))
-        }
-
-        fn run(&self, cycle: &mut State, job: &Assignment) -> Outcome {
-            assert!(job.task != "panic", "bad job {}", job.id);
-            cycle.0 += 1;
-            done(&cycle.0.to_string())
-        }
-
-        fn end(&self, cycle: State) {
-            self.ended.fetch_add(1, Ordering::Relaxed);
-            drop(cycle);
-        }
-    }
-
-    fn worker_of(natives: &Natives, name: &str, cut: &Arc<Cutoff>) -> Box<dyn Worker> {
-        natives.get(name).unwrap().0.make(cut)
-    }
-
-    #[test]
-    fn state_is_shared_within_a_cycle_and_dropped_at_its_end() {
-        let counting = Counting::default();
-        let (alive, ended) = (Arc::clone(&counting.alive), Arc::clone(&counting.ended));
-        let mut natives = Natives::new();
-        natives.register("count", "1", counting).unwrap();
-        let mut worker = worker_of(&natives, "count", &cutoff());
-        for cycle in 1..=2 {
-            let got = outcomes(&mut *worker, vec![assignment(1), assignment(2)]);
-            assert_eq!(got, [(1, done("1")), (2, done("2"))]);
-            assert_eq!((alive.load(Ordering::Relaxed), ended.load(Ordering::Relaxed)), (0, cycle));
-        }
-    }
-
-    #[test]
-    fn panic_fails_its_job_and_the_next_one_gets_a_new_state() {
-        let counting = Counting::default();
-        let alive = Arc::clone(&counting.alive);
-        let mut natives = Natives::new();
-        natives.register("count", "1", counting).unwrap();
-        let mut bad = assignment(2);
-        bad.task = "panic".into();
-        let got = outcomes(&mut *worker_of(&natives, "count", &cutoff()), vec![assignment(1), bad, assignment(3)]);
-        let error = "the worker panicked: bad job job-2".to_owned();
-        assert_eq!(got, [(1, done("1")), (2, Outcome::Fail { error, killed: false }), (3, done("1"))]);
-        assert_eq!(alive.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn cutoff_gives_back_the_jobs_not_begun() {
-        let cut = cutoff();
-        let inner = Arc::clone(&cut);
-        let mut natives = Natives::new();
-        natives
-            .register_fn("cut", "1", move |_| {
-                inner.set();
-                done("1")
-            })
-            .unwrap();
-        let got = outcomes(&mut *worker_of(&natives, "cut", &cut), vec![assignment(1), assignment(2)]);
-        assert_eq!(got, [(1, done("1")), (2, Outcome::Interrupted)]);
-    }
-
-    #[test]
-    fn registry_refuses_bad_and_double_names() {
-        let mut natives = Natives::new();
-        natives.register_fn("echo", "1", |_| done("1")).unwrap();
-        let twice = natives.register_fn("echo", "2", |_| done("2")).unwrap_err();
-        assert_eq!(twice.to_string(), "native worker \"echo\" is registered twice");
-        assert!(matches!(natives.register_fn("a b", "1", |_| done("1")), Err(RegisterError::BadName { .. })));
-        assert_eq!(natives.names(), BTreeSet::from(["echo".to_owned()]));
-        assert_eq!(natives.get("echo").unwrap().1, "1");
-        assert!(natives.get("other").is_none() && Natives::none().names().is_empty());
-    }
-}
+mod tests;

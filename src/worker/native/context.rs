@@ -1,0 +1,108 @@
+//! What a native worker is told of its run, and what it may say of it while it runs.
+
+use std::time::Duration;
+
+use crate::job::new::NewJob;
+use crate::limits::FOLLOW_UPS_MAX;
+use crate::types::UnixMs;
+use crate::worker::{Assignment, Cutoff, Outcome};
+
+/// One run of one job.
+#[derive(Debug)]
+pub struct Context<'a> {
+    job: &'a Assignment,
+    cutoff: &'a Cutoff,
+    enqueue: Vec<NewJob>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(job: &'a Assignment, cutoff: &'a Cutoff) -> Self {
+        Self { job, cutoff, enqueue: Vec::new() }
+    }
+
+    /// Enqueues a job with this one's completion: both are one record, so that either both happen or neither. Nothing is
+    /// enqueued if the run ends in another way. More than 1,000 of them, or one that is refused (too large, a type never
+    /// known, a chosen id that another job bears), make the completion a failed attempt that says so.
+    pub fn enqueue(&mut self, job: NewJob) {
+        // One too many is enough to be refused.
+        if self.enqueue.len() <= FOLLOW_UPS_MAX {
+            self.enqueue.push(job);
+        }
+    }
+
+    /// Whether the run is to end at once: its version's drain, or the process's stop, has come to its deadline. A worker
+    /// that returns then is heard as ever; one that does not is waited for.
+    pub fn is_cut_off(&self) -> bool {
+        self.cutoff.is_set()
+    }
+
+    /// The job's id, made or chosen.
+    pub fn id(&self) -> &'a str {
+        &self.job.id
+    }
+
+    /// The worker type.
+    pub fn worker_type(&self) -> &'a str {
+        &self.job.worker_type
+    }
+
+    /// Label of the version that runs it.
+    pub fn version(&self) -> &'a str {
+        &self.job.version
+    }
+
+    /// The task; may be empty.
+    pub fn task(&self) -> &'a str {
+        &self.job.task
+    }
+
+    /// Whom the job is for.
+    pub fn tenant(&self) -> Option<&'a str> {
+        self.job.tenant.as_deref()
+    }
+
+    /// The payload as it came: JSON text on one line.
+    pub fn payload(&self) -> &'a [u8] {
+        &self.job.payload
+    }
+
+    /// This attempt, from 1.
+    pub fn attempt(&self) -> u16 {
+        self.job.attempt
+    }
+
+    /// The last attempt that there may be.
+    pub fn max_attempts(&self) -> u16 {
+        self.job.max_attempts
+    }
+
+    /// A number that tells this run from every other one, of whatever job: it only grows, also across crashes.
+    pub fn fence(&self) -> u64 {
+        self.job.lease.fence.as_number()
+    }
+
+    /// Unix time in milliseconds at which the job was accepted.
+    pub fn created_ms(&self) -> UnixMs {
+        self.job.created_ms
+    }
+
+    /// Unix time in milliseconds at which the run should be through.
+    pub fn deadline_ms(&self) -> UnixMs {
+        self.job.deadline_ms
+    }
+
+    /// How long a run may take (`timeout`).
+    pub fn timeout(&self) -> Duration {
+        self.job.timeout
+    }
+
+    /// The outcome, with what was enqueued for it.
+    pub(super) fn finish(self, mut outcome: Outcome) -> Outcome {
+        if let Outcome::Done { enqueue, .. } = &mut outcome
+            && !self.enqueue.is_empty()
+        {
+            enqueue.splice(..0, self.enqueue);
+        }
+        outcome
+    }
+}

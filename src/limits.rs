@@ -65,6 +65,12 @@ pub const DEFERRALS_MAX: u16 = 100;
 pub const HOST_DEATHS_MAX: u8 = 3;
 /// Delay of the first retry after its child was killed.
 pub const KILLED_RETRY: Duration = Duration::from_millis(50);
+/// Share of a type's runs that may be retries by default, in percent: after an outage, what failed is done in as long again.
+pub const RETRY_SHARE_DEFAULT: u32 = 50;
+/// Retries of a type that may come a second in any case, by default.
+pub const RETRIES_PER_SECOND_DEFAULT: u32 = 10;
+/// Most such retries that may be configured.
+pub const RETRIES_PER_SECOND_MAX: u32 = 1_000_000;
 /// Furthest that a job may be scheduled ahead.
 pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 

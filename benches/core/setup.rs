@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
 use biotope::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, RetryBudget, SyncPolicy,
+    WorkerConfig,
 };
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
@@ -31,6 +32,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         start_timeout: Duration::from_secs(10),
         max_attempts: 4,
         backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
+        retry_budget: RetryBudget::default(),
         on_dead: None,
         drain_timeout: Duration::from_secs(300),
         request: RequestTimeouts::default(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::client::{Client, escape, whole};
 use super::print;
+use crate::config::units;
 use crate::engine::view::DAMAGE_REMEDY;
 use crate::exit::{Failure, PARTIAL, UNAVAILABLE};
 
@@ -74,6 +75,10 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
                 text(scale, "reason")
             ))?;
         }
+    }
+    for of_type in list_of(&view, "types").iter().filter(|of_type| count(of_type, "retries_held_ms") > 0) {
+        let held = units::show_duration(Duration::from_secs(count(of_type, "retries_held_ms").div_ceil(1000)));
+        print(&format!("{}: retries come {held} later: more than retry_budget lets go", text(of_type, "type")))?;
     }
     let (log, generation) = (view.get("log").unwrap_or(&Value::Null), view.get("generation").unwrap_or(&Value::Null));
     print(&format!(

@@ -23,6 +23,7 @@ pub use parse::{Draft, Parsed, draft, parse};
 pub use problem::{Places, Problem, Problems};
 
 use self::target::Target;
+use crate::limits::{RETRIES_PER_SECOND_DEFAULT, RETRY_SHARE_DEFAULT};
 use crate::types::{Label, WorkerType};
 
 /// A checked config. Paths are as written; what they are relative to is the config file's folder.
@@ -175,6 +176,8 @@ pub struct LiveConfig {
     pub max_attempts: u16,
     /// Delays between attempts.
     pub backoff: Backoff,
+    /// How much of what runs may be retries.
+    pub retry_budget: RetryBudget,
     /// The type that gets a dead job's summary.
     pub on_dead: Option<WorkerType>,
     /// How long a draining version may finish what it holds.
@@ -207,4 +210,19 @@ pub struct Backoff {
     pub factor: u32,
     /// Highest bound.
     pub max: Duration,
+}
+
+/// Retries that are more than both come later than their backoff says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Share of the type's runs; 100: no bound.
+    pub percent: u32,
+    /// So many a second in any case, at least 1.
+    pub min_per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: RETRY_SHARE_DEFAULT, min_per_second: RETRIES_PER_SECOND_DEFAULT }
+    }
 }

@@ -23,6 +23,18 @@ pub fn size(text: &str) -> Result<u64, String> {
     number_and_unit(text, &SIZES, "\"512B\", \"64KiB\", \"1MiB\" or \"1GiB\"")
 }
 
+/// Reads a share, `"5%"`, 0 to 100; in percent.
+///
+/// # Errors
+/// What is wrong and what is right, as a clause.
+pub fn percent(text: &str) -> Result<u32, String> {
+    let share = number_and_unit(text, &[("%", 1)], "\"5%\" or \"50%\"")?;
+    u32::try_from(share)
+        .ok()
+        .filter(|share| *share <= 100)
+        .ok_or_else(|| "it must lie between \"0%\" and \"100%\"".to_owned())
+}
+
 fn number_and_unit(text: &str, units: &[(&str, u64)], examples: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -74,5 +86,9 @@ mod tests {
         for text in ["64", "64MB", "64mib", "KiB"] {
             assert!(size(text).is_err(), "{text}");
         }
+        for text in ["5", "%", "101%", "1.5%", "-1%"] {
+            assert!(percent(text).is_err(), "{text}");
+        }
+        assert_eq!((percent("0%"), percent("100%")), (Ok(0), Ok(100)));
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::section::{Gathered, Section, Value, kind, text_of};
-use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, units};
+use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, RetryBudget, units};
 use super::{concurrency, confinement, request};
-use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX};
+use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX};
 use crate::types::Label;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -171,6 +171,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
     let attempts = u32::from(MAX_ATTEMPTS_DEFAULT);
     let max_attempts = section.number(gathered, "max_attempts", attempts, 1..=u32::from(MAX_ATTEMPTS_MAX));
     let backoff = backoff(gathered, section);
+    let retry_budget = retry_budget(gathered, section);
     let had = gathered.problems.len();
     let on_dead = section.text(gathered, "on_dead").and_then(|(text, span)| match text.parse() {
         Ok(worker_type) => Some(worker_type),
@@ -194,6 +195,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
         start_timeout,
         max_attempts: u16::try_from(max_attempts).unwrap_or(MAX_ATTEMPTS_DEFAULT),
         backoff,
+        retry_budget,
         on_dead,
         drain_timeout,
         request,
@@ -214,4 +216,13 @@ fn backoff(gathered: &mut Gathered, section: &mut Section<'_>) -> Backoff {
     }
     inner.finish(gathered, &[]);
     Backoff { first, factor, max }
+}
+
+fn retry_budget(gathered: &mut Gathered, section: &mut Section<'_>) -> RetryBudget {
+    let default = RetryBudget::default();
+    let mut inner = section.section(gathered, "retry_budget");
+    let percent = inner.parsed(gathered, "share", default.percent, units::percent);
+    let min_per_second = inner.number(gathered, "min_per_second", default.min_per_second, 1..=RETRIES_PER_SECOND_MAX);
+    inner.finish(gathered, &[]);
+    RetryBudget { percent, min_per_second }
 }

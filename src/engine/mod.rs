@@ -22,6 +22,7 @@ mod open;
 mod outcome;
 mod pause;
 mod push;
+mod retries;
 mod rollover;
 mod runs;
 mod scaling;

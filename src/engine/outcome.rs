@@ -7,7 +7,7 @@ use super::command::Command;
 use super::core::Core;
 use super::push::Admitted;
 use super::words::moment;
-use crate::config::Backoff;
+use crate::config::{Backoff, RetryBudget};
 use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
 use crate::job::table::{Job, tail_of};
@@ -164,8 +164,7 @@ impl Core {
         } else if killed && attempts == 1 {
             After::Retry { ready_ms: self.now + millis(KILLED_RETRY) }
         } else {
-            let pause = self.backoff(type_no, u32::from(attempts));
-            After::Retry { ready_ms: self.now + millis(pause) }
+            After::Retry { ready_ms: self.now + self.backoff(type_no, u32::from(attempts)) }
         };
         let failed = Failed { born, at: self.now, type_no, version_no, after };
         let summary = if after == After::Dead { self.summary(born, attempts, error, about) } else { None };
@@ -230,16 +229,33 @@ impl Core {
             let error = format!("given back {DEFERRALS_MAX} times for a pause, the most; at last: {error}");
             return self.fail(born, &error, false, true, about);
         }
-        let pause = after.unwrap_or_else(|| self.backoff(type_no, u32::from(deferrals) + 1));
-        self.release(born, Release::Deferral { ready_ms: self.now + millis(pause) }, error)
+        let pause = match after {
+            Some(after) => millis(after) + self.hold(type_no, millis(after)),
+            None => self.backoff(type_no, u32::from(deferrals) + 1),
+        };
+        self.release(born, Release::Deferral { ready_ms: self.now + pause }, error)
     }
 
-    /// The pause after the n-th failure: a random time up to the bound, so that what failed together does not come back together.
-    fn backoff(&mut self, type_no: u32, n: u32) -> Duration {
+    /// The pause after the n-th failure, in ms: a random time up to the bound, so that what failed together does not come back
+    /// together; and what the retries of its type are behind their budget.
+    fn backoff(&mut self, type_no: u32, n: u32) -> u64 {
+        let bound = millis(bound(self.backoff_of(type_no), n));
+        self.hold(type_no, bound) + self.random.u64(0..=bound)
+    }
+
+    /// How much later a retry comes than after `pause`, in ms.
+    fn hold(&mut self, type_no: u32, pause: u64) -> u64 {
+        let most = millis(self.backoff_of(type_no).max);
+        let done = self.table.worker_type(type_no).map_or(0, |of_type| of_type.totals.completed);
+        let Some(of_type) = self.types.get_mut(&type_no) else { return 0 };
+        let budget = of_type.worker.as_ref().map_or_else(RetryBudget::default, |worker| worker.live.retry_budget);
+        of_type.retries.hold(budget, self.now, done, pause, most)
+    }
+
+    fn backoff_of(&self, type_no: u32) -> Backoff {
         let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
         let default = Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) };
-        let bound = bound(worker.map_or(default, |worker| worker.live.backoff), n);
-        Duration::from_millis(self.random.u64(0..=millis(bound)))
+        worker.map_or(default, |worker| worker.live.backoff)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::VersionSpec;
 use super::command::To;
+use super::retries::Retries;
 use super::view::{ReloadTypeView, ReloadVerdict};
 use crate::config::{LiveConfig, WorkerConfig};
 use crate::pool::{Pool, PoolId};
@@ -78,6 +79,7 @@ pub(super) struct TypeRun {
     pub(super) next: Option<(u32, VersionSpec)>,
     /// Versions that ended, the newest last.
     pub(super) past: VecDeque<Past>,
+    pub(super) retries: Retries,
 }
 
 /// What goes on about configs.

@@ -43,6 +43,7 @@ impl Core {
             expired: of_type.totals.expired,
             discarded: of_type.totals.discarded,
             oldest_ms: oldest.map_or(0, |job| self.now.saturating_sub(job.created_ms.max(job.ready_ms))),
+            retries_held_ms: run.map_or(0, |run| run.retries.held(self.now)),
             paused: of_type.paused_since != 0,
             configured: !parked,
             scale: self.scale_view(no),

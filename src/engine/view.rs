@@ -52,6 +52,8 @@ pub struct TypeView {
     pub discarded: u64,
     /// Age of the oldest ready job in milliseconds; 0 when none is ready.
     pub oldest_ms: u64,
+    /// How much later than by its backoff a retry comes, that is decided on now: where retries are more than the budget, in ms.
+    pub retries_held_ms: u64,
     /// Whether the type is paused: its jobs are taken in, and wait.
     pub paused: bool,
     /// Whether the config has the type.

@@ -200,8 +200,7 @@ pub fn open(
     let start = TailStart {
         log_id,
         origin: first.header.origin,
-        // At its end, four thousand million openings away, it stays: frames have their digests, too.
-        epoch: state.epoch.saturating_add(1),
+        epoch: opening.epoch_after(state.epoch, (last.number, end))?,
         next_seq,
         offset: end,
         previous: state.previous.unwrap_or(0),
@@ -238,6 +237,11 @@ impl Opening<'_> {
 
     fn io(&self, doing: &'static str, source: io::Error) -> OpenError {
         OpenError::Io { doing, dir: self.disk.place(), source }
+    }
+
+    /// The epoch of this opening: never one that was, since fences begin with it.
+    fn epoch_after(&self, before: u32, (number, offset): (u32, u32)) -> Result<u32, OpenError> {
+        before.checked_add(1).ok_or_else(|| self.corrupt(number, offset, "no epoch comes after its last one"))
     }
 
     fn corrupt(&self, number: u32, offset: u32, what: impl Into<String>) -> OpenError {

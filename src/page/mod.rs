@@ -172,6 +172,7 @@ mod tests {
             expired: 0,
             discarded: 0,
             oldest_ms: 61_000,
+            retries_held_ms: 0,
             paused: false,
             configured: true,
             scale: None,
@@ -223,6 +224,14 @@ mod tests {
         view.types[0].scale = Some(ScaleView { min: 0, max: 16, target_wait_ms: 2000, workers: 7, reason });
         let html = Fragment::new(view, 2000).render().unwrap();
         assert!(html.contains(&format!("7 workers (0 to 16): {reason}")), "{html}");
+    }
+
+    #[test]
+    fn retries_that_are_more_than_their_budget_are_told_of() {
+        let mut view = view();
+        view.types[0].retries_held_ms = 180_000;
+        let html = Fragment::new(view, 2000).render().unwrap();
+        assert!(html.contains("retries come 3 min later"), "{html}");
     }
 
     #[test]

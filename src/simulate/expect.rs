@@ -172,7 +172,7 @@ impl World {
                 }
                 let now = self.now();
                 let ready_ms = match after {
-                    Some(after) => (now + millis(after), now + millis(after)),
+                    Some(after) => (now + millis(after), now + millis(after + self.backoff_of(job).1)),
                     None => (now, now + millis(self.pause_max(job, u32::from(deferrals) + 1))),
                 };
                 self.happen(job, sure, Happening::Deferred { ready_ms });
@@ -251,15 +251,20 @@ impl World {
         self.happen(job, sure, Happening::Retried { ready_ms });
     }
 
-    /// The longest pause after the n-th failure; a type that the config has no more has the default one.
+    /// The longest pause after the n-th failure, and after those before it that its type's budget lets go first.
     pub(super) fn pause_max(&self, job: usize, n: u32) -> Duration {
+        let (first, max) = self.backoff_of(job);
+        first.saturating_mul(4_u32.saturating_pow(n.saturating_sub(1))).min(max) + max
+    }
+
+    /// The first pause of the job's type, and its longest; a type that the config has no more has the default ones.
+    fn backoff_of(&self, job: usize) -> (Duration, Duration) {
         let of = self.model.jobs.get(job).map_or("", |known| known.new.worker_type.as_str());
-        let (first, max) = if plan::has(self.plan, of) {
+        if plan::has(self.plan, of) {
             (Duration::from_millis(500), BACKOFF_MAX)
         } else {
             (Duration::from_secs(5), Duration::from_secs(3600))
-        };
-        first.saturating_mul(4_u32.saturating_pow(n.saturating_sub(1))).min(max)
+        }
     }
 
     /// The job that tells of a dead one.

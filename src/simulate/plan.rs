@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, RetryBudget, SyncPolicy,
+    WorkerConfig,
 };
 use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Kind, decode_home};
@@ -79,6 +80,7 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         start_timeout: Duration::from_secs(1),
         max_attempts: max_attempts(plan, of).unwrap_or(1),
         backoff: Backoff { first: Duration::from_millis(500), factor: 4, max: BACKOFF_MAX },
+        retry_budget: RetryBudget::default(),
         on_dead: on_dead(of).map(|to| to.parse().expect("a name")),
         drain_timeout: Duration::from_secs(10),
         request: RequestTimeouts::default(),

@@ -80,6 +80,32 @@ fn failed_runs_come_back_after_pauses_that_differ_up_to_the_bound() {
     handle.stop_and_wait();
 }
 
+/// However many fail at once, what comes back a second is bounded, and the hold is shown.
+#[test]
+fn q5_retries_above_the_budget_come_later_than_their_backoff() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = live();
+    settings.backoff = Backoff { first: Duration::from_secs(1), factor: 1, max: Duration::from_secs(20) };
+    settings.retry_budget = RetryBudget { percent: 50, min_per_second: 10 };
+    let factory = Factory(Arc::new(|job: &Assignment| match &*job.payload {
+        b"1" => fail("no"),
+        _ => Outcome::Defer { error: String::new(), after: None },
+    }));
+    let handle = Spec::new(dir.path()).with_live("t", "v1", factory, settings).open();
+    let pushed = handle.push_many((0..100).map(|n| job("t", if n % 2 == 0 { "1" } else { "2" })).collect());
+    let mut per_second = [0; 12];
+    for pushed in pushed {
+        let ready_at: jiff::Timestamp =
+            until(&handle, &pushed.unwrap().id, "delayed").ready_at.unwrap().parse().unwrap();
+        let pause = u64::try_from(ready_at.as_millisecond()).unwrap() - 1_000_000;
+        per_second[usize::try_from(pause / 1000).unwrap()] += 1;
+    }
+    assert!(per_second.iter().all(|due| *due <= 20), "10 a second, over a second each: {per_second:?}");
+    assert_eq!(per_second[11], 0, "{per_second:?}");
+    assert_eq!(of_type(&handle, "t").retries_held_ms, 9_000);
+    handle.stop_and_wait();
+}
+
 #[test]
 fn ids_and_keys_that_callers_choose_are_held_across_restarts() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,7 +17,8 @@ use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, RetryBudget, SyncPolicy,
+    WorkerConfig,
 };
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::refusal::Refusal;
@@ -120,6 +121,7 @@ fn live() -> LiveConfig {
         start_timeout: Duration::from_secs(1),
         max_attempts: 3,
         backoff: Backoff { first: Duration::ZERO, factor: 1, max: Duration::ZERO },
+        retry_budget: RetryBudget::default(),
         on_dead: None,
         drain_timeout: Duration::from_secs(10),
         request: RequestTimeouts::default(),

@@ -34,7 +34,8 @@ enum End {
 pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
     let system =
         |doing: &'static str| move |error: std::io::Error| Failure::new(SYSTEM, format!("cannot {doing}: {error}"));
-    // First of all, so that no signal comes too early.
+    // First of all, so that no signal comes too early, and none not at all.
+    spawner::block_no_signal().map_err(system("unblock signals"))?;
     let signals = signal::catch().map_err(system("catch signals"))?;
     log_to_stderr();
     let clock = RealClock::shared();

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -20,6 +21,9 @@ use super::launch::Launch;
 
 /// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
 const BUSY_STARTS: u32 = 8;
+
+/// The last of the kernel's signals.
+const SIGNAL_MAX: i32 = 64;
 
 /// Starts `launch` with `env` on top of its environment, and with these as its stdin, stdout and stderr.
 pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], stdio: [Stdio; 3]) -> io::Result<Child> {
@@ -51,7 +55,7 @@ fn spawn_busy(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Has the kernel kill the child when the thread that spawned it ends, and so also when this whole process is killed;
-/// keeps from it what this process itself was given without need, and confines it.
+/// keeps from it what this process itself was given without need, be it descriptors or signals, and confines it.
 fn guard(command: &mut Command, confined: Confined) {
     let parent = rustix::process::getpid();
     let inherited = inherited();
@@ -63,6 +67,7 @@ fn guard(command: &mut Command, confined: Confined) {
             let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
             let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
         }
+        take_every_signal()?;
         confined.take_on()?;
         // After its user is set, which would undo it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -75,6 +80,32 @@ fn guard(command: &mut Command, confined: Confined) {
     unsafe {
         command.pre_exec(prepare);
     }
+}
+
+/// Lets this process, a child before its exec, ignore and block no signal: it may have been given both through us, who need not
+/// know, and neither ends with exec.
+fn take_every_signal() -> Result<(), Errno> {
+    for signal in 1..=SIGNAL_MAX {
+        #[expect(unsafe_code, reason = "the dispositions of signals have no safe handle")]
+        // SAFETY: a system call, safe between fork and exec; what was handled is only set to what exec would make of it.
+        // The two signals that cannot be set, and those that the C library keeps, give an error.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+    block_no_signal()
+}
+
+/// Lets the calling thread block no signal: whoever started this process may have had reasons that end there.
+pub(super) fn block_no_signal() -> Result<(), Errno> {
+    #[expect(unsafe_code, reason = "the mask of signals has no safe handle")]
+    // SAFETY: `none` is written to before it is read; both calls are safe between fork and exec, too.
+    let failed = unsafe {
+        let mut none = MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(failed)) }
 }
 
 /// Takes note of what this process was started with, before anything else is opened.

@@ -41,6 +41,16 @@ use wire::Request;
 #[cfg(feature = "daemon")]
 pub use serve::{asked, asked_of_this_program, serve};
 
+/// Lets the calling thread, and those that it starts from now on, block no signal, whatever this process was started with: a blocked
+/// signal would not stop it, nor tell it of a child's end.
+///
+/// # Errors
+/// As the operating system says.
+#[cfg(feature = "daemon")]
+pub fn block_no_signal() -> io::Result<()> {
+    Ok(super::spawn::block_no_signal()?)
+}
+
 /// How long a new helper waits for an earlier one, which kills its children and sees them gone.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How long the last of a lost child may take: it was sent a KILL.

@@ -82,6 +82,7 @@ impl Family {
         for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
             signal_hook::flag::register(signal, std::sync::Arc::default())?;
         }
+        spawn::block_no_signal()?;
         let (ends, told) = UnixStream::pair()?;
         ends.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGCHLD, told)?;

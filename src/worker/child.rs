@@ -124,6 +124,8 @@ pub(super) struct Child {
     /// Bytes of `outgoing` that are written.
     sent: usize,
     closing: bool,
+    /// Whether the child has closed its stdin on something that it was sent.
+    refused: bool,
     incoming: Vec<u8>,
     /// Most bytes of `incoming`; what does not fit is dropped.
     room: usize,
@@ -149,6 +151,7 @@ impl Child {
             outgoing: Vec::new(),
             sent: 0,
             closing: false,
+            refused: false,
             incoming: Vec::new(),
             room,
             overflowed: false,
@@ -159,10 +162,29 @@ impl Child {
 
     /// Adds to what is written to the child's stdin, in the steps to come. Dropped if the child has closed it.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if self.stdin.is_some() {
-            self.outgoing.drain(..std::mem::take(&mut self.sent));
-            self.outgoing.extend_from_slice(bytes);
+        if self.stdin.is_none() {
+            self.refused = true;
+            return;
         }
+        self.outgoing.drain(..std::mem::take(&mut self.sent));
+        self.outgoing.extend_from_slice(bytes);
+    }
+
+    /// Whether the child has closed its stdin and left something unread, as far as the steps have seen.
+    pub(super) fn refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether the child has closed its stdin, as far as the steps have seen.
+    pub(super) fn stdin_closed(&self) -> bool {
+        self.stdin.is_none()
+    }
+
+    /// Whether something that is sent may still be read, seen by a step or not.
+    pub(super) fn listens(&self) -> bool {
+        // Nothing is asked for: what comes is the reader's going away.
+        let gone = |stdin| poll(&mut [PollFd::new(stdin, PollFlags::empty())], Some(&Timespec::default())) != Ok(0);
+        self.stdin.as_ref().is_some_and(|stdin| !gone(stdin))
     }
 
     /// Bytes that wait to be written to the child's stdin.
@@ -238,8 +260,9 @@ impl Child {
             return Wake::Deadline;
         }
         if ready.stdin && self.sent == self.outgoing.len() {
-            // Nothing was to be sent, so this is the reader gone.
-            self.stdin = None;
+            // Nothing was to be sent, so this is the reader gone. What it has not read is in the pipe still.
+            let unread = self.stdin.take().is_some_and(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|n| n > 0));
+            self.refused |= unread;
         }
         if ready.stdout {
             self.read_stdout();
@@ -276,7 +299,8 @@ impl Child {
         }
         Ok(ready)
     }
-    /// Writes what the pipe takes; true if that was anything.
+
+    /// Writes what the pipe takes; true if that was anything, or if it takes nothing any more.
     fn flush(&mut self) -> bool {
         let mut wrote = false;
         while let (Some(stdin), Some(unsent)) = (&self.stdin, self.outgoing.get(self.sent..).filter(|b| !b.is_empty()))
@@ -289,7 +313,11 @@ impl Child {
                 Err(Errno::AGAIN) => return wrote,
                 Err(Errno::INTR) => {}
                 // The child does not want it: its exit code or its answers tell what that means.
-                Err(_) => self.stdin = None,
+                Err(_) => {
+                    self.stdin = None;
+                    self.refused = true;
+                    wrote = true;
+                }
             }
         }
         self.outgoing.clear();

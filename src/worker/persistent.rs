@@ -6,10 +6,10 @@
 //! | what happens | the jobs that are not answered yet |
 //! |---|---|
 //! | an answer | that job: as the answer says |
-//! | the process ends, closes its stdout, or breaks the protocol | Fail, with the reason; the process is replaced |
+//! | the process ends, closes its stdin or stdout, or breaks the protocol | Fail, with the reason; the process is replaced |
 //! | no answer for as long as `timeout`, counted from the batch, the last answer or the last `extend` | the same |
 //! | the cutoff | Interrupted; what is answered between TERM and the end still counts |
-//! | the process was gone before it was given anything | NotStarted |
+//! | the process was gone, or had closed its stdin, before it was given anything | NotStarted |
 //! | it ended before it was asked for a job of the batch | Interrupted, that job |
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::types::{Label, Lease, WorkerType};
 /// Between TERM and KILL for a process that never had a job, whose `kill_after` would tell.
 const KILL_AFTER_IDLE: Duration = Duration::from_secs(5);
 
-/// How long a process that has closed its stdout may take to exit before that itself is the error.
+/// How long a process that has closed its stdin or stdout may take to exit before that itself is the error.
 const CLOSED_GRACE: Duration = Duration::from_millis(50);
 /// Questions that wait for the process to read them, in bytes: no more are made while there are so many.
 const ASKED_AHEAD_BYTES: usize = 64 << 10;
@@ -91,6 +91,8 @@ struct PersistentWorker {
 struct Running {
     child: Child,
     session: Session,
+    /// Whether it has closed a pipe and was given its time to exit.
+    waited_for: bool,
 }
 
 /// Why a conversation does not go on.
@@ -100,9 +102,22 @@ enum Stop {
 }
 
 impl Running {
+    /// Whether it can take a cycle.
+    fn is_fit(&self) -> bool {
+        !self.child.is_gone() && self.child.listens()
+    }
+
+    /// Ends one that cannot take a cycle; returns why not.
+    fn end_unfit(&mut self, name: &str, kill_after: Duration) -> String {
+        self.wait_a_moment(Duration::MAX, None);
+        let ended = self.child.ended().map(|ended| ended.to_string());
+        self.child.terminate(kill_after);
+        let why = ended.unwrap_or_else(|| "closed its stdin".to_owned());
+        error_text(&format!("{name} {why} between two cycles"), &self.child.stderr_text())
+    }
+
     /// The next thing that the program says, by `deadline`; `None` if it only took or gave some bytes.
     fn next(&mut self, deadline: Duration, cutoff: &Cutoff) -> Result<Option<Event>, Stop> {
-        let broken = |why: String| Stop::Broken { why, killed: false };
         match self.session.poll(RealClock.wall_ms()) {
             Ok(Some(event)) => return Ok(Some(event)),
             Ok(None) => {}
@@ -111,13 +126,13 @@ impl Running {
         if let Some(ended) = self.child.ended() {
             return Err(Stop::Broken { why: ended.to_string(), killed: ended.was_from_outside() });
         }
+        if self.child.refused() {
+            return self.closed("stdin", deadline, cutoff);
+        }
         let wake = self.child.step(Some(deadline), Some(cutoff));
         self.session.handle_bytes(&self.child.take_stdout());
         match wake {
-            // It may be about to exit: how it does says more than that it says nothing more.
-            Wake::Progress if self.child.stdout_closed() && !self.wait_for_end(deadline, cutoff) => {
-                Err(broken("closed its stdout".into()))
-            }
+            Wake::Progress if self.child.stdout_closed() => self.closed("stdout", deadline, cutoff),
             Wake::Progress | Wake::Exited => Ok(None),
             Wake::Cutoff => Err(Stop::Cutoff),
             Wake::Deadline => Err(broken("did not answer in time".into())),
@@ -125,9 +140,10 @@ impl Running {
         }
     }
 
-    /// Asks for jobs, as many as shall be on their way at once.
+    /// Asks for jobs, as many as shall be on their way at once, as long as the process may read them.
     fn ask(&mut self, waiting: &mut std::slice::Iter<'_, Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
         while self.child.unsent() < ASKED_AHEAD_BYTES
+            && !self.child.stdin_closed()
             && let Some(job) = waiting.next()
         {
             match self.session.job(job) {
@@ -137,17 +153,29 @@ impl Running {
         }
     }
 
-    /// Waits a moment for a process that has closed its stdout; false if it stays.
-    fn wait_for_end(&mut self, deadline: Duration, cutoff: &Cutoff) -> bool {
-        let deadline = deadline.min(RealClock.mono() + CLOSED_GRACE);
-        loop {
-            match self.child.step(Some(deadline), Some(cutoff)) {
-                Wake::Progress => {}
-                Wake::Exited => return true,
-                Wake::Cutoff | Wake::Deadline | Wake::Failed(_) => return false,
-            }
+    /// What follows from a pipe that the process has closed. It may be about to exit, and how it does says more, as do
+    /// the answers that it has given: first it is waited for a moment.
+    fn closed(&mut self, pipe: &str, deadline: Duration, cutoff: &Cutoff) -> Result<Option<Event>, Stop> {
+        if cutoff.is_set() {
+            return Err(Stop::Cutoff);
         }
+        if std::mem::replace(&mut self.waited_for, true) {
+            return Err(broken(format!("closed its {pipe}")));
+        }
+        self.wait_a_moment(deadline, Some(cutoff));
+        self.session.handle_bytes(&self.child.take_stdout());
+        Ok(None)
     }
+
+    /// Gives a process that has closed a pipe the time to exit.
+    fn wait_a_moment(&mut self, deadline: Duration, cutoff: Option<&Cutoff>) {
+        let deadline = deadline.min(RealClock.mono() + CLOSED_GRACE);
+        while self.child.step(Some(deadline), cutoff) == Wake::Progress {}
+    }
+}
+
+fn broken(why: String) -> Stop {
+    Stop::Broken { why, killed: false }
 }
 
 impl Worker for PersistentWorker {
@@ -160,7 +188,7 @@ impl Worker for PersistentWorker {
         launch.check()?;
         let child =
             Child::spawn(spawner, launch, &[], LINE_BYTES_MAX).map_err(|e| StartError(launch.start_failure(&e)))?;
-        let mut running = Running { child, session: Session::new(*limits) };
+        let mut running = Running { child, session: Session::new(*limits), waited_for: false };
         let hello = running.session.hello(worker_type.as_str(), version.as_str());
         running.child.send(&hello);
         let deadline = RealClock.mono().saturating_add(timeout);
@@ -183,13 +211,11 @@ impl Worker for PersistentWorker {
 
     fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
         let name = &self.shared.launch.name;
-        let refuse = match &self.running {
+        let refuse = match &mut self.running {
             _ if self.cutoff.is_set() => Some(Outcome::Interrupted),
             None => Some(Outcome::NotStarted { error: format!("{name}: the worker is not started") }),
-            Some(running) if running.child.is_gone() => {
-                Some(Outcome::NotStarted { error: format!("{name} ended between two cycles") })
-            }
-            Some(_) => None,
+            Some(running) if running.is_fit() => None,
+            Some(running) => Some(Outcome::NotStarted { error: running.end_unfit(name, self.kill_after) }),
         };
         match (refuse, self.running.take()) {
             (None, Some(running)) => self.talk(running, &batch, sink),
@@ -202,7 +228,7 @@ impl Worker for PersistentWorker {
     }
 
     fn is_ready(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.child.is_gone())
+        self.running.as_ref().is_some_and(Running::is_fit)
     }
 
     fn stop(&mut self) {
@@ -238,8 +264,13 @@ impl PersistentWorker {
         let mut deadline = RealClock.mono().saturating_add(timeout);
         loop {
             running.ask(waiting, sink);
-            if running.session.open_jobs().next().is_none() && waiting.as_slice().is_empty() {
-                break;
+            if running.session.open_jobs().next().is_none() {
+                if waiting.as_slice().is_empty() {
+                    break;
+                }
+                if running.child.stdin_closed() {
+                    return Err(broken("closed its stdin".to_owned()));
+                }
             }
             match running.next(deadline, &self.cutoff)? {
                 Some(Event::Answer(lease, outcome)) => {
@@ -262,7 +293,7 @@ impl PersistentWorker {
 
     /// Ends a process that cannot go on, and answers for what it was asked.
     fn give_up(&self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) {
-        let Running { child, session } = &mut running;
+        let Running { child, session, .. } = &mut running;
         child.terminate(self.kill_after);
         let outcome = match stop {
             Stop::Cutoff => {

@@ -1,6 +1,6 @@
 //! What the tests of the workers share: assignments, cutoffs, and a cage for misbehaving programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,22 @@ pub(super) fn sh(dir: &Path, script: &str) -> Launch {
     }
 }
 
+/// Makes a named pipe.
+pub(super) fn fifo(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+/// Writes a program in sh into `dir`, which is made if it is not there.
+pub(super) fn script(dir: &Path, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(dir).unwrap();
+    let path = dir.join("beast");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 /// Waits for something that happens in another process; `what` is what did not, if it takes over ten seconds.
 pub(super) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = RealClock.mono() + Duration::from_secs(10);
@@ -77,8 +93,7 @@ pub(super) fn runs(pid: &str) -> bool {
 /// Sets the cutoff as soon as a program has written to the pipe `dir/running`.
 pub(super) fn cut_when_running(dir: &Path, cut: &Arc<Cutoff>) -> std::thread::JoinHandle<()> {
     let (pipe, cut) = (dir.join("running"), Arc::clone(cut));
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    fifo(&pipe);
     std::thread::spawn(move || {
         std::fs::read(pipe).unwrap();
         cut.set();

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, spawner, until};
+use crate::worker::zoo::{
+    assignment, cut_when_running, cutoff, fifo, limits, outcomes, runs, script, sh, spawner, until,
+};
 
 const SHORT: Duration = Duration::from_millis(80);
 
@@ -240,4 +242,57 @@ fn bad_follow_up_fails_the_attempt_and_is_named_by_its_line() {
     assert!(no_type.starts_with("sh succeeded, but BIOTOPE_ENQUEUE line 3: ") && no_type.contains("type"), "{no_type}");
     let many = error(run("yes '{\"type\":\"pay\"}' | head -n 1001 >$BIOTOPE_ENQUEUE"));
     assert_eq!(many, "sh succeeded, but BIOTOPE_ENQUEUE line 1001: more than 1000 jobs");
+}
+
+#[test]
+fn p12_environment_that_is_too_large_costs_no_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut launch = sh(dir.path(), ":");
+    launch.env.push(("LARGE".into(), "x".repeat(200_000).into()));
+    let mut worker = worker(launch, &cutoff());
+    let error = "sh: cannot start /bin/sh: Argument list too long (os error 7)".to_owned();
+    assert_eq!(outcomes(&mut *worker, vec![assignment(1)]), [(1, Outcome::NotStarted { error })]);
+    assert!(!worker.is_ready());
+}
+
+#[test]
+fn p12_program_that_is_being_written_costs_no_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut launch = sh(dir.path(), ":");
+    launch.program = dir.path().join("beast");
+    std::fs::copy("/bin/sh", &launch.program).unwrap();
+    let writer = std::fs::OpenOptions::new().append(true).open(&launch.program).unwrap();
+    let mut worker = worker(launch.clone(), &cutoff());
+    let error = format!("sh: cannot start {}: Text file busy (os error 26)", launch.program.display());
+    assert_eq!(outcomes(&mut *worker, vec![assignment(1)]), [(1, Outcome::NotStarted { error })]);
+    drop(writer);
+    worker.start(SHORT).unwrap();
+    assert_eq!(result(outcomes(&mut *worker, vec![assignment(1)]).remove(0).1), "");
+}
+
+#[test]
+fn program_that_is_replaced_while_it_runs_ends_as_it_began_and_the_next_run_is_of_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut launch = sh(dir.path(), "");
+    launch.program = script(dir.path(), "read go <gate; echo old");
+    let gate = dir.path().join("gate");
+    fifo(&gate);
+    let program = launch.program.clone();
+    let mut worker = worker(launch, &cutoff());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Opens when the old one has.
+            let gate = std::fs::File::create(gate).unwrap();
+            let new = script(&dir.path().join("new"), "echo new");
+            std::fs::rename(new, program).unwrap();
+            drop(gate);
+        });
+        assert_eq!(result(outcomes(&mut *worker, vec![assignment(1)]).remove(0).1), "\"old\"");
+    });
+    assert_eq!(result(outcomes(&mut *worker, vec![assignment(2)]).remove(0).1), "\"new\"");
+}
+
+#[test]
+fn silent_failure_is_named_by_its_code() {
+    assert_eq!(error(run("exit 9")), "sh exited with code 9");
 }

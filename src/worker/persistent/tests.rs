@@ -1,7 +1,7 @@
 //! A process that stays: hello, batches, wipes, and everything that breaks the protocol.
 
 use super::*;
-use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, sh, spawner, until};
+use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, script, sh, spawner, until};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -157,6 +157,79 @@ fn broken_protocol_replaces_the_process_and_fails_what_is_open() {
 }
 
 #[test]
+fn closed_stdin_breaks_the_protocol_at_once() {
+    // The second question is in the pipe: nobody will ever read it.
+    let errors = started("job() { exec <&-; sleep 1000; }").broken_cycle([1, 2]);
+    assert_eq!(errors, [1, 2].map(|n| (n, "sh closed its stdin".to_owned())));
+    // What is answered counts, also when the end of the cycle can no longer be asked for.
+    let mut cage = started("job() { exec <&-; result $1 '{\"value\":1}'; sleep 1000; }");
+    assert_eq!(cage.cycle([1]), [(1, done("1"))]);
+    assert!(!cage.worker.is_ready());
+    // How it exits says more.
+    let errors = started("job() { exec <&-; exit 4; }").broken_cycle([1, 2]);
+    assert_eq!(errors, [1, 2].map(|n| (n, "sh exited with code 4".to_owned())));
+}
+
+#[test]
+fn process_that_closed_its_stdin_between_cycles_costs_no_attempt() {
+    let mut cage =
+        started("wipe() { result $1 '{}'; [ -e second ] || { >second; echo why >&2; exec <&-; sleep 1000; }; }");
+    assert_eq!(cage.cycle([1]), [(1, done("1"))]);
+    until("the closing", || !cage.worker.is_ready());
+    let gone = Outcome::NotStarted { error: "sh closed its stdin between two cycles: why".into() };
+    assert_eq!(cage.cycle([2]), [(2, gone)]);
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    assert_eq!(cage.cycle([2]), [(2, done("1"))]);
+}
+
+#[test]
+fn what_a_closed_stdin_was_never_asked_is_given_back() {
+    let mut cage = started("job() { exec <&-; sleep 1000; }");
+    let big = |n| Assignment { payload: vec![b'1'; 10 << 10].into(), kill_after: SHORT, ..assignment(n) };
+    let got = outcomes(&mut *cage.worker, (1..=20).map(big).collect());
+    let closed = Outcome::Fail { error: "sh closed its stdin".to_owned(), killed: false };
+    let asked = got.iter().take_while(|(_, outcome)| *outcome == closed).count();
+    assert!((1..20).contains(&asked), "{got:?}");
+    assert!(got[asked..].iter().all(|(_, outcome)| *outcome == Outcome::Interrupted), "{got:?}");
+}
+
+#[test]
+fn grandchild_that_holds_the_pipes_of_a_process_that_stayed_neither_hangs_the_cycle_nor_stays() {
+    let mut cage = started("job() { sleep 1000 & echo $! >grandchild; exit 3; }");
+    assert_eq!(cage.broken_cycle([1]), [(1, "sh exited with code 3".to_owned())]);
+    let pid = std::fs::read_to_string(cage.dir.path().join("grandchild")).unwrap();
+    until("the grandchild's end", || !runs(pid.trim()));
+}
+
+#[test]
+fn silent_exit_fails_the_job_also_with_code_0() {
+    assert_eq!(started("job() { exit 0; }").broken_cycle([1]), [(1, "sh exited with code 0".to_owned())]);
+}
+
+#[test]
+fn flood_of_notifications_cannot_pass_the_timeout() {
+    let mut cage = started("job() { while :; do say '{\"jsonrpc\":\"2.0\",\"method\":\"moo\"}'; done; }");
+    let late = Outcome::Fail { error: "sh did not answer in time".into(), killed: false };
+    assert_eq!(cage.cycle_within(SHORT, [1]), [(1, late)]);
+}
+
+#[test]
+fn flood_on_stderr_blocks_nothing_and_its_end_is_kept() {
+    let mut cage = started("job() { yes | head -c 1000000 >&2; echo the end >&2; result $1 '{\"value\":1}'; }");
+    assert_eq!(cage.cycle([1]), [(1, done("1"))]);
+    let errors =
+        started("job() { yes | head -c 1000000 >&2; echo the end >&2; exit 1; }").broken_cycle([1]).remove(0).1;
+    assert!(errors.starts_with("sh exited with code 1: y") && errors.ends_with("y\nthe end"), "{errors}");
+}
+
+#[test]
+fn answer_to_a_job_of_the_cycle_before_is_to_one_that_is_not_held() {
+    let mut cage = started("job() { result ${old:-$1} '{}'; old=$1; }");
+    assert!(matches!(cage.cycle([1]).as_slice(), [(1, Outcome::Done { .. })]));
+    assert_eq!(cage.broken_cycle([2]), [(2, "sh answered the unknown id \"1-1-1\"".to_owned())]);
+}
+
+#[test]
 fn endless_line_is_ended_within_bounded_memory() {
     let errors = started("job() { yes x | tr -d '\\n'; }").broken_cycle([1]);
     assert_eq!(errors, [(1, format!("sh wrote a line of more than {LINE_BYTES_MAX} bytes"))]);
@@ -199,7 +272,7 @@ fn process_that_left_between_cycles_costs_no_attempt() {
     let mut cage = started("wipe() { result $1 '{}'; exit 0; }");
     assert_eq!(cage.cycle([1]), [(1, done("1"))]);
     until("the end of the process", || !cage.worker.is_ready());
-    let gone = Outcome::NotStarted { error: "sh ended between two cycles".into() };
+    let gone = Outcome::NotStarted { error: "sh exited with code 0 between two cycles".into() };
     assert_eq!(cage.cycle([2]), [(2, gone)]);
     cage.worker.start(Duration::from_secs(10)).unwrap();
     assert_eq!(cage.cycle([2]), [(2, done("1"))]);
@@ -249,7 +322,8 @@ fn large_batch_neither_deadlocks_on_full_pipes_nor_is_copied_at_once() {
 fn jobs_that_were_never_asked_for_are_given_back_and_the_unanswered_ones_fail() {
     // It keeps its stdin open and full: what does not fit is not asked for.
     let mut cage = started("job() { echo nonsense; while :; do sleep 60; done; }");
-    let big = |n| Assignment { payload: vec![b'1'; 10 << 10].into(), ..assignment(n) };
+    let timeout = Duration::from_secs(2);
+    let big = |n| Assignment { payload: vec![b'1'; 10 << 10].into(), timeout, kill_after: SHORT, ..assignment(n) };
     let mut got = outcomes(&mut *cage.worker, (1..=20).map(big).collect());
     got.sort_by_key(|(n, _)| *n);
     let asked = got.iter().take_while(|(_, outcome)| matches!(outcome, Outcome::Fail { .. })).count();
@@ -280,4 +354,55 @@ fn answer_to_a_job_that_was_not_read_to_its_end_does_not_lose_the_next() {
     let long = Assignment { payload: vec![b'1'; 140 << 10].into(), ..assignment(1) };
     let got = outcomes(&mut *cage.worker, vec![long, assignment(2)]);
     assert_eq!(got, [1, 2].map(|n| (n, Outcome::Done { result: None, enqueue: vec![] })));
+}
+
+#[test]
+fn p12_program_that_cannot_be_started_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |launch: &Launch| {
+        let (name, version) = ("zoo".parse().unwrap(), "v1".parse().unwrap());
+        let factory = PersistentFactory::new(launch.clone(), limits(), spawner(), &name, &version);
+        factory.make(&cutoff()).start(Duration::from_secs(10)).unwrap_err().to_string()
+    };
+    let mut launch = sh(dir.path(), ":");
+    launch.env.push(("LARGE".into(), "x".repeat(200_000).into()));
+    assert_eq!(error(&launch), "sh: cannot start /bin/sh: Argument list too long (os error 7)");
+    launch.env.clear();
+    launch.program = dir.path().join("beast");
+    let path = launch.program.display().to_string();
+    assert_eq!(error(&launch), format!("sh: cannot find the program {path}: No such file or directory"));
+    std::fs::copy("/bin/sh", &launch.program).unwrap();
+    let _writer = std::fs::OpenOptions::new().append(true).open(&launch.program).unwrap();
+    assert_eq!(error(&launch), format!("sh: cannot start {path}: Text file busy (os error 26)"));
+    std::fs::set_permissions(&launch.program, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    assert_eq!(error(&launch), format!("sh: {path} is not executable: Permission denied"));
+}
+
+#[test]
+fn program_that_is_replaced_stays_as_it_is_until_its_process_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let says =
+        |word: &str| format!("{TAME}\njob() {{ [ ! -e end ] || exit 5; result $1 '{{\"value\":\"{word}\"}}'; }}\nloop");
+    let mut launch = sh(dir.path(), "");
+    launch.program = script(dir.path(), &says("old"));
+    let program = launch.program.clone();
+    let factory = PersistentFactory::new(launch, limits(), spawner(), &"zoo".parse().unwrap(), &"v1".parse().unwrap());
+    let cut = cutoff();
+    let mut cage = Cage { worker: factory.make(&cut), dir, cut };
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    assert_eq!(cage.cycle([1]), [(1, done("\"old\""))]);
+    std::fs::rename(script(&cage.dir.path().join("new"), &says("new")), program).unwrap();
+    assert_eq!(cage.cycle([2]), [(2, done("\"old\""))]);
+    let end = cage.dir.path().join("end");
+    std::fs::write(&end, "").unwrap();
+    assert_eq!(cage.broken_cycle([3]), [(3, "sh exited with code 5".to_owned())]);
+    std::fs::remove_file(end).unwrap();
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    assert_eq!(cage.cycle([4]), [(4, done("\"new\""))]);
+}
+
+#[test]
+fn p15_only_the_three_pipes_are_open_in_a_process_that_stays() {
+    let mut cage = started("job() { result $1 \"{\\\"value\\\":\\\"$(ls /proc/self/fd | tr '\\n' ' ')\\\"}\"; }");
+    assert_eq!(cage.cycle([1]), [(1, done("\"0 1 2 3 \""))]);
 }

@@ -23,3 +23,4 @@ mod services;
 mod shop;
 mod support;
 mod tidy;
+mod zoo;

@@ -51,9 +51,8 @@ pub(super) fn of_type(gathered: &mut Gathered, section: &mut Section<'_>) -> (Co
     let target_wait = section.duration(gathered, "target_wait", TARGET_WAIT_DEFAULT, TARGET_WAIT_MIN..=DAY);
     if section.has("target_wait") && is_clear && !concurrency.is_scaled() {
         let message = format!("`{}` needs a `concurrency` that can change", section.path_of("target_wait"));
-        let help = "write concurrency = { min = 1, max = 8 }, or leave it out".to_owned();
-        let problem = gathered.places.problem(&section.path_of("target_wait"), message, Some(help));
-        gathered.problems.push(problem);
+        let help = "write concurrency = { min = 1, max = 8 }, or leave it out";
+        gathered.add_at(&section.path_of("target_wait"), message, help);
     }
     (concurrency, target_wait)
 }
@@ -74,9 +73,8 @@ fn concurrency(gathered: &mut Gathered, section: &mut Section<'_>) -> Concurrenc
         gathered.add(span, format!("`{path}.max` is missing"), "write concurrency = { min = 1, max = 8 }, or a number");
     } else if is_clear && max < min {
         let message = format!("`{path}.max` is {max}, below `min`, which is {min}");
-        let help = "raise `max`, or lower `min`".to_owned();
-        let problem = gathered.places.problem(&range.path_of("max"), message, Some(help));
-        gathered.problems.push(problem);
+        let help = "raise `max`, or lower `min`";
+        gathered.add_at(&range.path_of("max"), message, help);
     }
     range.finish(gathered, &[]);
     Concurrency { min: min.min(max), max }
@@ -96,8 +94,7 @@ pub(super) fn budget(gathered: &mut Gathered, asked: Option<u32>, workers: &[Wor
     if asked < needed {
         let message = format!("`workers_max` is {asked}, the worker types need {needed} at least");
         let help = format!("raise it to {needed} or more, or lower `concurrency` of some type");
-        let problem = gathered.places.problem("workers_max", message, Some(help));
-        gathered.problems.push(problem);
+        gathered.add_at("workers_max", message, help);
     }
     asked.max(needed)
 }

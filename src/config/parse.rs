@@ -257,18 +257,17 @@ fn check_on_dead(gathered: &mut Gathered, on_dead: &OnDead) {
         let Some(to) = to else { continue };
         let key = format!("workers.{worker_type}.on_dead");
         let (message, help) = if to == worker_type {
-            (format!("`{key}` names its own type"), Some("a dead job's summary goes to another type".to_owned()))
+            (format!("`{key}` names its own type"), "a dead job's summary goes to another type".to_owned())
         } else if !on_dead.contains_key(to) {
             let close = closest(to.as_str(), on_dead.keys().map(WorkerType::as_str));
             let help = close.map_or_else(|| format!("add [workers.{to}]"), |close| format!("did you mean {close:?}?"));
-            (format!("`{key}` names {to:?}, which is no worker type of this file"), Some(help))
+            (format!("`{key}` names {to:?}, which is no worker type of this file"), help)
         } else if leads_back(worker_type, on_dead) {
             let help = "end the chain: a summary that dies has nobody left to tell".to_owned();
-            (format!("`{key}` leads back to {worker_type} itself"), Some(help))
+            (format!("`{key}` leads back to {worker_type} itself"), help)
         } else {
             continue;
         };
-        let problem = gathered.places.problem(&key, message, help);
-        gathered.problems.push(problem);
+        gathered.add_at(&key, message, help);
     }
 }

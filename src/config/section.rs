@@ -22,6 +22,12 @@ impl Gathered {
         let help = (!help.is_empty()).then_some(help);
         self.problems.push(Problem { message: message.into(), span, help });
     }
+
+    /// A problem of what stands at a path.
+    pub(super) fn add_at(&mut self, path: &str, message: String, help: impl Into<String>) {
+        let problem = self.places.problem(path, message, Some(help.into()));
+        self.problems.push(problem);
+    }
 }
 
 /// A table that is read.

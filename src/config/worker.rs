@@ -210,9 +210,7 @@ fn backoff(gathered: &mut Gathered, section: &mut Section<'_>) -> Backoff {
     if max < first {
         let (first, max) = (units::show_duration(first), units::show_duration(max));
         let message = format!("`{}` is {max:?}, below `first`, which is {first:?}", inner.path_of("max"));
-        let problem =
-            gathered.places.problem(&inner.path_of("max"), message, Some("raise `max`, or lower `first`".to_owned()));
-        gathered.problems.push(problem);
+        gathered.add_at(&inner.path_of("max"), message, "raise `max`, or lower `first`");
     }
     inner.finish(gathered, &[]);
     Backoff { first, factor, max }

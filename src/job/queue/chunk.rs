@@ -95,10 +95,15 @@ impl Chunk {
 
     /// A chunk of so many jobs from its bytes; `None` if they are no such chunk.
     pub fn read(bytes: &[u8], jobs: usize) -> Option<Arc<Self>> {
-        let all = decode(bytes, jobs)?;
+        let all = read(bytes, jobs)?;
         let (first, last) = (all.first()?.born, all.last()?.born);
-        let ascending = all.iter().zip(all.iter().skip(1)).all(|(a, b)| a.born < b.born);
-        ascending.then(|| Arc::new(Self { first, last, jobs: u32::try_from(jobs).unwrap_or(0), bytes: bytes.into() }))
+        Some(Arc::new(Self { first, last, jobs: u32::try_from(jobs).unwrap_or(0), bytes: bytes.into() }))
+    }
+
+    /// Its jobs, if it is what it says: a chunk that was kept, looked through for the first time.
+    pub fn looked_through(&self) -> Option<Vec<Fresh>> {
+        let all = read(&self.bytes, self.jobs())?;
+        ((all.first()?.born, all.last()?.born) == (self.first, self.last)).then_some(all)
     }
 }
 
@@ -233,6 +238,13 @@ fn decode(bytes: &[u8], jobs: usize) -> Option<Vec<Fresh>> {
         all.push(job);
     }
     rest.is_empty().then_some(all)
+}
+
+/// So many jobs, in ascending order; `None` if these bytes are something else.
+fn read(bytes: &[u8], jobs: usize) -> Option<Vec<Fresh>> {
+    let all = decode(bytes, jobs)?;
+    let ascending = all.iter().zip(all.iter().skip(1)).all(|(a, b)| a.born < b.born);
+    ascending.then_some(all)
 }
 
 /// A difference that wraps, with the small ones of both signs small.

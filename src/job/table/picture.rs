@@ -145,7 +145,7 @@ impl Table {
             rest = rest.get(bytes..)?;
             if later {
                 // When each is due is in no other place.
-                let jobs = Chunk::read(chunk.bytes(), chunk.jobs())?.decode();
+                let jobs = chunk.looked_through()?;
                 of_type.due.extend(jobs.iter().map(|job| (job.ready_ms, job.born)));
                 of_type.delayed += jobs.len() as u64;
             }

@@ -19,11 +19,12 @@
 //!        archive                     what has ended, to be searched: follows the log, may be lost at any time
 //! ```
 //!
-//! Imports go down only. `job`, `config`, `types`, and `scale`, by which the engine decides how many workers a type has, are
-//! pure: no disk, no clock, no thread. Only [`clock`] reads a clock, only [`log`] and [`archive`] write below the data
-//! directory, only [`worker`] starts processes and calls services. (The program `biotope` starts them by a small process
-//! beside it, which ends with it and takes all that it started along: [`worker::spawner`].) [`simulate`] stands beside the
-//! house: it runs engine, table and log on a disk and a clock of its own.
+//! Imports go down only. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
+//! `recent`, what a version has done of late, are pure: no disk, no clock, no thread. Only [`clock`] reads a clock, only
+//! [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
+//! `biotope` starts them by a small process beside it, which ends with it and takes all that it started along:
+//! [`worker::spawner`].) [`simulate`] stands beside the house: it runs engine, table and log on a disk and a clock of its
+//! own.
 //!
 //! # The way of a job
 //!
@@ -81,6 +82,7 @@ pub mod log;
 #[cfg(feature = "daemon")]
 mod page;
 pub mod pool;
+pub mod recent;
 pub mod refusal;
 pub mod reload;
 mod scale;

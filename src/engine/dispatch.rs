@@ -2,11 +2,37 @@
 
 use super::core::{Core, Staged};
 use crate::job::event::{Event, Release, Reserved};
+use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, Report, Task};
-use crate::types::{Fence, Lease, Seq};
+use crate::recent::How;
+use crate::types::{Fence, Lease, Seq, UnixMs};
 use crate::worker::Outcome;
+
+/// Since when a job that is reserved could have been run; 0 where that is not told: it was given back, or had been dead.
+fn due(job: &Job) -> UnixMs {
+    let given_back = job.given_back;
+    if given_back.interrupts > 0 || given_back.host_deaths > 0 {
+        0
+    } else if job.attempts > 0 || given_back.deferrals > 0 {
+        job.ready_ms
+    } else if job.since_ms > 0 {
+        0
+    } else {
+        job.created_ms.max(job.ready_ms)
+    }
+}
+
+fn how(outcome: &Outcome) -> How {
+    match outcome {
+        Outcome::Done { .. } => How::Well,
+        Outcome::Fail { .. } | Outcome::Dead { .. } => How::Ill,
+        Outcome::Cancel { .. } | Outcome::Defer { .. } | Outcome::Interrupted | Outcome::NotStarted { .. } => {
+            How::Neither
+        }
+    }
+}
 
 impl Core {
     /// Fills the windows of all pools that take new work.
@@ -60,6 +86,7 @@ impl Core {
             attempt: job.attempts.saturating_add(1),
             max_attempts: job.max_attempts,
             named: job.named,
+            due_ms: due(job),
         };
         let when_written = !careful && job.home.seq < self.log.durable_up_to();
         self.staged.push(Staged { pool, task, when_written });
@@ -72,10 +99,12 @@ impl Core {
     /// Takes a pool's report over.
     pub(super) fn pool_report(&mut self, pool: PoolId, report: Report) -> Result<(), Poisoned> {
         match report {
-            Report::Outcome { lease, outcome, about } => {
+            Report::Outcome { lease, outcome, about, ran } => {
                 if let Some(run) = self.pools.get_mut(&pool) {
-                    let begun = !matches!(outcome, Outcome::Interrupted | Outcome::NotStarted { .. });
-                    run.got_back(self.mono, begun);
+                    run.got_back(self.mono, outcome.is_own_end());
+                    if let Some(ran) = ran {
+                        run.recent.add(self.mono, ran, how(&outcome));
+                    }
                 }
                 self.outcome(lease, outcome, about)
             }

@@ -9,6 +9,7 @@ use super::retries::Retries;
 use super::view::{ReloadTypeView, ReloadVerdict};
 use crate::config::{LiveConfig, WorkerConfig};
 use crate::pool::{Pool, PoolId};
+use crate::recent::Recent;
 use crate::refusal::Refusal;
 use crate::types::{Label, UnixMs};
 
@@ -45,6 +46,8 @@ pub(super) struct PoolRun {
     pub(super) begun: u64,
     /// Since when none of the jobs that it holds has ended.
     pub(super) quiet_since: Duration,
+    /// What its workers did of late.
+    pub(super) recent: Recent,
     /// Jobs that it may be handed.
     pub(super) window: u64,
     pub(super) handed_at: Duration,

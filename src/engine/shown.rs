@@ -9,6 +9,7 @@ use crate::archive::{History, Standing};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;
 use crate::log::damage::Place;
+use crate::recent::{Shares, shares};
 
 impl Core {
     pub(super) fn ecosystem(&self) -> EcosystemView {
@@ -28,6 +29,8 @@ impl Core {
         let run = self.types.get(&no);
         let parked = self.is_parked(no);
         let waiting = of_type.queue.len();
+        let versions = self.version_views(no, run);
+        let (took, waited) = self.shares_of(no, &versions);
         let oldest = of_type.queue.oldest().and_then(|born| self.table.job_of(no, born));
         TypeView {
             worker_type: of_type.name.clone(),
@@ -46,8 +49,12 @@ impl Core {
             retries_held_ms: run.map_or(0, |run| run.retries.held(self.now)),
             paused: of_type.paused_since != 0,
             configured: !parked,
+            run_ms: took,
+            wait_ms: waited,
+            per_second: versions.iter().map(|version| version.per_second).sum(),
+            failures_per_second: versions.iter().map(|version| version.failures_per_second).sum(),
             scale: self.scale_view(no),
-            versions: self.version_views(no, run),
+            versions,
         }
     }
 
@@ -58,10 +65,48 @@ impl Core {
             pool_size: 0,
             busy: 0,
             percent: 0,
+            run_ms: None,
+            wait_ms: None,
+            per_second: 0.0,
+            failures_per_second: 0.0,
             reason: past.reason.clone(),
         });
-        let live = self.pools.values().filter(|run| run.type_no == no).map(version_view);
+        let live = self.pools.values().filter(|run| run.type_no == no).map(|run| self.version_view(run));
         past.chain(live).collect()
+    }
+
+    /// How long runs took and jobs had waited, of all versions of a type together.
+    fn shares_of(&self, no: u32, versions: &[VersionView]) -> (Option<Shares>, Option<Shares>) {
+        let mut with = versions.iter().filter(|version| version.run_ms.is_some());
+        match (with.next(), with.next()) {
+            (Some(only), None) => (only.run_ms, only.wait_ms),
+            (None, _) => (None, None),
+            (Some(_), Some(_)) => {
+                let live = self.pools.values().filter(|run| run.type_no == no);
+                shares(live.map(|run| &run.recent), self.mono)
+            }
+        }
+    }
+
+    fn version_view(&self, run: &PoolRun) -> VersionView {
+        let (run_ms, wait_ms) = shares(std::iter::once(&run.recent), self.mono);
+        let rates = run.recent.rates(self.mono);
+        VersionView {
+            version: run.label.to_string(),
+            state: match run.role {
+                Role::Starting => "starting",
+                Role::Current => "current",
+                Role::Draining => "draining",
+            },
+            pool_size: run.pool.size(),
+            busy: run.handed,
+            percent: if run.role == Role::Current { 100 } else { 0 },
+            run_ms,
+            wait_ms,
+            per_second: rates.well,
+            failures_per_second: rates.ill,
+            reason: run.not_up.clone(),
+        }
     }
 
     fn log_view(&self) -> LogView {
@@ -113,19 +158,4 @@ impl Core {
 
 fn damaged_view(place: Place) -> DamagedView {
     DamagedView { segment: place.segment, offset: place.offset, seq: place.seq, what: place.what }
-}
-
-fn version_view(run: &PoolRun) -> VersionView {
-    VersionView {
-        version: run.label.to_string(),
-        state: match run.role {
-            Role::Starting => "starting",
-            Role::Current => "current",
-            Role::Draining => "draining",
-        },
-        pool_size: run.pool.size(),
-        busy: run.handed,
-        percent: if run.role == Role::Current { 100 } else { 0 },
-        reason: run.not_up.clone(),
-    }
 }

@@ -11,6 +11,7 @@ use crate::job::event::{Event, Release, Routed, VersionRejected};
 use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, PoolSpec, Report};
+use crate::recent::Recent;
 use crate::types::Label;
 use crate::worker::WorkerFactory;
 
@@ -53,6 +54,7 @@ impl Core {
             handed: 0,
             begun: 0,
             quiet_since: Duration::ZERO,
+            recent: Recent::new(self.mono),
             window: 0,
             // Long ago: a window grows only by what its pool has shown.
             handed_at: Duration::ZERO,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::archive::Standing;
+use crate::recent::Shares;
 use crate::types::{Seq, UnixMs, WorkerType};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
@@ -58,6 +59,16 @@ pub struct TypeView {
     pub paused: bool,
     /// Whether the config has the type.
     pub configured: bool,
+    /// How long its runs took, of the last five minutes, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_ms: Option<Shares>,
+    /// How long its jobs had waited when their runs began, from when they were due, of the last five minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<Shares>,
+    /// Jobs completed a second, of the last two minutes.
+    pub per_second: f64,
+    /// Attempts failed a second, of the last two minutes.
+    pub failures_per_second: f64,
     /// How its size was decided, where that follows the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleView>,
@@ -93,6 +104,16 @@ pub struct VersionView {
     pub busy: u64,
     /// Share of new work that goes to it.
     pub percent: u8,
+    /// How long its runs took, of the last five minutes, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_ms: Option<Shares>,
+    /// How long jobs had waited when its runs began, from when they were due, of the last five minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<Shares>,
+    /// Jobs completed a second, of the last two minutes.
+    pub per_second: f64,
+    /// Attempts failed a second, of the last two minutes.
+    pub failures_per_second: f64,
     /// Why it was rejected, or why it cannot start just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

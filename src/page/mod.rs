@@ -148,6 +148,7 @@ fn ago(ms: &u64) -> String {
 mod tests {
     use super::*;
     use crate::engine::view::{GenerationView, LogView, ScaleView, VersionView};
+    use crate::recent::Shares;
 
     pub(super) fn view() -> EcosystemView {
         let version = VersionView {
@@ -156,6 +157,10 @@ mod tests {
             pool_size: 2,
             busy: 1,
             percent: 100,
+            run_ms: Some(Shares { p50: 12.0, p95: 340.0, p99: 5600.0 }),
+            wait_ms: None,
+            per_second: 7.25,
+            failures_per_second: 0.0,
             reason: None,
         };
         let of_type = TypeView {
@@ -175,6 +180,10 @@ mod tests {
             retries_held_ms: 0,
             paused: false,
             configured: true,
+            run_ms: version.run_ms,
+            wait_ms: None,
+            per_second: 7.25,
+            failures_per_second: 0.0,
             scale: None,
             versions: vec![version],
         };

@@ -84,6 +84,7 @@ fn jobs() -> (Log, Vec<Task>) {
             attempt: 1,
             max_attempts: 1,
             named: false,
+            due_ms: 0,
         });
     }
     log.write().unwrap();

@@ -26,6 +26,7 @@ use crate::job::event::Home;
 use crate::job::ids::IdMaker;
 use crate::job::table::OwnedNames;
 use crate::log::Reader;
+use crate::recent::Ran;
 use crate::sync::channel::{Receiver, Sender, TryRecvError};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{channel, has_finished};
@@ -47,6 +48,8 @@ pub struct Task {
     pub max_attempts: u16,
     /// Whether its caller chose an id or a key: its end is reported with them.
     pub named: bool,
+    /// Since when it could have been run; 0: nobody knows.
+    pub due_ms: UnixMs,
 }
 
 /// Names a pool among those of this process.
@@ -86,6 +89,8 @@ pub enum Report {
         outcome: Outcome,
         /// For a run that failed or has follow-up jobs, and for a job whose caller chose its name.
         about: Option<Box<About>>,
+        /// For a run that came to an end of its own.
+        ran: Option<Ran>,
     },
     /// The last thread has ended; nothing is held any more.
     Ended,

@@ -18,6 +18,7 @@ use super::thread::{about, assignment, tells_about};
 use super::{Figures, Pool, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::log::nearby::NearbyReader;
+use crate::recent::Ran;
 use crate::worker::{Outcome, SideBySide, http};
 
 /// What the engine and the thread share.
@@ -116,14 +117,21 @@ impl Pool for SideBySidePool {
     }
 }
 
+/// A job that runs.
+struct Held {
+    task: Task,
+    began: Duration,
+    waited: Option<Duration>,
+}
+
 struct Thread<'a> {
     shared: &'a Shared,
     line: &'a Line,
     worker: Arc<dyn SideBySide>,
     reader: NearbyReader,
     running: JoinSet<Outcome>,
-    /// What runs, by the ids of `running`, and since when.
-    held: HashMap<Id, (Task, Duration)>,
+    /// What runs, by the ids of `running`.
+    held: HashMap<Id, Held>,
 }
 
 impl Thread<'_> {
@@ -160,21 +168,23 @@ impl Thread<'_> {
         let live = self.shared.live.load_full();
         while self.running.len() < size {
             let Some(task) = self.line.tasks.pop() else { return };
+            let now = self.shared.clock.wall_ms();
             let read = if is_cut_off {
                 Err(Outcome::Interrupted)
             } else {
-                assignment(self.shared, &mut self.reader, &task, &live, self.shared.clock.wall_ms())
+                assignment(self.shared, &mut self.reader, &task, &live, now)
             };
             let job = match read {
                 Ok(job) => job,
                 Err(outcome) => {
-                    (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about: None });
+                    (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
                     continue;
                 }
             };
             let (worker, timeouts) = (Arc::clone(&self.worker), live.request);
             let running = self.running.spawn(async move { worker.run(&job, timeouts).await });
-            self.held.insert(running.id(), (task, self.shared.clock.mono()));
+            let waited = (task.due_ms > 0).then(|| Duration::from_millis(now.saturating_sub(task.due_ms)));
+            self.held.insert(running.id(), Held { task, began: self.shared.clock.mono(), waited });
         }
     }
 
@@ -183,11 +193,13 @@ impl Thread<'_> {
             let panicked = || Outcome::Fail { error: "the worker panicked".to_owned(), killed: false };
             (error.id(), if error.is_panic() { panicked() } else { Outcome::Interrupted })
         });
-        let Some((task, began)) = self.held.remove(&id) else { return };
-        if !matches!(outcome, Outcome::Interrupted | Outcome::NotStarted { .. }) {
-            self.shared.counts.add(1, self.shared.clock.mono().saturating_sub(began));
-        }
+        let Some(Held { task, began, waited }) = self.held.remove(&id) else { return };
+        let ran = outcome.is_own_end().then(|| {
+            let took = self.shared.clock.mono().saturating_sub(began);
+            self.shared.counts.add(1, took);
+            Ran { waited, took }
+        });
         let about = if tells_about(&task, &outcome) { about(&mut self.reader, &task) } else { None };
-        (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about });
+        (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about, ran });
     }
 }

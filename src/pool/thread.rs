@@ -11,6 +11,7 @@ use crate::job::ids::JobId;
 use crate::job::table::OwnedNames;
 use crate::log::nearby::NearbyReader;
 use crate::log::reader::ReadError;
+use crate::recent::Ran;
 use crate::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::types::UnixMs;
@@ -134,13 +135,16 @@ impl Thread<'_> {
         for task in &tasks {
             match assignment(self.shared, &mut self.reader, task, live, now) {
                 Ok(assignment) => batch.push(assignment),
-                Err(outcome) => report(Report::Outcome { lease: task.lease, outcome, about: None }),
+                Err(outcome) => report(Report::Outcome { lease: task.lease, outcome, about: None, ran: None }),
             }
         }
         if batch.is_empty() {
             return None;
         }
-        let began = live.concurrency.is_scaled().then(|| self.shared.clock.mono());
+        let clock = &self.shared.clock;
+        let began = clock.mono();
+        // A run begins where the one before it in the batch has ended.
+        let mut last = began;
         let mut ended = 0;
         let mut not_started = None;
         let mut next = 0;
@@ -152,20 +156,23 @@ impl Thread<'_> {
             };
             next = at.map_or(next, |at| at + 1);
             let task = at.and_then(|at| tasks.get(at));
-            match &outcome {
-                Outcome::NotStarted { error } => not_started = Some(error.clone()),
-                Outcome::Interrupted => {}
-                Outcome::Done { .. }
-                | Outcome::Fail { .. }
-                | Outcome::Dead { .. }
-                | Outcome::Cancel { .. }
-                | Outcome::Defer { .. } => ended += 1,
+            if let Outcome::NotStarted { error } = &outcome {
+                not_started = Some(error.clone());
             }
+            let ran = outcome.is_own_end().then(|| {
+                ended += 1;
+                let (since, at) = (last, clock.mono());
+                last = at;
+                let waited = task
+                    .filter(|task| task.due_ms > 0)
+                    .map(|task| Duration::from_millis(now.saturating_sub(task.due_ms)) + since.saturating_sub(began));
+                Ran { waited, took: at.saturating_sub(since) }
+            });
             let about = task.filter(|task| tells_about(task, &outcome)).and_then(|task| about(&mut self.reader, task));
-            report(Report::Outcome { lease, outcome, about });
+            report(Report::Outcome { lease, outcome, about, ran });
         });
-        if let Some(began) = began.filter(|_| ended > 0) {
-            self.shared.counts.add(ended, self.shared.clock.mono().saturating_sub(began));
+        if ended > 0 && live.concurrency.is_scaled() {
+            self.shared.counts.add(ended, clock.mono().saturating_sub(began));
         }
         not_started
     }

@@ -71,7 +71,7 @@ impl World {
 
     pub(super) fn report(&mut self, hand: usize, lease: Lease, outcome: Outcome) {
         if let Some(hand) = self.hands.all().get(hand) {
-            hand.tell(Report::Outcome { lease, outcome: outcome.clone(), about: None });
+            hand.tell(Report::Outcome { lease, outcome: outcome.clone(), about: None, ran: None });
         }
         self.sent.push(Sent::Outcome { lease, outcome });
     }

@@ -109,6 +109,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the run came to an end of its own: nothing cut it off, or kept it from beginning.
+    pub fn is_own_end(&self) -> bool {
+        match self {
+            Self::Done { .. } | Self::Fail { .. } | Self::Dead { .. } | Self::Cancel { .. } | Self::Defer { .. } => {
+                true
+            }
+            Self::Interrupted | Self::NotStarted { .. } => false,
+        }
+    }
+
     /// Its follow-up jobs.
     pub fn follow_ups(&self) -> &[NewJob] {
         match self {

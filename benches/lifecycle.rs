@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
 use biotope::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, RetryBudget, SyncPolicy,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
     WorkerConfig,
 };
 use biotope::engine::view::{EcosystemView, LogView};
@@ -40,6 +40,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(5),
         start_timeout: Duration::from_secs(10),
+        recycle: Recycle::default(),
         max_attempts: 4,
         backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
         retry_budget: RetryBudget::default(),

@@ -6,6 +6,7 @@ mod concurrency;
 mod confinement;
 mod parse;
 mod problem;
+mod recycle;
 mod request;
 mod section;
 pub mod target;
@@ -21,6 +22,7 @@ pub use concurrency::Concurrency;
 pub use confinement::{Confinement, Limits};
 pub use parse::{Draft, Parsed, draft, parse};
 pub use problem::{Places, Problem, Problems};
+pub use recycle::Recycle;
 
 use self::target::Target;
 use crate::limits::{RETRIES_PER_SECOND_DEFAULT, RETRY_SHARE_DEFAULT};
@@ -172,6 +174,8 @@ pub struct LiveConfig {
     pub kill_after: Duration,
     /// How long a worker may take to start.
     pub start_timeout: Duration,
+    /// How long a persistent worker's process may stay.
+    pub recycle: Recycle,
     /// Attempts of a job that names no number itself.
     pub max_attempts: u16,
     /// Delays between attempts.

@@ -16,8 +16,20 @@ use super::{EnvValue, HttpConfig, RequestTimeouts};
 /// Keys that only an http worker has.
 const OF_HTTP: [&str; 6] = ["headers", "secret", "ca", "allow_private", "connect_timeout", "first_byte_timeout"];
 /// Keys that an http worker has no use for.
-const NOT_OF_HTTP: [&str; 11] =
-    ["mode", "env", "env_pass", "dir", "user", "umask", "limits", "batch", "batch_wait", "kill_after", "start_timeout"];
+const NOT_OF_HTTP: [&str; 12] = [
+    "mode",
+    "env",
+    "env_pass",
+    "dir",
+    "user",
+    "umask",
+    "limits",
+    "batch",
+    "batch_wait",
+    "kill_after",
+    "start_timeout",
+    "recycle",
+];
 /// Headers that biotope or the connection sets itself, and prefixes of such.
 const OWN_HEADERS: [&str; 13] = [
     "connection",

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, RetryBudget, units};
-use super::{concurrency, confinement, request};
+use super::{concurrency, confinement, recycle, request};
 use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX};
 use crate::types::Label;
 
@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Keys that later versions will know.
-const LATER: [&str; 3] = ["watch", "probe", "recycle"];
+const LATER: [&str; 2] = ["watch", "probe"];
 const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
 
 /// What a worker type's table says, as far as it can be read; what is missing is among the problems.
@@ -32,7 +32,7 @@ pub(super) struct Table {
 pub(super) fn read(gathered: &mut Gathered, mut section: Section<'_>, name: &str, natives: &BTreeSet<String>) -> Table {
     let version = version(gathered, &mut section);
     let kind = read_kind(gathered, &mut section, natives.contains(name));
-    let live = live(gathered, &mut section);
+    let live = live(gathered, &mut section, kind.as_ref());
     section.finish(gathered, &LATER);
     Table { version, kind, live }
 }
@@ -161,13 +161,14 @@ fn env_pass(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<String> {
     names
 }
 
-fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
+fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindConfig>) -> LiveConfig {
     let (concurrency, target_wait) = concurrency::of_type(gathered, section);
     let batch = section.number(gathered, "batch", 1, 1..=BATCH_MAX);
     let batch_wait = section.duration(gathered, "batch_wait", Duration::ZERO, Duration::ZERO..=MINUTE);
     let timeout = section.duration(gathered, "timeout", Duration::from_secs(30), SHORTEST..=7 * DAY);
     let kill_after = section.duration(gathered, "kill_after", Duration::from_secs(5), Duration::ZERO..=60 * MINUTE);
     let start_timeout = section.duration(gathered, "start_timeout", Duration::from_secs(10), SHORTEST..=10 * MINUTE);
+    let recycle = recycle::read(gathered, section, kind);
     let attempts = u32::from(MAX_ATTEMPTS_DEFAULT);
     let max_attempts = section.number(gathered, "max_attempts", attempts, 1..=u32::from(MAX_ATTEMPTS_MAX));
     let backoff = backoff(gathered, section);
@@ -193,6 +194,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>) -> LiveConfig {
         timeout,
         kill_after,
         start_timeout,
+        recycle,
         max_attempts: u16::try_from(max_attempts).unwrap_or(MAX_ATTEMPTS_DEFAULT),
         backoff,
         retry_budget,

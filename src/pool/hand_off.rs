@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::RealClock;
-use crate::config::{Backoff, Concurrency, RequestTimeouts, RetryBudget};
+use crate::config::{Backoff, Concurrency, Recycle, RequestTimeouts, RetryBudget};
 use crate::job::event::{Enqueued, Event};
 use crate::log::{Log, LogOptions, Making, recovery};
 use crate::simulate::disk::SimDisk;
@@ -102,6 +102,7 @@ fn live(size: u32, batch: u32) -> LiveConfig {
         timeout: Duration::from_secs(1),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
+        recycle: Recycle::default(),
         max_attempts: 1,
         backoff: Backoff { first: Duration::from_secs(1), factor: 1, max: Duration::from_secs(1) },
         retry_budget: RetryBudget::default(),

@@ -15,7 +15,7 @@ use crate::recent::Ran;
 use crate::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::types::UnixMs;
-use crate::worker::{Assignment, Outcome, Worker};
+use crate::worker::{Assignment, Outcome, StartError, Worker};
 
 /// First pause before a worker that could not be started is started again; doubles up to the most.
 const START_AGAIN_FIRST: Duration = Duration::from_millis(100);
@@ -75,6 +75,8 @@ impl Thread<'_> {
             }
             let live = self.shared.live.load_full();
             let (tasks, then) = self.take(&live);
+            // What was changed while it waited counts.
+            let live = self.shared.live.load_full();
             if let Some(why) = self.cycle(worker.as_mut(), tasks, &live) {
                 (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
                 start_again = true;
@@ -87,12 +89,31 @@ impl Thread<'_> {
             if matches!(then, Then::Leave) {
                 break;
             }
+            self.recycle(worker.as_mut(), &live);
         }
         if up {
             // Before its end, which may take a while: it takes nothing more.
             (self.shared.report)(Report::Left);
         }
         worker.stop();
+    }
+
+    /// Starts a worker again whose process has grown too old while it waited for these tasks, or has ended: none of them is to be
+    /// charged, or given back, for what a start mends.
+    fn make_ready(&self, worker: &mut dyn Worker, tasks: &[Task], live: &LiveConfig) -> Result<(), StartError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        self.recycle(worker, live);
+        if worker.is_ready() { Ok(()) } else { worker.start(live.start_timeout) }
+    }
+
+    /// Lets a worker go that has reached a bound; the next one is started before the next cycle.
+    fn recycle(&self, worker: &mut dyn Worker, live: &LiveConfig) {
+        if let Some(worn) = worker.recycle(&live.recycle) {
+            let Shared { worker_type, label, .. } = self.shared;
+            tracing::debug!(%worker_type, version = %label, %worn, "a worker is replaced in good order");
+        }
     }
 
     /// Waits before the worker is started again.
@@ -130,6 +151,12 @@ impl Thread<'_> {
     /// Runs a batch. Returns why no worker could be started for some of it, if that was so.
     fn cycle(&mut self, worker: &mut dyn Worker, tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
         let report = &self.shared.report;
+        if let Err(StartError(error)) = self.make_ready(worker, &tasks, live) {
+            for Task { lease, .. } in tasks {
+                report(Report::Outcome { lease, outcome: Outcome::NotStarted { error: error.clone() }, about: None });
+            }
+            return Some(error);
+        }
         let mut batch = Vec::with_capacity(tasks.len());
         let now = self.shared.clock.wall_ms();
         for task in &tasks {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, RetryBudget, SyncPolicy,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
     WorkerConfig,
 };
 use crate::engine::{GenerationSpec, VersionSpec};
@@ -78,6 +78,7 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
+        recycle: Recycle::default(),
         max_attempts: max_attempts(plan, of).unwrap_or(1),
         backoff: Backoff { first: Duration::from_millis(500), factor: 4, max: BACKOFF_MAX },
         retry_budget: RetryBudget::default(),

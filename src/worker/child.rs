@@ -223,6 +223,13 @@ impl Child {
         self.ended
     }
 
+    /// The memory that the child has in use, in bytes, without that of the processes that it has started; `None` if it cannot be told.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid().as_raw_nonzero())).ok()?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        kib.map(|kib: u64| kib << 10)
+    }
+
     /// Whether the child has ended, seen by a step or not.
     pub(super) fn is_gone(&self) -> bool {
         if self.ended.is_some() {

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::{Recycle, units};
 use crate::job::ids::JobId;
 use crate::job::new::NewJob;
 use crate::types::{Lease, UnixMs};
@@ -138,6 +139,27 @@ impl Outcome {
 #[error("{0}")]
 pub struct StartError(pub String);
 
+/// The bound that a worker's process has reached, and where it stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worn {
+    /// It has done so many cycles.
+    Cycles(u32),
+    /// It is so old.
+    Age(Duration),
+    /// Its resident memory is so many bytes.
+    Rss(u64),
+}
+
+impl std::fmt::Display for Worn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cycles(cycles) => write!(f, "it has done {cycles} cycles (`recycle.cycles`)"),
+            Self::Age(age) => write!(f, "it is {} s old (`recycle.age`)", age.as_secs()),
+            Self::Rss(bytes) => write!(f, "it holds {} of memory (`recycle.rss`)", units::show_size(*bytes)),
+        }
+    }
+}
+
 /// One worker, on one thread. `start`, then any number of `cycle`s, then `stop`.
 pub trait Worker: Send {
     /// Makes the worker able to take jobs within `timeout`; called again after it failed, or after a cycle left it broken.
@@ -152,6 +174,12 @@ pub trait Worker: Send {
 
     /// Whether the worker can take another cycle as it is; if not, the pool calls `start` again first.
     fn is_ready(&self) -> bool;
+
+    /// Between two cycles: ends in good order what has reached a bound, so that `start` makes a new one. Returns which bound that was.
+    fn recycle(&mut self, bounds: &Recycle) -> Option<Worn> {
+        let _ = bounds;
+        None
+    }
 
     /// Ends the worker in good order; children are gone when it returns.
     fn stop(&mut self);

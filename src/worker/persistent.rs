@@ -20,8 +20,9 @@ use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
 use super::rpc::{Event, LINE_BYTES_MAX, Session};
 use super::spawner::Spawner;
-use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
+use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory, Worn};
 use crate::clock::{Clock, RealClock};
+use crate::config::Recycle;
 use crate::types::{Label, Lease, WorkerType};
 
 /// Between TERM and KILL for a process that never had a job, whose `kill_after` would tell.
@@ -93,6 +94,10 @@ struct Running {
     session: Session,
     /// Whether it has closed a pipe and was given its time to exit.
     waited_for: bool,
+    /// When it was started, by [`Clock::mono`].
+    since: Duration,
+    /// Cycles that it has done.
+    cycles: u32,
 }
 
 /// Why a conversation does not go on.
@@ -102,6 +107,23 @@ enum Stop {
 }
 
 impl Running {
+    /// Which bound it has reached.
+    fn worn(&self, bounds: &Recycle, now: Duration) -> Option<Worn> {
+        if let Some(most) = bounds.cycles
+            && self.cycles >= most
+        {
+            return Some(Worn::Cycles(self.cycles));
+        }
+        let age = now.saturating_sub(self.since);
+        if let Some(most) = bounds.age
+            && age >= most
+        {
+            return Some(Worn::Age(age));
+        }
+        let most = bounds.rss?;
+        self.child.resident_bytes().filter(|rss| *rss > most).map(Worn::Rss)
+    }
+
     /// Whether it can take a cycle.
     fn is_fit(&self) -> bool {
         !self.child.is_gone() && self.child.listens()
@@ -188,7 +210,8 @@ impl Worker for PersistentWorker {
         launch.check()?;
         let child =
             Child::spawn(spawner, launch, &[], LINE_BYTES_MAX).map_err(|e| StartError(launch.start_failure(&e)))?;
-        let mut running = Running { child, session: Session::new(*limits), waited_for: false };
+        let mut running =
+            Running { child, session: Session::new(*limits), waited_for: false, since: RealClock.mono(), cycles: 0 };
         let hello = running.session.hello(worker_type.as_str(), version.as_str());
         running.child.send(&hello);
         let deadline = RealClock.mono().saturating_add(timeout);
@@ -231,6 +254,12 @@ impl Worker for PersistentWorker {
         self.running.as_ref().is_some_and(Running::is_fit)
     }
 
+    fn recycle(&mut self, bounds: &Recycle) -> Option<Worn> {
+        let worn = self.running.as_ref()?.worn(bounds, RealClock.mono())?;
+        self.end();
+        Some(worn)
+    }
+
     fn stop(&mut self) {
         self.end();
     }
@@ -243,7 +272,10 @@ impl PersistentWorker {
         self.kill_after = batch.iter().map(|job| job.kill_after).max().unwrap_or(KILL_AFTER_IDLE);
         let mut waiting = batch.iter();
         match self.listen(&mut running, &mut waiting, timeout, sink) {
-            Ok(()) => self.running = Some(running),
+            Ok(()) => {
+                running.cycles = running.cycles.saturating_add(1);
+                self.running = Some(running);
+            }
             Err(stop) => {
                 self.give_up(running, stop, sink);
                 // What it was never asked for it has not failed at.

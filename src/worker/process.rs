@@ -60,6 +60,14 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub(super) fn pid(&self) -> Pid {
+        match self {
+            Self::Own { pid, .. } => *pid,
+            Self::Charge(charge) => charge.pid(),
+        }
+    }
+
     /// Readable when the process has ended.
     pub(super) fn end_fd(&self) -> BorrowedFd<'_> {
         match self {

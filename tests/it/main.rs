@@ -17,6 +17,7 @@ mod page;
 mod press;
 mod processes;
 mod programs;
+mod recycle;
 mod rollover;
 mod scaling;
 mod services;

@@ -18,7 +18,7 @@ use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RequestTimeouts, RetryBudget, SyncPolicy,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
     WorkerConfig,
 };
 use crate::job::new::{NewJob, Pushed, Start};
@@ -120,6 +120,7 @@ fn live() -> LiveConfig {
         timeout: Duration::from_secs(30),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
+        recycle: Recycle::default(),
         max_attempts: 3,
         backoff: Backoff { first: Duration::ZERO, factor: 1, max: Duration::ZERO },
         retry_budget: RetryBudget::default(),

@@ -310,6 +310,47 @@ fn stop_closes_stdin_and_insists() {
 }
 
 #[test]
+fn process_that_has_reached_a_bound_leaves_in_good_order_between_cycles() {
+    let pid_and_bye = "job() { result $1 \"{\\\"value\\\":$$}\"; }; loop; echo bye >>left; exit 0";
+    let mut cage = started(pid_and_bye);
+    let left = cage.dir.path().join("left");
+    let cycles = |most| Recycle { cycles: Some(most), ..Recycle::default() };
+    let first = cage.cycle([1]);
+    assert_eq!(cage.worker.recycle(&cycles(2)), None);
+    assert_eq!(cage.cycle([1]), first);
+    assert_eq!(cage.worker.recycle(&Recycle::default()), None);
+    assert_eq!(cage.worker.recycle(&cycles(2)), Some(Worn::Cycles(2)));
+    assert!(!cage.worker.is_ready());
+    assert_eq!(std::fs::read_to_string(&left).unwrap(), "bye\n");
+    assert_eq!(cage.worker.recycle(&cycles(2)), None, "there is none");
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    let second = cage.cycle([1]);
+    assert_ne!(second, first);
+    // What it has done and how old it is begins anew.
+    assert_eq!(cage.worker.recycle(&cycles(2)), None);
+    let age = |age| Recycle { age: Some(age), ..Recycle::default() };
+    assert_eq!(cage.worker.recycle(&age(Duration::from_secs(3600))), None);
+    assert!(matches!(cage.worker.recycle(&age(Duration::ZERO)), Some(Worn::Age(_))));
+    cage.worker.start(Duration::from_secs(10)).unwrap();
+    let rss = |bytes| Recycle { rss: Some(bytes), ..Recycle::default() };
+    assert_eq!(cage.worker.recycle(&rss(1 << 40)), None);
+    assert!(matches!(cage.worker.recycle(&rss(4096)), Some(Worn::Rss(bytes)) if bytes > 4096));
+    assert_eq!(std::fs::read_to_string(&left).unwrap(), "bye\n".repeat(3));
+}
+
+#[test]
+fn process_that_ignores_its_end_is_recycled_all_the_same() {
+    let mut cage =
+        started("trap '' TERM; job() { result $1 \"{\\\"value\\\":$$}\"; }; loop; while :; do sleep 30; done");
+    let pid = match cage.cycle([1]).remove(0).1 {
+        Outcome::Done { result: Some(pid), .. } => String::from_utf8(pid).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(cage.worker.recycle(&Recycle { cycles: Some(1), ..Recycle::default() }).is_some());
+    assert!(!runs(&pid));
+}
+
+#[test]
 fn large_batch_neither_deadlocks_on_full_pipes_nor_is_copied_at_once() {
     let mut cage = started("job() { result $1 '{\"value\":\"'$(printf %01000d 7)'\"}'; }");
     let big = |n| Assignment { payload: vec![b'1'; 1200].into(), ..assignment(n) };

@@ -253,6 +253,11 @@ impl Charge {
         helper.spawn(launch, env, stdio)
     }
 
+    /// The child's number.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Readable when the child has ended.
     pub(super) fn end_fd(&self) -> BorrowedFd<'_> {
         self.status.as_fd()

@@ -153,7 +153,8 @@ impl Thread<'_> {
         let report = &self.shared.report;
         if let Err(StartError(error)) = self.make_ready(worker, &tasks, live) {
             for Task { lease, .. } in tasks {
-                report(Report::Outcome { lease, outcome: Outcome::NotStarted { error: error.clone() }, about: None });
+                let outcome = Outcome::NotStarted { error: error.clone() };
+                report(Report::Outcome { lease, outcome, about: None, ran: None });
             }
             return Some(error);
         }

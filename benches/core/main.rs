@@ -7,8 +7,11 @@
 
 mod churn;
 mod flat;
+mod hand_off;
 mod log_append;
 mod memory;
+#[cfg(feature = "daemon")]
+mod persistent;
 #[cfg(feature = "daemon")]
 mod programs;
 mod push;
@@ -38,7 +41,10 @@ fn main() -> ExitCode {
             #[cfg(feature = "daemon")]
             services::run(64, 50_000);
             #[cfg(feature = "daemon")]
-            programs::run(1_000);
+            programs::run(1_000, 0);
+            #[cfg(feature = "daemon")]
+            persistent::run(20_000);
+            hand_off::run();
         }
         ["log_append"] => log_append::run(),
         ["push"] => push::run(),
@@ -50,14 +56,17 @@ fn main() -> ExitCode {
         #[cfg(feature = "daemon")]
         ["services", rest @ ..] => services::run(64, jobs(rest.first(), 100_000)),
         #[cfg(feature = "daemon")]
-        ["programs", rest @ ..] => programs::run(jobs(rest.first(), 2_000)),
+        ["programs", rest @ ..] => programs::run(jobs(rest.first(), 2_000), jobs(rest.get(1), 0)),
+        #[cfg(feature = "daemon")]
+        ["persistent", rest @ ..] => persistent::run(jobs(rest.first(), 50_000)),
+        ["hand_off"] => hand_off::run(),
         #[cfg(feature = "daemon")]
         ["endpoint"] => services::serve(),
         ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
         ["serve", dir] => memory::serve(dir.as_ref()),
         other => panic!(
             "no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named|delayed [JOBS], \
-             services [JOBS], programs [JOBS]"
+             services [JOBS], programs [JOBS [WAITING]], persistent [JOBS], hand_off"
         ),
     }
     ExitCode::SUCCESS

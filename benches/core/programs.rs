@@ -1,7 +1,7 @@
 //! How many jobs a second does a worker that starts a program for each complete, against `xargs` starting the same one?
 //!
 //! In turns: `xargs -P 2 -n 1 /bin/true` with so many arguments, and a pool of two whose jobs wait already: from `resume`
-//! to the last completion, payloads read from the log, every end synced. Programs are started by the helper that the
+//! to the last completion, payloads read from the log, every end synced; if asked for, with others waiting behind. Programs are started by the helper that the
 //! program `biotope` has, and, for comparison, by this process itself.
 
 use std::io::Write;
@@ -15,12 +15,12 @@ use crate::setup::{drained, fresh, median};
 
 const ROUNDS: usize = 5;
 
-pub(crate) fn run(jobs: usize) {
+pub(crate) fn run(jobs: usize, waiting: usize) {
     let (mut limits, mut by_helper, mut by_us) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         limits.push(xargs(jobs));
-        by_helper.push(ours(Spawner::helper(asked_of_this_program), jobs));
-        by_us.push(ours(Spawner::Direct, jobs));
+        by_helper.push(ours(Spawner::helper(asked_of_this_program), jobs, waiting));
+        by_us.push(ours(Spawner::Direct, jobs, 0));
     }
     let limit = median(limits);
     println!("programs/true/w2  xargs            {limit:>6.0} /s");
@@ -43,7 +43,7 @@ fn xargs(count: usize) -> f64 {
     count as f64 / (RealClock.mono() - began).as_secs_f64()
 }
 
-fn ours(spawner: Spawner, jobs: usize) -> f64 {
+fn ours(spawner: Spawner, jobs: usize, waiting: usize) -> f64 {
     let dir = fresh();
     let config = "[history]\nindex = \"off\"\n[workers.t]\nversion = \"v1\"\nexec = [\"/bin/true\"]\nconcurrency = 2\n";
     let path = dir.path().join("biotope.toml");
@@ -52,7 +52,7 @@ fn ours(spawner: Spawner, jobs: usize) -> f64 {
     let spec = biotope::generation::load(&path, &natives).unwrap();
     std::fs::create_dir_all(&spec.config.data_dir).unwrap();
     spawner.live_in(&spec.config.data_dir);
-    let rate = drained(spec, "t", jobs);
+    let rate = drained(spec, "t", jobs, waiting);
     spawner.stop();
     rate
 }

@@ -147,5 +147,5 @@ fn ours(address: SocketAddr, connections: usize, jobs: usize, more: &str) -> f64
     std::fs::write(&path, config).unwrap();
     std::fs::write(dir.path().join("secret"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let spec = biotope::generation::load(&path, &Natives::none()).unwrap();
-    drained(spec, "hook", jobs)
+    drained(spec, "hook", jobs, 0)
 }

@@ -105,25 +105,28 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     percentile(&mut values, 50)
 }
 
-/// Jobs a second of a type whose jobs wait already: from `resume` to the last completion.
-pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize) -> f64 {
+/// Jobs a second of a type whose jobs wait already: from `resume` to the last completion of so many, while `more` wait.
+pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize, more: usize) -> f64 {
     let handle = Engine::open(spec, RealClock::shared()).unwrap().0;
     pause(&handle, worker_type, true);
     let body = payload();
-    for from in (0..jobs).step_by(AT_A_TIME) {
-        let some = from..jobs.min(from + AT_A_TIME);
+    for from in (0..jobs + more).step_by(AT_A_TIME) {
+        let some = from..(jobs + more).min(from + AT_A_TIME);
         let some = some.map(|_| NewJob::new(worker_type.parse().unwrap(), body.clone())).collect();
         assert!(handle.push_many(some).iter().all(Result::is_ok));
     }
     let began = RealClock.mono();
     pause(&handle, worker_type, false);
     // A look every few milliseconds of work: what it misses is far below the noise.
-    while ecosystem(&handle).types.iter().map(|of_type| of_type.completed).sum::<u64>() < jobs as u64 {
+    let completed = || ecosystem(&handle).types.iter().map(|of_type| of_type.completed).sum::<u64>();
+    let mut done = completed();
+    while done < jobs as u64 {
         pause_for(Duration::from_millis(5));
+        done = completed();
     }
     let took = RealClock.mono() - began;
     handle.stop_and_wait();
-    jobs as f64 / took.as_secs_f64()
+    done as f64 / took.as_secs_f64()
 }
 
 fn pause_for(time: Duration) {

@@ -51,6 +51,9 @@ pub const SCRUB_RATE_DEFAULT: u64 = 16 << 20;
 /// History that is kept on disk beyond the live jobs by default, in bytes.
 pub const RETAIN_BYTES_DEFAULT: u64 = 1 << 30;
 
+/// Damaged segments that are kept once nothing lives in them; one that is found when there are so many is used again.
+pub const SET_ASIDE_MAX: usize = 3;
+
 /// Openings that a restored or salvaged log skips: so many may have followed in the log that it is a copy of, and a fence
 /// that one of them gave out must not be given again.
 pub const RESTORE_EPOCHS: u32 = 1000;

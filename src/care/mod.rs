@@ -9,13 +9,14 @@ mod show;
 pub use place::{Source, Target};
 pub use show::{DumpError, damage_words, dump};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::job::event::words::Namer;
 use crate::job::event::{Event, Kind, TypeNamed};
 use crate::job::table::Table;
 use crate::log::copy::{self, CopyError, Dropped, Identity, Keeping};
+use crate::log::damage::set_aside_among;
 use crate::log::lock::LockError;
 use crate::log::look::{Damage, LookError, RecordSeen, Seen, Summary, look};
 use crate::log::{LogId, StoredRecord};
@@ -93,6 +94,8 @@ pub struct Verified {
     pub damages: Vec<Damage>,
     /// The first record that holds, and yet cannot follow from those before it; not looked for in a live or damaged log.
     pub illegal: Option<(Seq, String)>,
+    /// Segments that were damaged when the log's head had passed them, and are kept beside it: no part of it any more.
+    pub set_aside: BTreeSet<u32>,
     /// Jobs that live; not counted in a live or damaged log.
     pub live_jobs: Option<u64>,
 }
@@ -132,8 +135,10 @@ pub fn verify(source: &Source) -> Result<Verified, CareError> {
         Ok::<(), LookError>(())
     })?;
     let follows = !live && damages.is_empty();
+    let names = source.disk().list();
     Ok(Verified {
         summary,
+        set_aside: names.map_or_else(|_| BTreeSet::new(), |names| set_aside_among(&names)),
         live_jobs: follows.then(|| replay.table.as_ref().map_or(0, Table::live_jobs)),
         illegal: replay.illegal.filter(|_| follows),
         damages,

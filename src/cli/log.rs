@@ -86,6 +86,11 @@ fn verify(dir: &std::path::Path) -> Result<(), Failure> {
             summary.torn_bytes
         ))?;
     }
+    for segment in &found.set_aside {
+        print(&format!(
+            "segment {segment} was damaged, and is kept beside the log, which needs nothing of it any more: remove it at will"
+        ))?;
+    }
     for damage in &found.damages {
         print(&format!("DAMAGED {}", damage_words(damage)))?;
     }

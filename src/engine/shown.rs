@@ -120,7 +120,8 @@ impl Core {
             head_segment: u64::from(figures.head),
             active_segment: u64::from(figures.active),
             durable_up_to: figures.durable_up_to,
-            disk_bytes: figures.disk_bytes,
+            disk_bytes: figures.disk_bytes
+                + self.log.reader().set_aside_count() as u64 * self.log.options().segment_bytes,
             live_bytes: self.table.live_bytes(),
             epoch: self.log.epoch(),
             commits: figures.commits,

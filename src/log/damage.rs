@@ -3,19 +3,21 @@
 //! Of each segment the first place that was found bad. It is written beside the segment, so that it is known after a
 //! start, too; and where that cannot be written, it is known until this process ends. A damaged segment that nothing lives
 //! in any more is set aside, instead of being written over: what is known of it lasts until somebody removes that file.
+//! The first three of them are: more would tell no more, and fill the disk.
 //!
 //! ```text
 //! data_dir/log/0000000042.damage        offset, seq, and what is wrong: a line of text
 //! data_dir/log/0000000042.seg.damaged   the segment, once the head has passed it
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk::Disk;
 use super::reader::ReadError;
 use super::{segment_name, segment_number};
+use crate::limits::SET_ASIDE_MAX;
 use crate::types::Seq;
 
 const SUFFIX: &str = ".damage";
@@ -39,6 +41,8 @@ pub struct Place {
 pub(super) struct Damages {
     disk: Arc<dyn Disk>,
     known: Mutex<BTreeMap<u32, Place>>,
+    /// Segments that were set aside.
+    aside: Mutex<BTreeSet<u32>>,
 }
 
 fn note_name(segment: u32) -> String {
@@ -55,20 +59,20 @@ impl Damages {
         let number = |name: &String| name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 10)?.parse().ok();
         let mut known = BTreeMap::new();
         // A file that was set aside says as much, though its note could not be written, or was removed.
-        let kept = names.iter().filter_map(|name| segment_number(name.strip_suffix(".damaged")?));
-        for segment in kept {
+        let aside = set_aside_among(names);
+        for &segment in &aside {
             let what = format!("segment {segment} was set aside, since it is damaged");
             known.insert(segment, Place { segment, offset: 0, seq: 0, what });
         }
         for segment in names.iter().filter_map(number) {
-            if names.contains(&segment_name(segment)) || names.contains(&set_aside_name(segment)) {
+            if names.contains(&segment_name(segment)) || aside.contains(&segment) {
                 known.insert(segment, read_note(disk.as_ref(), segment));
             } else {
                 // Its segment was removed: whoever did that knows. A note that stays is looked at again.
                 drop(disk.remove(&note_name(segment)));
             }
         }
-        Self { disk, known: Mutex::new(known) }
+        Self { disk, known: Mutex::new(known), aside: Mutex::new(aside) }
     }
 
     /// Notes what a read says of the disk, if that is news. A read that failed says nothing: it may not fail again.
@@ -106,11 +110,33 @@ impl Damages {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Sets the file of a segment aside that the head has passed, if it is damaged. Durable after `sync_dir`.
-    pub(super) fn set_aside(&self, segment: u32) -> Option<io::Result<()>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains_key(&segment).then(|| self.disk.rename(&segment_name(segment), &set_aside_name(segment)))
+    /// How many segments were set aside.
+    pub(super) fn set_aside_count(&self) -> usize {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
+
+    /// Sets the file of a segment aside that the head has passed, if it is damaged, and there are not enough of these; durable
+    /// after `sync_dir`. `None`: it may be removed or used again.
+    pub(super) fn set_aside(&self, segment: u32) -> Option<io::Result<()>> {
+        if !self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&segment) {
+            return None;
+        }
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.len() >= SET_ASIDE_MAX {
+            tracing::warn!(segment, kept = aside.len(), "a damaged segment is not kept: remove those that are");
+            return None;
+        }
+        let renamed = self.disk.rename(&segment_name(segment), &set_aside_name(segment));
+        if renamed.is_ok() {
+            aside.insert(segment);
+        }
+        Some(renamed)
+    }
+}
+
+/// The segments that were set aside, by the names of a log's files.
+pub fn set_aside_among(names: &[String]) -> BTreeSet<u32> {
+    names.iter().filter_map(|name| segment_number(name.strip_suffix(".damaged")?)).collect()
 }
 
 fn read_note(disk: &dyn Disk, segment: u32) -> Place {

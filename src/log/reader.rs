@@ -158,6 +158,11 @@ impl Reader {
         self.0.damages.all()
     }
 
+    /// How many damaged segments were set aside: files of the directory that are no part of the log any more.
+    pub fn set_aside_count(&self) -> usize {
+        self.0.damages.set_aside_count()
+    }
+
     pub(super) fn damages(&self) -> &Damages {
         &self.0.damages
     }

@@ -150,6 +150,9 @@ fn damage_is_found_named_and_the_rest_saved() {
     let (code, said) = cli(&home, &["log", "verify", "data"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("sound") && said.contains("20 jobs live"), "{said}");
+    std::fs::write(home.path("data/log/0000000000.seg.damaged"), "of old").unwrap();
+    let (code, said) = cli(&home, &["log", "verify", "data"]);
+    assert!(code == 0 && said.contains("segment 0 was damaged, and is kept beside the log"), "{said}");
 
     damage(&home, "payload-7-");
     let before = std::fs::read(home.path("data/log/0000000001.seg")).unwrap();

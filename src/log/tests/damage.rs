@@ -118,6 +118,31 @@ fn what_is_damaged_is_known_after_a_start_set_aside_and_forgotten_with_its_file(
 }
 
 #[test]
+fn no_more_than_three_damaged_segments_are_kept() {
+    let disk = SimDisk::new(1);
+    let mut log = three_segments(&disk);
+    for n in 13_u8..21 {
+        commit(&mut log, &[&[n; 30], b"more"]);
+        if n % 4 == 3 {
+            log.rotate().unwrap();
+            log.make_ahead();
+        }
+    }
+    (1..=5).for_each(|segment| assert!(disk.rot(&segment_name(segment), 150 * 8), "segment {segment}"));
+    scrub(&log);
+    assert_eq!(log.reader().damaged().len(), 5);
+    log.move_head(6);
+    commit(&mut log, &[b"the head has moved"]);
+    commit(&mut log, &[b"and that is durable"]);
+    let kept = || disk.list().unwrap().into_iter().filter(|name| name.ends_with(".damaged")).collect::<Vec<_>>();
+    assert_eq!(kept(), ["0000000001.seg.damaged", "0000000002.seg.damaged", "0000000003.seg.damaged"]);
+    assert_eq!(log.reader().set_aside_count(), 3);
+    drop(log);
+    let reader = open(&disk).reader();
+    assert_eq!((reader.set_aside_count(), reader.damaged().len()), (3, 3));
+}
+
+#[test]
 fn a_start_keeps_a_damaged_segment_that_the_head_had_passed_before_it() {
     let disk = SimDisk::new(1);
     let mut log = three_segments(&disk);

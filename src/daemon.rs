@@ -17,7 +17,7 @@ use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
 use crate::worker::native::Natives;
-use crate::worker::spawner::{self, Spawner};
+use crate::worker::spawner::{self, Orphans, Spawner};
 
 /// Threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
@@ -40,7 +40,7 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
     log_to_stderr();
     let clock = RealClock::shared();
     let began = clock.mono();
-    let spawner = Spawner::helper(spawner::asked_of_this_program);
+    let spawner = Spawner::helper(spawner::asked_of_this_program, Orphans::Adopted);
     let natives = &natives.clone().with_spawner(spawner.clone());
     let spec = crate::generation::load(path, natives).map_err(|error| Failure::new(CONFIG, error.to_string()))?;
     spawner.live_in(&spec.config.data_dir);

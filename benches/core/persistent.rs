@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use biotope::clock::{Clock, RealClock};
 use biotope::worker::native::Natives;
-use biotope::worker::spawner::{Spawner, asked_of_this_program};
+use biotope::worker::spawner::{Orphans, Spawner, asked_of_this_program};
 
 use crate::setup::{drained, fresh, median, payload};
 
@@ -78,7 +78,7 @@ fn ours(program: &str, jobs: usize) -> f64 {
     );
     let path = dir.path().join("biotope.toml");
     std::fs::write(&path, config).unwrap();
-    let spawner = Spawner::helper(asked_of_this_program);
+    let spawner = Spawner::helper(asked_of_this_program, Orphans::Left);
     let spec = biotope::generation::load(&path, &Natives::none().with_spawner(spawner.clone())).unwrap();
     std::fs::create_dir_all(&spec.config.data_dir).unwrap();
     spawner.live_in(&spec.config.data_dir);

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use biotope::clock::{Clock, RealClock};
 use biotope::worker::native::Natives;
-use biotope::worker::spawner::{Spawner, asked_of_this_program};
+use biotope::worker::spawner::{Orphans, Spawner, asked_of_this_program};
 
 use crate::setup::{drained, fresh, median};
 
@@ -19,7 +19,7 @@ pub(crate) fn run(jobs: usize, waiting: usize) {
     let (mut limits, mut by_helper, mut by_us) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         limits.push(xargs(jobs));
-        by_helper.push(ours(Spawner::helper(asked_of_this_program), jobs, waiting));
+        by_helper.push(ours(Spawner::helper(asked_of_this_program, Orphans::Left), jobs, waiting));
         by_us.push(ours(Spawner::Direct, jobs, 0));
     }
     let limit = median(limits);

@@ -135,13 +135,20 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Has `spawner` start `launch` with `env` on top of its environment. Holds at most `room` bytes of its stdout at a time.
+    /// Has `spawner` start `launch` with `env` on top of its environment, within `patience` or as long as the spawner takes to be
+    /// given up. Holds at most `room` bytes of its stdout at a time.
     ///
     /// # Errors
     /// What the operating system says; no process is left then.
-    pub(super) fn spawn(spawner: &Spawner, launch: &Launch, env: &[(&str, &OsStr)], room: usize) -> io::Result<Self> {
+    pub(super) fn spawn(
+        spawner: &Spawner,
+        launch: &Launch,
+        env: &[(&str, &OsStr)],
+        room: usize,
+        patience: Duration,
+    ) -> io::Result<Self> {
         let (theirs, ours) = pipes()?;
-        let process = Process::start(spawner, launch, env, theirs)?;
+        let process = Process::start(spawner, launch, env, theirs, patience)?;
         let [stdin, stdout, stderr] = ours.map(Some);
         Ok(Self {
             process,

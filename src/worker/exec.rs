@@ -54,6 +54,7 @@ impl WorkerFactory for ExecFactory {
             limits: self.limits,
             spawner: self.spawner.clone(),
             cutoff: Arc::clone(cutoff),
+            patience: Duration::ZERO,
             tray: None,
         })
     }
@@ -69,12 +70,15 @@ struct ExecWorker {
     limits: OutputLimits,
     spawner: Spawner,
     cutoff: Arc<Cutoff>,
+    /// How long a start may take, as the last `start` said.
+    patience: Duration,
     /// Present while the worker is started.
     tray: Option<Tray>,
 }
 
 impl Worker for ExecWorker {
-    fn start(&mut self, _timeout: Duration) -> Result<(), StartError> {
+    fn start(&mut self, timeout: Duration) -> Result<(), StartError> {
+        self.patience = timeout;
         self.launch.check()?;
         self.spawner.prepare().map_err(|e| StartError(format!("{}: {e}", self.launch.name)))?;
         if self.tray.is_none() {
@@ -157,7 +161,7 @@ impl ExecWorker {
             ("BIOTOPE_ENQUEUE", enqueue.as_os_str()),
         ];
         // A text result of the largest size has two quotes in JSON, but maybe a newline on stdout.
-        Child::spawn(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1))
+        Child::spawn(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1), self.patience)
             .map_err(|e| self.launch.start_failure(&e))
     }
 

@@ -208,8 +208,8 @@ impl Worker for PersistentWorker {
         self.end();
         let Shared { launch, limits, spawner, worker_type, version } = &*self.shared;
         launch.check()?;
-        let child =
-            Child::spawn(spawner, launch, &[], LINE_BYTES_MAX).map_err(|e| StartError(launch.start_failure(&e)))?;
+        let child = Child::spawn(spawner, launch, &[], LINE_BYTES_MAX, timeout)
+            .map_err(|e| StartError(launch.start_failure(&e)))?;
         let mut running =
             Running { child, session: Session::new(*limits), waited_for: false, since: RealClock.mono(), cycles: 0 };
         let hello = running.session.hello(worker_type.as_str(), version.as_str());

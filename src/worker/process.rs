@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,7 +33,8 @@ pub(super) enum Process {
 }
 
 impl Process {
-    /// Starts `launch` with `env` on top of its environment, and these as its stdin, stdout and stderr.
+    /// Starts `launch` with `env` on top of its environment, and these as its stdin, stdout and stderr; waits for a helper that does
+    /// not answer for `patience`.
     ///
     /// # Errors
     /// What the operating system says; no process is left then.
@@ -41,6 +43,7 @@ impl Process {
         launch: &Launch,
         env: &[(&str, &OsStr)],
         stdio: [OwnedFd; 3],
+        patience: Duration,
     ) -> io::Result<Self> {
         match spawner {
             Spawner::Direct => {
@@ -56,7 +59,7 @@ impl Process {
                     }
                 }
             }
-            Spawner::Helper(helper) => Charge::spawn(helper, launch, env, &stdio).map(Self::Charge),
+            Spawner::Helper(helper) => Charge::spawn(helper, launch, env, &stdio, patience).map(Self::Charge),
         }
     }
 

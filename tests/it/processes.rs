@@ -52,25 +52,13 @@ fn runs(pid: Pid) -> bool {
 #[test]
 fn p14_a_job_runs_again_when_nothing_of_its_run_before_is_left() {
     let home = Home::new("[workers.leaver]\nversion = \"v1\"\nexec = [\"./leaver.sh\"]\n");
-    // The first run leaves a child and one that has left its session; the second one says who of them still runs.
-    home.script(
-        "leaver.sh",
-        "if mkdir begun 2>/dev/null; then\n\
-           sleep 1000 & child=$!\n\
-           setsid sh -c 'echo $$ >escaped.txt; exec sleep 1000' &\n\
-           echo $$ $child >pids.txt\n\
-           wait\n\
-         fi\n\
-         for pid in $(cat pids.txt escaped.txt); do\n\
-           ! grep -q '^State:.[^ZX]' /proc/$pid/status 2>/dev/null || echo \"$pid runs\"\n\
-         done",
-    );
+    home.script("leaver.sh", LEAVER);
     let biotope = home.start();
     let id = biotope.push(&json!({"type": "leaver"}));
     let mut left = pids(&home, "pids.txt", 2);
     left.extend(pids(&home, "escaped.txt", 1));
     // Who shall end them is held up when biotope is killed, so that they outlive it.
-    let helper = Stopped::stop(pids(&home, "data/SPAWNER", 1).remove(0));
+    let stopped = Stopped::stop(helper(&home));
     biotope.kill();
     let biotope = home.start();
     until("somebody who waits for the end of all", SOON, || {
@@ -84,11 +72,127 @@ fn p14_a_job_runs_again_when_nothing_of_its_run_before_is_left() {
         if waiting.clone().any(waits) { Ok(()) } else { Err(locks.clone()) }
     });
     assert!(left.iter().all(|pid| runs(*pid)), "this test has nothing to see: {left:?}");
-    drop(helper);
+    drop(stopped);
     let job = biotope.until_state(&id, "completed");
     assert_eq!((&job["result"], &job["host_deaths"]), (&Value::Null, &json!(1)), "{job}");
     assert!(!left.iter().any(|pid| runs(*pid)), "{left:?}");
     biotope.stop();
+}
+
+/// The helper, as it says itself.
+fn helper(home: &Home) -> Pid {
+    pids(home, "data/SPAWNER", 1).remove(0)
+}
+
+/// Waits until none of these runs.
+fn until_gone(what: &str, pids: &[Pid]) {
+    until(what, SOON, || {
+        let left: Vec<_> = pids.iter().filter(|pid| runs(**pid)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} of {pids:?}")) }
+    });
+}
+
+/// Its first run leaves a child, and one that has left its session, and waits; any other says who of them still runs.
+const LEAVER: &str = "if mkdir begun 2>/dev/null; then\n\
+       sleep 1000 & child=$!\n\
+       setsid sh -c 'echo $$ >escaped.txt; exec sleep 1000' &\n\
+       echo $$ $child >pids.txt\n\
+       wait\n\
+     fi\n\
+     for pid in $(cat pids.txt escaped.txt); do\n\
+       ! grep -q '^State:.[^ZX]' /proc/$pid/status 2>/dev/null || echo \"$pid runs\"\n\
+     done";
+
+/// A persistent worker in sh that has a child outside of its session, and answers with its number.
+const KEEPER: &str = r#"setsid sh -c 'echo $$ >kept.txt; exec sleep 1000' &
+while IFS= read -r line; do
+    id=${line#*\"id\":\"}; id=${id%%\"*}
+    case $line in *'"method":"hello"'*) result='{"protocol":1}' ;; *) result="{\"value\":$$}" ;; esac
+    case $line in *'"method":"wipe"'*) result='{}' ;; esac
+    printf '{"jsonrpc":"2.0","id":"%s","result":%s}\n' "$id" "$result"
+done"#;
+
+#[test]
+fn p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left() {
+    let worker = "version = \"v1\"\nbackoff = { first = \"10ms\", factor = 1, max = \"10ms\" }\n";
+    let home = Home::new(&format!(
+        "[workers.leaver]\n{worker}exec = [\"./leaver.sh\"]\n\
+         [workers.keeper]\n{worker}exec = [\"./keeper.sh\"]\nmode = \"persistent\"\n"
+    ));
+    home.script("leaver.sh", LEAVER);
+    home.script("keeper.sh", KEEPER);
+    let biotope = home.start();
+    let kept = biotope.until_state(&biotope.push(&json!({"type": "keeper"})), "completed")["result"].as_i64().unwrap();
+    let leaver = biotope.push(&json!({"type": "leaver"}));
+    let mut left = pids(&home, "pids.txt", 2);
+    left.extend(pids(&home, "escaped.txt", 1));
+    left.extend(pids(&home, "kept.txt", 1));
+    left.push(Pid::from_raw(i32::try_from(kept).unwrap()).unwrap());
+    assert!(left.iter().all(|pid| runs(*pid)), "this test has nothing to see: {left:?}");
+    let old = helper(&home);
+    kill_process(old, Signal::KILL).unwrap();
+    let job = biotope.until_state(&leaver, "completed");
+    // It was killed, which counts, and ran again when nothing of its first run was left.
+    assert_eq!((&job["result"], &job["attempts"]), (&Value::Null, &json!(1)), "{job}");
+    let failure = job["failures"][0]["error"].as_str().unwrap_or_default().to_owned();
+    assert!(failure.contains("was killed with the process that starts children"), "{job}");
+    until_gone("the end of all that the helper had started", &left);
+    assert_ne!(helper(&home), old);
+    let job = biotope.until_state(&biotope.push(&json!({"type": "keeper"})), "completed");
+    assert_eq!(job["attempts"], 0, "{job}");
+    assert_ne!(job["result"].as_i64(), Some(kept));
+    // The dead were buried.
+    let own = biotope.pid().as_raw_nonzero().to_string();
+    until("the burial of the dead", SOON, || {
+        let zombies = crate::zoo::processes(|stat, _| stat[0] == "Z" && stat[1] == own);
+        if zombies.is_empty() { Ok(()) } else { Err(format!("{zombies:?}")) }
+    });
+    biotope.stop();
+}
+
+#[test]
+fn p14_what_a_killed_helper_leaves_ends_at_once_also_if_nobody_needs_it() {
+    let home = Home::new("[workers.keeper]\nversion = \"v1\"\nexec = [\"./keeper.sh\"]\nmode = \"persistent\"\n");
+    home.script("keeper.sh", KEEPER);
+    let biotope = home.start();
+    let kept = pids(&home, "kept.txt", 1);
+    assert!(runs(kept[0]), "this test has nothing to see");
+    kill_process(helper(&home), Signal::KILL).unwrap();
+    until_gone("the end of what has left its session", &kept);
+    biotope.stop();
+}
+
+#[test]
+fn p14_a_stopped_helper_holds_nothing_up_for_long() {
+    let worker =
+        "version = \"v1\"\nmax_attempts = 1\nstart_timeout = \"1s\"\ntimeout = \"2s\"\nkill_after = \"100ms\"\n";
+    let home = Home::new(&format!(
+        "[workers.waits]\n{worker}exec = [\"./waits.sh\"]\n[workers.starts]\n{worker}exec = [\"true\"]\n\
+         [workers.stays]\n{worker}exec = [\"./stays.sh\"]\nmode = \"persistent\"\n"
+    ));
+    home.script("waits.sh", "echo $$ >pids.txt; exec sleep 1000");
+    home.script("stays.sh", KEEPER);
+    let biotope = home.start();
+    let waits = biotope.push(&json!({"type": "waits"}));
+    let left = pids(&home, "pids.txt", 1);
+    let old = helper(&home);
+    let stopped = Stopped::stop(old);
+    let starts = biotope.push(&json!({"type": "starts"}));
+    until("a reason", SOON, || {
+        let shown = biotope.of_type("starts")["versions"][0]["reason"].to_string();
+        if shown.contains("did not answer within 10s, and was ended") { Ok(()) } else { Err(shown) }
+    });
+    // It was not started, so it costs nothing; what was to be ended has ended.
+    assert_eq!(biotope.until_state(&starts, "completed")["attempts"], 0);
+    let job = biotope.until_state(&waits, "dead");
+    assert!(job["error"].as_str().unwrap().contains("waits.sh timed out after 2s"), "{job}");
+    assert!(!runs(left[0]) && !runs(old), "{left:?}");
+    drop(stopped);
+
+    // A stop does not wait for it either.
+    let stopped = Stopped::stop(helper(&home));
+    biotope.stop();
+    drop(stopped);
 }
 
 /// What the one job of a worker with these lines and this script gives.

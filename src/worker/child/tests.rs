@@ -6,7 +6,7 @@ use super::*;
 use crate::worker::zoo::sh;
 
 fn spawn(script: &str) -> Child {
-    Child::spawn(&Spawner::Direct, &sh(&std::env::temp_dir(), script), &[], 1000).unwrap()
+    Child::spawn(&Spawner::Direct, &sh(&std::env::temp_dir(), script), &[], 1000, Duration::ZERO).unwrap()
 }
 
 /// Steps until something else than progress.

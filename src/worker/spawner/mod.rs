@@ -10,8 +10,14 @@
 //! Promises:
 //! - No helper starts anything before the one of an earlier process with the same data directory has ended, and with it
 //!   all that it had started: a helper holds the file `SPAWNER` there by flock.
-//! - A helper that dies takes its children along. The next start makes a new one.
+//! - A helper that dies takes its children along, which is noticed at once. The next start makes a new one, when nothing of
+//!   the old one's is left: what was its children's comes to this process, if that is a daemon ([`Orphans::Adopted`]).
+//! - A helper that no longer answers is ended, and so counts as one that has died. Nobody waits for it any longer than that takes.
+//!
+//! What remains: if this process and its helper are both killed by KILL, one before the other has seen its end, the helper's
+//! children die with it, but not theirs.
 
+mod orphans;
 #[cfg(feature = "daemon")]
 mod serve;
 #[cfg(test)]
@@ -35,6 +41,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::child::Ended;
 use super::launch::Launch;
+use crate::clock::{Clock, RealClock};
 pub(super) use wire::Record;
 use wire::Request;
 
@@ -55,6 +62,19 @@ pub fn block_no_signal() -> io::Result<()> {
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How long the last of a lost child may take: it was sent a KILL.
 const LOST_WAIT: Duration = Duration::from_secs(5);
+/// How long a helper may be silent while it is waited for. Long, since its end is the end of all that it has started.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Helpers that are asked for one start: one may have died since it was last asked.
+const HELPERS_ASKED: usize = 2;
+
+/// What becomes of what a helper that died had started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphans {
+    /// Its children die with it; where theirs go is the system's to say.
+    Left,
+    /// They come to this process, which ends them all: for one that starts no other processes than helpers.
+    Adopted,
+}
 
 /// Who starts processes.
 #[derive(Debug, Clone, Default)]
@@ -68,8 +88,8 @@ pub enum Spawner {
 
 impl Spawner {
     /// A helper, started when it is first needed. `program` makes the command that becomes it, given the file to lock.
-    pub fn helper(program: fn(&Path) -> Command) -> Self {
-        Self::Helper(Arc::new(Helper { program, lock: OnceLock::new(), link: Mutex::new(None) }))
+    pub fn helper(program: fn(&Path) -> Command, orphans: Orphans) -> Self {
+        Self::Helper(Arc::new(Helper { program, orphans, lock: OnceLock::new(), link: Mutex::new(None) }))
     }
 
     /// Tells where the data directory is: its file `SPAWNER` is the helper's to lock. Only the first call counts.
@@ -95,8 +115,10 @@ impl Spawner {
     pub fn stop(&self) {
         if let Self::Helper(helper) = self {
             let link = helper.current().take();
-            if let Some(link) = link {
-                link.end();
+            if let Some(link) = link
+                && !link.end()
+            {
+                helper.bury(&link);
             }
         }
     }
@@ -106,6 +128,7 @@ impl Spawner {
 #[derive(Debug)]
 pub struct Helper {
     program: fn(&Path) -> Command,
+    orphans: Orphans,
     lock: OnceLock<PathBuf>,
     link: Mutex<Option<Arc<Link>>>,
 }
@@ -117,6 +140,8 @@ struct Link {
     process: Mutex<std::process::Child>,
     /// The number of the next child.
     next: AtomicU64,
+    /// When it last answered anybody, in milliseconds of [`Clock::mono`]. A number alone, which orders nothing: relaxed.
+    heard_ms: AtomicU64,
 }
 
 impl Helper {
@@ -126,17 +151,37 @@ impl Helper {
     }
 
     /// The helper, started if there is none.
-    fn link(&self) -> io::Result<Arc<Link>> {
+    fn link(self: &Arc<Self>) -> io::Result<Arc<Link>> {
         let mut current = self.current();
         if let Some(link) = &*current {
             return Ok(Arc::clone(link));
         }
         let link = Arc::new(self.start()?);
         *current = Some(Arc::clone(&link));
+        self.watch(&link);
         Ok(link)
     }
 
+    /// Has a thread wait for the end of a helper: also one that nobody needs just now may leave something behind.
+    fn watch(self: &Arc<Self>, link: &Arc<Link>) {
+        let (helper, link) = (Arc::downgrade(self), Arc::clone(link));
+        let watch = move || {
+            // It says nothing unasked, so this is its end, or ours.
+            if wire::is_told(&link.socket, Duration::MAX)
+                && let Some(helper) = helper.upgrade()
+            {
+                helper.lost(&link);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("helper".to_owned()).spawn(watch) {
+            tracing::warn!(%error, "the end of the process that starts children will be noticed when it is next needed");
+        }
+    }
+
     fn start(&self) -> io::Result<Link> {
+        if self.orphans == Orphans::Adopted {
+            orphans::adopt()?;
+        }
         let lock = self.lock.get().ok_or_else(|| io::Error::other("the process that starts children has no place"))?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = (self.program)(lock);
@@ -146,7 +191,8 @@ impl Helper {
             command.spawn().map_err(|e| about(&format!("cannot start the process that starts children: {e}")))?;
         // With it goes our copy of its end.
         drop(command);
-        let link = Link { socket: ours, process: Mutex::new(process), next: AtomicU64::new(0) };
+        let (next, heard_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+        let link = Link { socket: ours, process: Mutex::new(process), next, heard_ms };
         match wire::hear_ready(&link.socket, LOCK_WAIT) {
             Ok(true) => Ok(link),
             Ok(false) => {
@@ -165,53 +211,138 @@ impl Helper {
         }
     }
 
-    /// Notes that a helper is gone; the next start makes a new one.
+    /// Notes that a helper is gone, or is to go; the next start makes a new one. When it returns, nothing of the old one's is
+    /// left, if that can be had.
     fn lost(&self, link: &Arc<Link>) {
         let mut current = self.current();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             *current = None;
-            let ended = link.kill();
+            let ended = self.bury(link);
             tracing::warn!(
                 "the process that starts children {ended}, and its children with it; another one is started"
             );
         }
     }
 
-    /// Has a child started; its number, its process id, and what tells its end.
-    fn spawn(self: &Arc<Self>, launch: &Launch, env: &[(&str, &OsStr)], stdio: &[OwnedFd; 3]) -> io::Result<Charge> {
-        let link = self.link()?;
+    /// Ends a helper at once, and what it leaves.
+    fn bury(&self, link: &Link) -> Ended {
+        let ended = link.kill();
+        // The kernel has given us its orphans before it let us know of its end.
+        if self.orphans == Orphans::Adopted && !orphans::end_all(LOST_WAIT) {
+            tracing::warn!("some of what the process that starts children has left still ends");
+        }
+        ended
+    }
+
+    /// Has a child started; its number, its process id, and what tells its end. Waits for `patience`, and longer only for a
+    /// helper that has answered others meanwhile.
+    fn spawn(
+        self: &Arc<Self>,
+        launch: &Launch,
+        env: &[(&str, &OsStr)],
+        stdio: &[OwnedFd; 3],
+        patience: Duration,
+    ) -> io::Result<Charge> {
+        let patience = patience.max(SILENCE_MAX);
+        for _ in 0..HELPERS_ASKED {
+            let link = self.link()?;
+            if let Some(asked) = self.ask(&link, launch, env, stdio, patience) {
+                return asked;
+            }
+        }
+        Err(about("the process that starts children ends again and again"))
+    }
+
+    /// Has a helper start a child; `None` if it was gone before it could be asked.
+    fn ask(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        launch: &Launch,
+        env: &[(&str, &OsStr)],
+        stdio: &[OwnedFd; 3],
+        patience: Duration,
+    ) -> Option<io::Result<Charge>> {
         let number = link.next.fetch_add(1, Ordering::Relaxed);
-        let (status, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (status, told) = match rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) {
+            Ok(pipe) => pipe,
+            Err(error) => return Some(Err(error.into())),
+        };
         let request = Request::start(number, launch, env);
         let [stdin, stdout, stderr] = stdio;
         let passed = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), told.as_fd()];
-        if let Err(error) = wire::send(&link.socket, &request, &passed) {
-            if matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) {
-                self.lost(&link);
+        let began = RealClock.mono();
+        match wire::send(&link.socket, &request, &passed, patience) {
+            Ok(()) => {}
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
+                self.lost(link);
+                return None;
             }
-            return Err(error.into());
+            Err(Errno::AGAIN) => return Some(Err(self.silent(link, patience))),
+            Err(error) => return Some(Err(error.into())),
         }
         drop(told);
-        match wire::read_record(&status) {
-            Ok(Some(Record::Started(pid))) => {
-                let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
-                Ok(Charge { helper: Arc::clone(self), link, number, pid, status })
-            }
-            Ok(Some(Record::Failed(errno))) => Err(io::Error::from_raw_os_error(errno)),
-            Ok(Some(Record::Exited(_) | Record::Signalled(_)) | None) | Err(_) => {
-                self.lost(&link);
-                Err(about("the process that starts children ended"))
+        while !wire::is_told(&status, link.patience_left(began, patience)) {
+            if link.patience_left(began, patience).is_zero() {
+                // What it was asked for it may do any time: only its end rules that out.
+                return Some(Err(self.silent(link, patience)));
             }
         }
+        Some(match wire::read_record(&status) {
+            Ok(Some(Record::Started(pid))) => {
+                link.heard();
+                let charge = |pid| Charge { helper: Arc::clone(self), link: Arc::clone(link), number, pid, status };
+                Pid::from_raw(pid).map(charge).ok_or_else(|| Errno::SRCH.into())
+            }
+            Ok(Some(Record::Failed(errno))) => {
+                link.heard();
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            Ok(Some(Record::Exited(_) | Record::Signalled(_) | Record::Here) | None) | Err(_) => {
+                self.lost(link);
+                Err(about("the process that starts children ended"))
+            }
+        })
+    }
+
+    /// Ends a helper that does not answer; the error that says so.
+    fn silent(&self, link: &Arc<Link>, patience: Duration) -> io::Error {
+        self.lost(link);
+        about(&format!("the process that starts children did not answer within {patience:?}, and was ended"))
     }
 }
 
 impl Link {
-    /// Ends the helper as the end of this process would, and waits for it.
-    fn end(&self) -> Ended {
+    /// Ends the helper as the end of this process would, and waits for it; false if it takes too long.
+    fn end(&self) -> bool {
         // Whoever still asks gets an error.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        self.wait()
+        let pid = i32::try_from(self.process().id()).ok().and_then(Pid::from_raw);
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if pidfd.is_some_and(|pidfd| !wire::is_told(&pidfd, LOCK_WAIT)) {
+            return false;
+        }
+        self.wait();
+        true
+    }
+
+    /// Notes that it has answered.
+    fn heard(&self) {
+        let now = u64::try_from(RealClock.mono().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// How long somebody who has asked at `began` waits on.
+    fn patience_left(&self, began: Duration, patience: Duration) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        began.max(heard).saturating_add(patience).saturating_sub(RealClock.mono())
+    }
+
+    /// Whether it answers at all.
+    fn answers(&self) -> bool {
+        let Ok((status, told)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return true };
+        let asked = wire::send(&self.socket, &Request::Ping, &[told.as_fd()], SILENCE_MAX);
+        drop(told);
+        asked.is_ok() && wire::is_told(&status, SILENCE_MAX)
     }
 
     fn kill(&self) -> Ended {
@@ -240,7 +371,7 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Starts a child by a helper.
+    /// Starts a child by a helper, which is waited for for `patience`.
     ///
     /// # Errors
     /// What the operating system says.
@@ -249,8 +380,9 @@ impl Charge {
         launch: &Launch,
         env: &[(&str, &OsStr)],
         stdio: &[OwnedFd; 3],
+        patience: Duration,
     ) -> io::Result<Self> {
-        helper.spawn(launch, env, stdio)
+        helper.spawn(launch, env, stdio, patience)
     }
 
     /// The child's number.
@@ -266,15 +398,22 @@ impl Charge {
     /// Has a signal sent to the child's group, if the child has not ended.
     pub(super) fn signal(&self, signal: Signal) {
         // A helper that is gone took the child along, which `wait` sees.
-        let _: Result<(), Errno> = wire::send(&self.link.socket, &Request::signal(self.number, signal), &[]);
+        let _: Result<(), Errno> =
+            wire::send(&self.link.socket, &Request::signal(self.number, signal), &[], SILENCE_MAX);
     }
 
-    /// Waits for the child's end; its group was killed then.
+    /// Waits for the child's end, which is near or was asked for; its group was killed then.
     pub(super) fn wait(&mut self) -> Ended {
+        while !wire::is_told(&self.status, SILENCE_MAX) {
+            // The child may take its time; the helper must not.
+            if !self.link.answers() {
+                return self.lost();
+            }
+        }
         match wire::read_record(&self.status) {
             Ok(Some(Record::Exited(code))) => Ended::Exited(code),
             Ok(Some(Record::Signalled(signal))) => Ended::Signalled(signal),
-            Ok(Some(Record::Started(_) | Record::Failed(_)) | None) | Err(_) => self.lost(),
+            Ok(Some(Record::Started(_) | Record::Failed(_) | Record::Here) | None) | Err(_) => self.lost(),
         }
     }
 
@@ -282,6 +421,10 @@ impl Charge {
     /// when the helper ended, a moment ago, so nobody else has its number yet.
     fn lost(&self) -> Ended {
         self.helper.lost(&self.link);
+        if self.helper.orphans == Orphans::Adopted {
+            // All of it was ended; its number may be somebody else's by now.
+            return Ended::Lost;
+        }
         let _ = kill_process_group(self.pid, Signal::KILL);
         if let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) {
             let wait = Timespec::try_from(LOST_WAIT).ok();

@@ -20,11 +20,12 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
-    set_child_subreaper, wait, waitid, waitpid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, kill_process_group, wait, waitid,
+    waitpid,
 };
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+use super::orphans::{self, own_children};
 use super::wire::{self, Record, Request, Start};
 use crate::worker::spawn;
 
@@ -86,7 +87,7 @@ impl Family {
         let (ends, told) = UnixStream::pair()?;
         ends.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGCHLD, told)?;
-        set_child_subreaper(Some(getpid()))?;
+        orphans::adopt()?;
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(lock)?;
         while let Err(errno) = rustix::fs::flock(&file, FlockOperation::LockExclusive) {
             if errno != Errno::INTR {
@@ -137,6 +138,14 @@ impl Family {
                 // Not reaped, so the number is its own still.
                 if let (Some(member), Some(signal)) = (self.children.get(&number), Signal::from_named_raw(signal)) {
                     let _ = kill_process_group(member.pid, signal);
+                }
+            }
+            (Ok(Request::Ping), passed) => {
+                // A `Vec` again where it does not hold what a start needs.
+                if let Err(passed) = passed
+                    && let Some(told) = passed.first()
+                {
+                    wire::tell(told, Record::Here);
                 }
             }
             (Ok(Request::Start(_)) | Err(_), _) => {}
@@ -211,17 +220,4 @@ fn end_of(status: WaitStatus) -> Record {
         (Some(code), _) => Record::Exited(code),
         (None, signal) => Record::Signalled(signal.unwrap_or(Signal::KILL.as_raw())),
     }
-}
-
-/// All processes whose parent we are.
-fn own_children() -> Vec<Pid> {
-    let own = std::process::id().to_string();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-    pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-        // The name stands in brackets, and may hold anything; behind it are the state and the parent.
-        stat.rsplit_once(')').is_some_and(|(_, behind)| behind.split_whitespace().nth(1) == Some(own.as_str()))
-    })
-    .collect()
 }

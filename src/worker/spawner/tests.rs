@@ -14,7 +14,7 @@ pub(in crate::worker) fn chosen() -> Spawner {
 
 /// A helper with a place of its own, for one test.
 fn by_helper() -> Spawner {
-    let spawner = Spawner::helper(this_test_program);
+    let spawner = Spawner::helper(this_test_program, Orphans::Left);
     let dir = tempfile::tempdir().unwrap();
     spawner.live_in(dir.path());
     // The file is open before the directory goes, and what it says nobody needs.
@@ -60,7 +60,7 @@ fn p12_the_zoo_of_programs_that_stay_lives_under_a_helper() {
 }
 
 fn spawn(spawner: &Spawner, script: &str) -> Child {
-    Child::spawn(spawner, &sh(&std::env::temp_dir(), script), &[], 1000).unwrap()
+    Child::spawn(spawner, &sh(&std::env::temp_dir(), script), &[], 1000, SILENCE_MAX).unwrap()
 }
 
 /// The first line that a child says.
@@ -140,7 +140,7 @@ fn large_request_reaches_the_helper() {
     let spawner = by_helper();
     let large = "x".repeat(100_000);
     let launch = sh(&std::env::temp_dir(), "echo ${#LARGE}");
-    let mut child = Child::spawn(&spawner, &launch, &[("LARGE", large.as_ref())], 1000).unwrap();
+    let mut child = Child::spawn(&spawner, &launch, &[("LARGE", large.as_ref())], 1000, SILENCE_MAX).unwrap();
     assert_eq!(line(&mut child), "100000");
     spawner.stop();
 }

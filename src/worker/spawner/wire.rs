@@ -4,6 +4,8 @@
 //! engine ── Request, with stdin, stdout, stderr and a pipe ─► helper      a SOCK_SEQPACKET pair
 //! engine ◄─ READY, once ───────────────────────────────────── helper
 //! engine ◄─ Record: Started or Failed, later the end ──────── helper      that pipe, one a child
+//! engine ── Ping, with a pipe ──────────────────────────────► helper
+//! engine ◄─ Record: Here ──────────────────────────────────── helper      that pipe
 //! ```
 
 use std::ffi::OsStr;
@@ -46,6 +48,8 @@ pub(super) enum Request<'a> {
         /// The signal's.
         signal: i32,
     },
+    /// A sign of life.
+    Ping,
 }
 
 /// A program to be started.
@@ -108,6 +112,8 @@ pub(in crate::worker) enum Record {
     Exited(i32),
     /// A signal ended it.
     Signalled(i32),
+    /// Of no child: the helper lives.
+    Here,
 }
 
 impl Record {
@@ -120,6 +126,7 @@ impl Record {
             Self::Failed(errno) => (2, errno),
             Self::Exited(code) => (3, code),
             Self::Signalled(signal) => (4, signal),
+            Self::Here => (5, 0),
         };
         let ([a, b, c, d], [e, f, g, h]) = (kind.to_le_bytes(), value.to_le_bytes());
         [a, b, c, d, e, f, g, h]
@@ -132,6 +139,7 @@ impl Record {
             2 => Some(Self::Failed(value)),
             3 => Some(Self::Exited(value)),
             4 => Some(Self::Signalled(value)),
+            5 => Some(Self::Here),
             _ => None,
         }
     }
@@ -157,11 +165,33 @@ pub(super) fn read_record(pipe: &OwnedFd) -> Result<Option<Record>, Errno> {
     }
 }
 
-/// Asks for something.
-pub(super) fn send(socket: &OwnedFd, request: &Request<'_>, passed: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+/// Whether there is something to read within `wait`: bytes, or the end.
+pub(super) fn is_told(pipe: &impl AsFd, wait: Duration) -> bool {
+    is_ready(pipe, PollFlags::IN, wait)
+}
+
+fn is_ready(fd: &impl AsFd, flags: PollFlags, wait: Duration) -> bool {
+    // A wait that no clock can tell is one for ever.
+    let wait = Timespec::try_from(wait).ok();
+    loop {
+        match poll(&mut [PollFd::new(fd, flags)], wait.as_ref()) {
+            Err(Errno::INTR) => {}
+            // An error is for whoever reads or writes next.
+            ready => return ready != Ok(0),
+        }
+    }
+}
+
+/// Asks for something. Waits no longer than `wait` for a helper that does not listen: EAGAIN, then.
+pub(super) fn send(
+    socket: &OwnedFd,
+    request: &Request<'_>,
+    passed: &[BorrowedFd<'_>],
+    wait: Duration,
+) -> Result<(), Errno> {
     let bytes = postcard::to_allocvec(request).map_err(|_| Errno::INVAL)?;
     if bytes.len() <= INLINE_BYTES {
-        return send_message(socket, &bytes, passed);
+        return send_message(socket, &bytes, passed, wait);
     }
     let file = rustix::fs::memfd_create("request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut at = 0;
@@ -170,18 +200,21 @@ pub(super) fn send(socket: &OwnedFd, request: &Request<'_>, passed: &[BorrowedFd
     }
     // One byte, which no request begins with: the rest is in the last descriptor.
     let with_file: Vec<_> = passed.iter().copied().chain([file.as_fd()]).collect();
-    send_message(socket, &[u8::MAX], &with_file)
+    send_message(socket, &[u8::MAX], &with_file, wait)
 }
 
-fn send_message(socket: &OwnedFd, bytes: &[u8], passed: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+fn send_message(socket: &OwnedFd, bytes: &[u8], passed: &[BorrowedFd<'_>], wait: Duration) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(PASSED + 1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !passed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(passed)) {
         return Err(Errno::INVAL);
     }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     loop {
-        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
             Err(Errno::INTR) => {}
+            // Others may be quicker to take the room that there is: each time it was not for want of an answer.
+            Err(Errno::AGAIN) if is_ready(socket, PollFlags::OUT, wait) => {}
             sent => return sent.map(drop),
         }
     }
@@ -189,8 +222,7 @@ fn send_message(socket: &OwnedFd, bytes: &[u8], passed: &[BorrowedFd<'_>]) -> Re
 
 /// Waits until a helper is ready; false if it is not after `wait`.
 pub(super) fn hear_ready(socket: &OwnedFd, wait: Duration) -> io::Result<bool> {
-    let wait = Timespec::try_from(wait).map_err(|_| Errno::INVAL)?;
-    if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait))? == 0 {
+    if !is_told(socket, wait) {
         return Ok(false);
     }
     let mut bytes = [0; 16];

@@ -1,5 +1,7 @@
 //! After a start: everything acknowledged is there, and of what was not, the model learns what became of it.
 
+use std::collections::BTreeSet;
+
 use super::check::totals_of;
 use super::invariant::Invariant;
 use super::model::{Happening, Place, Standing};
@@ -16,6 +18,7 @@ impl World {
         let cut = std::mem::take(&mut self.cut_while_opening);
         let may_die: Vec<usize> = (0..self.model.jobs.len()).filter(|at| self.may_die(*at, loose)).collect();
         let old_jobs = self.model.jobs.len();
+        let told: BTreeSet<usize> = (0..old_jobs).filter(|at| self.is_summary(*at)).collect();
         for job in may_die {
             self.summarise(job, false);
         }
@@ -41,7 +44,7 @@ impl World {
             choices.push((at, fitting));
         }
         self.choose(choices)?;
-        self.check_groups(old_jobs, cut)?;
+        self.check_groups(old_jobs, cut, &told)?;
         for at in 0..self.model.jobs.len() {
             if self.model.jobs.get(at).is_some_and(|known| known.now.place == Place::Absent) {
                 self.model.never(at);
@@ -118,8 +121,9 @@ impl World {
         Err(Invariant::NothingLost.broken(format!("after a start the counters are not explained: {told:?}")))
     }
 
-    /// A completion and its follow-up jobs are there together, and a death and its summary.
-    pub(super) fn check_groups(&self, old_jobs: usize, cut: bool) -> Result<(), Violation> {
+    /// A completion and its follow-up jobs are there together, and a death and its summary. `told`: summaries that were there
+    /// before, for instance of a death after which the job was given all its attempts again.
+    fn check_groups(&self, old_jobs: usize, cut: bool, told: &BTreeSet<usize>) -> Result<(), Violation> {
         for (at, known) in self.model.jobs.iter().enumerate() {
             let there = known.now.place != Place::Absent;
             if let Some(parent) = known.parent.and_then(|parent| self.model.jobs.get(parent)) {
@@ -136,7 +140,7 @@ impl World {
             // One that a failed turn may have made, and this one, are the same job to who looks at it.
             if let Some(number) = known.summary_of.filter(|_| at >= old_jobs && !cut)
                 && let Some(dead) = self.model.jobs.get(number)
-                && self.has_summary(number) != (dead.now.place == Place::Dead)
+                && !self.is_told_as_it_is(number, told)
             {
                 let how = format!("a death at a start and its summary are not there together: {dead:#?}");
                 return Err(Invariant::Together.broken(how));
@@ -145,9 +149,19 @@ impl World {
         Ok(())
     }
 
-    /// Whether a job that tells of this one's death is there.
-    fn has_summary(&self, dead: usize) -> bool {
-        self.model.jobs.iter().any(|known| known.summary_of == Some(dead) && known.now.place != Place::Absent)
+    /// Whether a job's death is told of, if it is dead, and no new one is if it is not.
+    fn is_told_as_it_is(&self, job: usize, told: &BTreeSet<usize>) -> bool {
+        let of_it = |at: &usize| self.model.jobs.get(*at).is_some_and(|known| known.summary_of == Some(job));
+        let mut summaries = (0..self.model.jobs.len()).filter(|at| of_it(at) && self.is_summary(*at));
+        match self.model.jobs.get(job).map(|known| known.now.place) {
+            Some(Place::Dead) => summaries.next().is_some(),
+            _ => summaries.all(|at| told.contains(&at)),
+        }
+    }
+
+    /// Whether this is a job that tells of another's death, and is there.
+    fn is_summary(&self, at: usize) -> bool {
+        self.model.jobs.get(at).is_some_and(|known| known.summary_of.is_some() && known.now.place != Place::Absent)
     }
 
     pub(super) fn compare_after_start(&self) -> Result<(), Violation> {

@@ -96,6 +96,8 @@ pub const LIST_DEFAULT: usize = 100;
 /// Records of the log that one call of a listing reads at most.
 pub const LIST_RECORDS_MAX: usize = 10_000;
 
+/// Callers who may wait for the end of a job at once.
+pub const AWAITED_MAX: usize = 100_000;
 /// Bytes of jobs that may be on their way in at once; more are refused as busy.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 /// Records of the log that one call of a listing reads at most for the errors of ended jobs, where their index does not know

@@ -15,7 +15,7 @@ use crate::types::Seq;
 const READ_AT_ONCE: usize = 256;
 
 /// What is known of a job that somebody asks for, or what must be read first.
-enum Found {
+pub(super) enum Found {
     Known(Known),
     /// These records must be read; without any, the log's names are not known yet.
     Unsure(Vec<Seq>),
@@ -38,7 +38,7 @@ impl Core {
     }
 
     /// Finds a job by any id.
-    fn find(&self, id: &str) -> Found {
+    pub(super) fn find(&self, id: &str) -> Found {
         if let Some((born, _)) = self.ids.read(id) {
             match self.table.job(born) {
                 Some(job) if !self.knows_names(&job) => return Found::Unsure(vec![job.home.seq]),

@@ -142,6 +142,8 @@ pub(super) enum Command {
     Ecosystem { to: To<Result<EcosystemView, Refusal>> },
     /// Find a job.
     Find { id: String, to: To<Known> },
+    /// Answer once a job has ended, or is dead.
+    AwaitEnd { id: String, to: To<Result<(), Refusal>> },
     /// Which of these jobs live: type, born seq, and the record in which their payload lies.
     LiveAt { places: Vec<(u32, Seq, Seq)>, to: To<Vec<Option<LiveJob>>> },
     /// Take a config over.
@@ -193,6 +195,7 @@ impl Command {
         const RESTATED_SPARE: u64 = 4096;
         match self {
             Self::Push(_) | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
+            Self::AwaitEnd { .. } => false,
             Self::Known { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,
             Self::Backup { .. } | Self::NamesGathered(_) => false,

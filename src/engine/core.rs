@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::ahead::{Ahead, Carrier};
+use super::awaited::Awaited;
 use super::checkpoint::{Checkpointing, Scribe};
 use super::clean::Cleaning;
 use super::command::Command;
@@ -77,6 +78,7 @@ pub(super) struct Core {
     pub(super) started_at: UnixMs,
     pub(super) careful_until: Duration,
     pub(super) replies: Vec<Reply>,
+    pub(super) awaited: Awaited,
     pub(super) staged: Vec<Staged>,
     /// Counts leases of this epoch.
     pub(super) leases: u64,
@@ -156,6 +158,7 @@ impl Core {
             careful_until: if parts.unclean { mono + CAREFUL_FOR } else { Duration::ZERO },
             clock: parts.clock,
             replies: Vec::new(),
+            awaited: Awaited::default(),
             staged: Vec::new(),
             leases: 0,
             pool_maker: parts.pool_maker,
@@ -342,6 +345,7 @@ impl Core {
                 Ok(())
             }
             Command::Find { id, to } => self.answer_find(id, to),
+            Command::AwaitEnd { id, to } => self.await_end(id, to),
             Command::Known { facts, then } => self.known(facts, *then),
             Command::NamesGathered(gathered) => self.names_gathered(gathered),
             Command::Outcome { lease, outcome, about } => self.outcome(lease, outcome, about),
@@ -452,22 +456,6 @@ impl Core {
     /// After some quiet a seal follows a sync.
     pub(super) fn note_synced(&mut self) {
         self.seal_at = Some(self.mono + SEAL_AFTER);
-    }
-
-    fn hand_out(&mut self, written_only: bool) {
-        let staged = std::mem::take(&mut self.staged);
-        let (now, later) = staged.into_iter().partition(|staged| !written_only || staged.when_written);
-        self.staged = later;
-        self.hand_over(now);
-    }
-
-    /// Hands tasks to their pools.
-    pub(super) fn hand_over(&mut self, staged: Vec<Staged>) {
-        for staged in staged {
-            if let Some(run) = self.pools.get(&staged.pool) {
-                run.pool.hand(staged.task);
-            }
-        }
     }
 
     /// What follows from the clocks.

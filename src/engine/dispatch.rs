@@ -96,6 +96,23 @@ impl Core {
         Ok(())
     }
 
+    /// Hands out what may begin now that all is written, or synced, too.
+    pub(super) fn hand_out(&mut self, written_only: bool) {
+        let staged = std::mem::take(&mut self.staged);
+        let (now, later) = staged.into_iter().partition(|staged| !written_only || staged.when_written);
+        self.staged = later;
+        self.hand_over(now);
+    }
+
+    /// Hands tasks to their pools.
+    pub(super) fn hand_over(&mut self, staged: Vec<Staged>) {
+        for staged in staged {
+            if let Some(run) = self.pools.get(&staged.pool) {
+                run.pool.hand(staged.task);
+            }
+        }
+    }
+
     /// Takes a pool's report over.
     pub(super) fn pool_report(&mut self, pool: PoolId, report: Report) -> Result<(), Poisoned> {
         match report {

@@ -60,5 +60,6 @@ impl Core {
             names: names.as_ref().map(OwnedNames::as_names),
         };
         self.put(&Event::Ended(ended, result), false);
+        self.tell_end(born);
     }
 }

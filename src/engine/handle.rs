@@ -114,12 +114,32 @@ impl Handle {
     /// `NotFound`; `Stopping` or `Poisoned` when nobody answers.
     pub fn job(&self, id: &str) -> Result<JobView, Refusal> {
         let known = self.ask(|to| Command::Find { id: id.to_owned(), to }).ok_or_else(|| self.shared.gone())?;
+        self.view(id, known)
+    }
+
+    /// What is known of a job, put together.
+    pub(super) fn view(&self, id: &str, known: Known) -> Result<JobView, Refusal> {
         let not_found = || Refusal::NotFound { id: id.to_owned() };
         match known {
             Known::Live(live) => Ok(lookup::live_view(&self.shared, &live)),
             Known::Look { born, from, .. } => ended::job(&self.shared, id, born, from).ok_or_else(not_found),
             Known::Nothing => Err(not_found()),
         }
+    }
+
+    /// Has `then` called once a job has ended (`completed`, `cancelled`, `expired`, `discarded`) or is `dead`, durably.
+    pub fn on_end(&self, id: &str, then: Then<Result<(), Refusal>>) {
+        drop(self.to_engine.send(Command::AwaitEnd { id: id.to_owned(), to: To::Then(then) }));
+    }
+
+    /// Waits until a job has ended or is dead, as long as that takes, and gives it as [`Handle::job`] does.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` with too many who wait; `Stopping` or `Poisoned` when the engine ends before.
+    pub fn wait(&self, id: &str) -> Result<JobView, Refusal> {
+        let ended = self.ask(|to| Command::AwaitEnd { id: id.to_owned(), to });
+        ended.unwrap_or_else(|| Err(self.shared.gone()))?;
+        self.job(id)
     }
 
     /// A page of jobs: live ones where their payload lies in the log, ended ones where they ended, newest first. Ended

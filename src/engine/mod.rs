@@ -5,6 +5,7 @@
 
 mod act;
 mod ahead;
+mod awaited;
 mod backup;
 mod checkpoint;
 mod clean;

@@ -173,6 +173,9 @@ impl Core {
         self.make_room(2, event.bytes_max() + summary_bytes)?;
         self.put(&event, false);
         self.put_summary(born, summary.as_ref(), about);
+        if after == After::Dead {
+            self.tell_end(born);
+        }
         Ok(())
     }
 

@@ -5,16 +5,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::TryRecvError;
+
 use super::clean::Cleaning;
+use super::command::To;
 use super::core::Core;
 use super::handle::Handle;
 use super::open::{OpenError, Opened, Surroundings, open_core};
+use super::view::JobView;
 use super::{Command, GenerationSpec};
 use crate::clock::Clock;
 use crate::job::table::Table;
 use crate::log::disk::Disk;
 use crate::log::{LogId, LogOptions, Making, Poisoned, Reader};
 use crate::pool::PoolMaker;
+use crate::refusal::Refusal;
 
 /// What a stepped engine is put into.
 pub struct Surrounding {
@@ -64,6 +69,24 @@ impl Stepped {
     /// The way in. Only calls with a callback: nobody would answer one that waits.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// One job with everything known about it: takes turns until that is found.
+    ///
+    /// # Errors
+    /// `NotFound`; `Poisoned`.
+    pub fn job(&mut self, id: &str) -> Result<JobView, Refusal> {
+        let (to, found) = crossbeam_channel::bounded(1);
+        let to = To::Then(Box::new(move |known| drop(to.send(known))));
+        drop(self.core.to_self.send(Command::Find { id: id.to_owned(), to }));
+        loop {
+            self.turn().map_err(|_| Refusal::Poisoned)?;
+            match found.try_recv() {
+                Ok(known) => return self.handle.view(id, known),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(Refusal::Stopping),
+            }
+        }
     }
 
     /// Takes one turn: what was sent meanwhile, what is due, one commit. Says whether a stop is through.

@@ -185,6 +185,16 @@ pub struct GenerationView {
     pub last_error_at_ms: Option<UnixMs>,
 }
 
+impl JobView {
+    /// Its result as what it was before it became JSON; a job without one has `null`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn read_result<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.result.as_ref().map_or("null", |result| result.get()))
+    }
+}
+
 /// One job, as `GET /v1/jobs/{id}` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobView {

@@ -229,3 +229,41 @@ fn a_task_or_tenant_beyond_its_bound_is_refused_whoever_asks() {
     assert_eq!(told(task), "member \"task\" is 257 bytes long, the most is 256");
     handle.stop_and_wait();
 }
+
+#[test]
+fn who_waits_for_a_job_is_told_when_it_has_ended_or_is_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with("t", "v1", factory).open();
+    let wait_beside = |id: &str| {
+        let (to, from) = crossbeam_channel::bounded(1);
+        handle.on_end(id, Box::new(move |ended| to.send(ended).unwrap()));
+        from
+    };
+    let good = push(&handle, "t", "1");
+    given.recv().unwrap();
+    let waiting = [wait_beside(&good.id), wait_beside(&good.id)];
+    answer.send(fail("not yet")).unwrap();
+    given.recv().unwrap();
+    assert!(waiting.iter().all(Receiver::is_empty), "a failed attempt is no end");
+    answer.send(Outcome::Done { result: Some(b"[5]".to_vec()), enqueue: Vec::new() }).unwrap();
+    assert_eq!(handle.wait(&good.id).unwrap().read_result::<[u8; 1]>().unwrap(), [5]);
+    assert_eq!(waiting.map(|from| from.recv().unwrap()), [Ok(()), Ok(())]);
+
+    let bad = push(&handle, "t", "2");
+    given.recv().unwrap();
+    let waiting = wait_beside(&bad.id);
+    answer.send(Outcome::Dead { error: "never".to_owned() }).unwrap();
+    assert_eq!(waiting.recv().unwrap(), Ok(()));
+    assert_eq!(handle.wait(&bad.id).unwrap().state, "dead");
+    assert!(matches!(handle.wait("none"), Err(Refusal::NotFound { .. })));
+
+    let open = push(&handle, "t", "3");
+    given.recv().unwrap();
+    let waiting = wait_beside(&open.id);
+    answer.send(Outcome::Interrupted).unwrap();
+    drop(answer);
+    handle.stop_and_wait();
+    assert!(waiting.recv().is_err(), "nobody is told of an end that was none");
+    assert_eq!(handle.wait(&open.id).unwrap_err(), Refusal::Stopping);
+}

@@ -46,7 +46,15 @@ pub fn load(path: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError>
     let text = std::fs::read_to_string(path).map_err(read_error)?;
     let absolute = std::path::absolute(path).map_err(read_error)?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
-    let mut draft = config::draft(&path.display().to_string(), &text, &natives.names()).map_err(LoadError::Invalid)?;
+    from_text(&path.display().to_string(), &text, folder, natives)
+}
+
+/// Checks a config's text, and all that it names, as if it stood in this folder; `file` is what messages call it.
+///
+/// # Errors
+/// `Invalid`.
+pub fn from_text(file: &str, text: &str, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
+    let mut draft = config::draft(file, text, &natives.names()).map_err(LoadError::Invalid)?;
     draft.config.data_dir = folder.join(&draft.config.data_dir);
     resolve(draft, folder, natives)
 }

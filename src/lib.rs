@@ -24,7 +24,8 @@
 //! [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
 //! `biotope` starts them by a small process beside it, which ends with it and takes all that it started along:
 //! [`worker::spawner`].) [`simulate`] stands beside the house: it runs engine, table and log on a disk and a clock of its
-//! own.
+//! own. So does [`testing`], for the tests of programs that bring workers of their own; [`embed`] opens a biotope within
+//! such a program.
 //!
 //! # The way of a job
 //!
@@ -70,6 +71,7 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "daemon")]
 mod daemon;
+pub mod embed;
 pub mod engine;
 #[cfg(feature = "daemon")]
 mod exit;
@@ -90,6 +92,7 @@ mod scale;
 mod signal;
 pub mod simulate;
 pub mod sync;
+pub mod testing;
 pub mod types;
 pub mod worker;
 

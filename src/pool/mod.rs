@@ -8,6 +8,7 @@
 mod alive;
 #[cfg(all(test, loom))]
 mod hand_off;
+pub mod inline;
 #[cfg(feature = "daemon")]
 mod side_by_side;
 mod thread;
@@ -154,6 +155,30 @@ struct Shared {
     counts: Counts,
 }
 
+impl Shared {
+    fn new(
+        spec: PoolSpec,
+        reader: Reader,
+        ids: IdMaker,
+        report: Reporter,
+        clock: &Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            worker_type: spec.worker_type,
+            label: spec.label,
+            factory: spec.factory,
+            live: ArcSwap::from_pointee(spec.live),
+            cutoff: Cutoff::new()?,
+            reader,
+            ids,
+            clock: Arc::clone(clock),
+            report,
+            alive: Alive::default(),
+            counts: Counts::default(),
+        })
+    }
+}
+
 /// What the engine puts into a pool's queue.
 enum Order {
     Work(Task),
@@ -204,34 +229,12 @@ pub struct ThreadPools {
 
 impl PoolMaker for ThreadPools {
     fn make(&self, spec: PoolSpec, reader: Reader, ids: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
-        let (orders, queue) = channel::unbounded();
-        let (leave, leaving) = channel::bounded(0);
-        let shared = Shared {
-            worker_type: spec.worker_type,
-            label: spec.label,
-            factory: spec.factory,
-            live: ArcSwap::from_pointee(spec.live),
-            cutoff: Cutoff::new()?,
-            reader,
-            ids,
-            clock: Arc::clone(&self.clock),
-            report,
-            alive: Alive::default(),
-            counts: Counts::default(),
-        };
+        let shared = Shared::new(spec, reader, ids, report, &self.clock)?;
         #[cfg(feature = "daemon")]
         if let Some(worker) = shared.factory.side_by_side() {
             return Ok(Box::new(side_by_side::SideBySidePool::new(shared, worker)));
         }
-        Ok(Box::new(ThreadPool {
-            shared: Arc::new(shared),
-            orders: Some(orders),
-            queue,
-            leave: Some(leave),
-            leaving,
-            handles: Vec::new(),
-            size: 0,
-        }))
+        Ok(Box::new(ThreadPool::without_threads(shared)))
     }
 }
 
@@ -245,6 +248,22 @@ struct ThreadPool {
     leaving: Receiver<()>,
     handles: Vec<JoinHandle<()>>,
     size: u32,
+}
+
+impl ThreadPool {
+    fn without_threads(shared: Shared) -> Self {
+        let (orders, queue) = channel::unbounded();
+        let (leave, leaving) = channel::bounded(0);
+        Self {
+            shared: Arc::new(shared),
+            orders: Some(orders),
+            queue,
+            leave: Some(leave),
+            leaving,
+            handles: Vec::new(),
+            size: 0,
+        }
+    }
 }
 
 impl Pool for ThreadPool {

@@ -39,15 +39,15 @@ pub(super) fn spawn(
     })
 }
 
-struct Thread<'a> {
-    shared: &'a Shared,
-    queue: &'a Receiver<Order>,
-    leaving: &'a Receiver<()>,
-    reader: NearbyReader,
+pub(super) struct Thread<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) queue: &'a Receiver<Order>,
+    pub(super) leaving: &'a Receiver<()>,
+    pub(super) reader: NearbyReader,
 }
 
 /// Whether a thread goes on.
-enum Then {
+pub(super) enum Then {
     GoOn,
     Leave,
 }
@@ -128,7 +128,7 @@ impl Thread<'_> {
 
     /// Waits for work, and takes up to `batch` tasks, for which it waits no longer than `batch_wait`; none, and `Leave`, when
     /// the thread shall end.
-    fn take(&self, live: &LiveConfig) -> (Vec<Task>, Then) {
+    pub(super) fn take(&self, live: &LiveConfig) -> (Vec<Task>, Then) {
         let Ok(Order::Work(first)) = self.queue.recv() else { return (Vec::new(), Then::Leave) };
         let mut tasks = vec![first];
         let until = (!live.batch_wait.is_zero()).then(|| self.shared.clock.mono() + live.batch_wait);
@@ -149,7 +149,7 @@ impl Thread<'_> {
     }
 
     /// Runs a batch. Returns why no worker could be started for some of it, if that was so.
-    fn cycle(&mut self, worker: &mut dyn Worker, tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
+    pub(super) fn cycle(&mut self, worker: &mut dyn Worker, tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
         let report = &self.shared.report;
         if let Err(StartError(error)) = self.make_ready(worker, &tasks, live) {
             for Task { lease, .. } in tasks {

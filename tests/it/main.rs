@@ -10,6 +10,7 @@
 mod bad_input;
 mod copies;
 mod durability;
+mod embed;
 mod history;
 mod jobs;
 mod lifecycle;

@@ -180,6 +180,15 @@ impl Natives {
         self.workers.keys().cloned().collect()
     }
 
+    /// A config of these types alone, all settings by default; a type's version is its tag.
+    pub fn config(&self) -> String {
+        // A JSON string is one of TOML, too.
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let table =
+            |(name, (_, tag)): (&String, &(_, String))| format!("[workers.{}]\nversion = {}\n", text(name), text(tag));
+        self.workers.iter().map(table).collect()
+    }
+
     /// What makes the workers of a type, and the tag that stands for its code.
     pub fn get(&self, name: &str) -> Option<(Arc<dyn WorkerFactory>, String)> {
         self.workers.get(name).cloned()

@@ -89,6 +89,10 @@ pub const TARGET_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 pub const BATCH_MAX: u32 = 1000;
 /// Most worker types in a config.
 pub const TYPES_MAX: usize = 1000;
+/// Workers of a version that are shown at most, those first that need a look.
+pub const WORKERS_SHOWN_MAX: usize = 32;
+/// Jobs that are shown of what one worker holds.
+pub const HELD_SHOWN_MAX: usize = 8;
 /// Jobs that one call of a listing returns at most.
 pub const LIST_MAX: usize = 10_000;
 /// Jobs that one call of a listing returns by default.

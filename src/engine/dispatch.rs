@@ -119,6 +119,9 @@ impl Core {
             Report::Outcome { lease, outcome, about, ran } => {
                 if let Some(run) = self.pools.get_mut(&pool) {
                     run.got_back(self.mono, outcome.is_own_end());
+                    if matches!(outcome, Outcome::Done { .. }) {
+                        run.health.has_done();
+                    }
                     if let Some(ran) = ran {
                         run.recent.add(self.mono, ran, how(&outcome));
                     }
@@ -127,6 +130,12 @@ impl Core {
             }
             Report::Up => self.pool_up(pool),
             Report::Left => self.worker_left(pool),
+            Report::Restarts { why } => {
+                if let Some(run) = self.pools.get_mut(&pool) {
+                    run.health.restarts(why, self.now);
+                }
+                Ok(())
+            }
             Report::NotUp { why, was_up } => self.pool_not_up(pool, why, was_up),
             Report::Ended => self.pool_ended(pool),
         }

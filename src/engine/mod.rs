@@ -17,6 +17,7 @@ mod ends;
 mod facts;
 mod gather;
 pub mod handle;
+mod health;
 mod listing;
 mod lookup;
 mod open;

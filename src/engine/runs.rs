@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::VersionSpec;
 use super::command::To;
+use super::health::Health;
 use super::retries::Retries;
 use super::view::{ReloadTypeView, ReloadVerdict};
 use crate::config::{LiveConfig, WorkerConfig};
@@ -46,6 +47,8 @@ pub(super) struct PoolRun {
     pub(super) begun: u64,
     /// Since when none of the jobs that it holds has ended.
     pub(super) quiet_since: Duration,
+    /// How its workers fare.
+    pub(super) health: Health,
     /// What its workers did of late.
     pub(super) recent: Recent,
     /// Jobs that it may be handed.

@@ -70,6 +70,11 @@ impl Core {
             per_second: 0.0,
             failures_per_second: 0.0,
             reason: past.reason.clone(),
+            failing: None,
+            restarts: 0,
+            last_restart: None,
+            rss_bytes: None,
+            workers: Vec::new(),
         });
         let live = self.pools.values().filter(|run| run.type_no == no).map(|run| self.version_view(run));
         past.chain(live).collect()
@@ -91,6 +96,8 @@ impl Core {
     fn version_view(&self, run: &PoolRun) -> VersionView {
         let (run_ms, wait_ms) = shares(std::iter::once(&run.recent), self.mono);
         let rates = run.recent.rates(self.mono);
+        let (restarts, last_restart) = run.restarts_view();
+        let workers = self.workers_of(run);
         VersionView {
             version: run.label.to_string(),
             state: match run.role {
@@ -106,6 +113,11 @@ impl Core {
             per_second: rates.well,
             failures_per_second: rates.ill,
             reason: run.not_up.clone(),
+            failing: self.failing_view(run, &workers),
+            restarts,
+            last_restart,
+            rss_bytes: None,
+            workers,
         }
     }
 

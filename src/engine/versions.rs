@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::VersionSpec;
 use super::command::Command;
 use super::core::Core;
+use super::health::Health;
 use super::runs::{Past, PoolRun, Role};
 use crate::job::event::{Event, Release, Routed, VersionRejected};
 use crate::job::transition::State;
@@ -54,6 +55,7 @@ impl Core {
             handed: 0,
             begun: 0,
             quiet_since: Duration::ZERO,
+            health: Health::default(),
             recent: Recent::new(self.mono),
             window: 0,
             // Long ago: a window grows only by what its pool has shown.
@@ -74,6 +76,7 @@ impl Core {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         run.up += 1;
         run.not_up = None;
+        run.health.up();
         if run.role != Role::Starting {
             return Ok(());
         }
@@ -115,6 +118,7 @@ impl Core {
         if was_up {
             run.up = run.up.saturating_sub(1);
         }
+        run.health.fails(why.clone(), was_up, self.now, self.mono);
         let first = run.not_up.replace(why.clone()).is_none();
         let (role, type_no, version_no, label) = (run.role, run.type_no, run.version_no, run.label.clone());
         let predecessor = self.types.get(&type_no).and_then(|of_type| of_type.current);

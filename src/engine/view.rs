@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::archive::Standing;
 use crate::recent::Shares;
 use crate::types::{Seq, UnixMs, WorkerType};
+use crate::worker::resident_bytes;
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
 #[derive(Debug, Clone, Serialize)]
@@ -117,6 +118,99 @@ pub struct VersionView {
     /// Why it was rejected, or why it cannot start just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// As long as its workers cannot be started, or break again and again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingView>,
+    /// Times that a worker of it had to be started again in this process.
+    pub restarts: u64,
+    /// The last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_restart: Option<RestartView>,
+    /// Resident memory of its workers' processes that are shown, in bytes, where they have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_bytes: Option<u64>,
+    /// Its workers, those first that need a look; some of them, if they are many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerView>,
+}
+
+/// Why a version fails, while its jobs wait.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailingView {
+    /// What was last wrong.
+    pub reason: String,
+    /// Since when.
+    pub since_ms: UnixMs,
+    /// Starts since then that did not help.
+    pub tries: u32,
+    /// In how many milliseconds a worker is started again, unless one just is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_try_ms: Option<u64>,
+    /// Whether no worker is up.
+    pub none_up: bool,
+}
+
+/// A worker was started again.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestartView {
+    /// When.
+    pub at_ms: UnixMs,
+    /// Why.
+    pub reason: String,
+}
+
+/// One worker.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerView {
+    /// `starting`, `idle`, `working` or `backing_off`.
+    pub state: &'static str,
+    /// For how long.
+    pub for_ms: u64,
+    /// How long ago its last sign of life was.
+    pub beat_ms: u64,
+    /// Whether it is past the time that it has for what it does, and was to be ended before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stuck: bool,
+    /// Why it backs off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// In how many milliseconds it is started again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_try_ms: Option<u64>,
+    /// Its process, if it has one now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// That process's resident memory, without that of what it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_bytes: Option<u64>,
+    /// Jobs that it holds.
+    pub holds: usize,
+    /// Those that it has held for longest; some of them, if they are many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<HeldView>,
+}
+
+/// A job in a worker's hands.
+#[derive(Debug, Clone, Serialize)]
+pub struct HeldView {
+    /// Its id.
+    pub id: String,
+    /// For how long the worker has had it.
+    pub age_ms: u64,
+}
+
+impl EcosystemView {
+    /// Looks up how much memory the workers' processes have in use: to be called by who shows this, and not by the engine,
+    /// whose thread reads no file.
+    pub fn look_at_processes(&mut self) {
+        for version in self.types.iter_mut().flat_map(|of_type| &mut of_type.versions) {
+            for worker in &mut version.workers {
+                worker.rss_bytes = worker.pid.and_then(resident_bytes);
+            }
+            let known = version.workers.iter().filter_map(|worker| worker.rss_bytes);
+            version.rss_bytes = known.reduce(|sum, bytes| sum + bytes);
+        }
+    }
 }
 
 /// The log's health.

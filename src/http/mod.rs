@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::engine::Handle;
-use crate::engine::view::DAMAGE_REMEDY;
+use crate::engine::view::{DAMAGE_REMEDY, EcosystemView};
 use crate::job::new::Pushed;
 use crate::refusal::Refusal;
 use crate::reload::Reloader;
@@ -62,7 +62,7 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/types/{type}/purge", post(purge))
         .route("/v1/types/{type}/pause", post(pause))
         .route("/v1/types/{type}/resume", post(resume))
-        .route("/v1/ecosystem", get(ecosystem))
+        .route("/v1/ecosystem", get(show_ecosystem))
         .route("/v1/reload", post(reload))
         .route("/v1/backup", post(backup::backup))
         .route("/healthz", get(healthz))
@@ -133,9 +133,18 @@ fn status_of(pushed: &Pushed) -> StatusCode {
     if pushed.duplicate { StatusCode::OK } else { StatusCode::CREATED }
 }
 
-async fn ecosystem(State(app): State<App>) -> Result<Response, Problem> {
-    let view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
-    Ok(Json(view).into_response())
+/// Everything that lives here, with the memory of its processes.
+pub(crate) async fn ecosystem(app: &App) -> Result<EcosystemView, Problem> {
+    let mut view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
+    blocking(move || {
+        view.look_at_processes();
+        view
+    })
+    .await
+}
+
+async fn show_ecosystem(State(app): State<App>) -> Result<Response, Problem> {
+    Ok(Json(ecosystem(&app).await?).into_response())
 }
 
 async fn purge(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {

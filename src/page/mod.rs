@@ -13,7 +13,7 @@ use axum::routing::get;
 
 use crate::engine::view::{EcosystemView, TypeView};
 use crate::http::problem::Problem;
-use crate::http::{App, answer};
+use crate::http::{App, ecosystem};
 use crate::types::UnixMs;
 use verdict::{Verdict, verdict};
 
@@ -62,7 +62,7 @@ async fn fragment(State(app): State<App>) -> Result<Response, Problem> {
 }
 
 async fn look(app: &App) -> Result<Fragment, Problem> {
-    let view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
+    let view = ecosystem(app).await?;
     Ok(Fragment::new(view, app.clock.wall_ms()))
 }
 
@@ -162,6 +162,11 @@ mod tests {
             per_second: 7.25,
             failures_per_second: 0.0,
             reason: None,
+            failing: None,
+            restarts: 0,
+            last_restart: None,
+            rss_bytes: None,
+            workers: Vec::new(),
         };
         let of_type = TypeView {
             worker_type: "press".parse().unwrap(),

@@ -1,10 +1,12 @@
-//! How many of a pool live, and who reports its end: the last one, once no other can come.
+//! Who of a pool lives, and who reports its end: the last one, once no other can come.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Report, Shared};
 use crate::sync::AtomicU32;
+use crate::worker::pulse::{Pulse, Seen};
 
 /// Threads of a pool, and the pool itself.
 pub(super) struct Alive {
@@ -30,6 +32,16 @@ impl Shared {
         }
     }
 
+    fn pulses(&self) -> MutexGuard<'_, Vec<Arc<Pulse>>> {
+        // Nothing that panics is done under it.
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each worker does.
+    pub(super) fn workers(&self, at: Duration, most: usize) -> Vec<Seen> {
+        self.pulses().iter().map(|pulse| pulse.seen(at, most)).collect()
+    }
+
     /// Returns how many are left.
     fn count_off(&self) -> u32 {
         // AcqRel: the last one comes after all that the others did.
@@ -42,12 +54,19 @@ impl Shared {
 }
 
 /// Counts a thread, and counts it off however it ends.
-pub(super) struct Guard(Arc<Shared>);
+pub(super) struct Guard(Arc<Shared>, Arc<Pulse>);
 
 impl Guard {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         shared.alive.count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
+        let pulse = Arc::new(Pulse::new(shared.clock.mono()));
+        shared.pulses().push(Arc::clone(&pulse));
+        Self(Arc::clone(shared), pulse)
+    }
+
+    /// Where the thread's worker is shown.
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.1)
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -60,6 +79,7 @@ impl Drop for Guard {
         if std::thread::panicking() {
             self.0.alive.panicked.store(1, Ordering::Release);
         }
+        self.0.pulses().retain(|pulse| !Arc::ptr_eq(pulse, &self.1));
         // A pool that has lost all its threads, not all of them by order, is at its end: nobody else would say so.
         if self.0.count_off() == 1 && self.0.alive.panicked.load(Ordering::Acquire) == 1 {
             self.0.close();

@@ -12,10 +12,10 @@ use crate::clock::Clock;
 use crate::config::{LiveConfig, Recycle};
 use crate::job::ids::IdMaker;
 use crate::log::Reader;
-use crate::log::nearby::NearbyReader;
 use crate::sync::channel;
 use crate::sync::channel::Receiver;
 use crate::types::Lease;
+use crate::worker::pulse::Pulse;
 use crate::worker::{Assignment, Outcome, StartError, Worker, Worn};
 
 /// Makes such pools, and has them run. Clones are the same pools.
@@ -75,8 +75,8 @@ impl Hand {
         }
         self.up = true;
         let (_leave, leaving) = channel::bounded(0);
-        let reader = NearbyReader::new(self.shared.reader.clone());
-        let mut thread = Thread { shared: &self.shared, queue: &self.queue, leaving: &leaving, reader };
+        let pulse = Arc::new(Pulse::new(self.shared.clock.mono()));
+        let mut thread = Thread::new(&self.shared, &self.queue, &leaving, &pulse);
         let (tasks, _) = thread.take(&live);
         let mut telling = Telling { worker: self.worker.as_mut(), each };
         if let Some(why) = thread.cycle(&mut telling, tasks, &live) {

@@ -14,8 +14,8 @@ mod side_by_side;
 mod thread;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -32,6 +32,7 @@ use crate::sync::channel::{Receiver, Sender, TryRecvError};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{channel, has_finished};
 use crate::types::{Lease, UnixMs};
+use crate::worker::pulse::{Pulse, Seen};
 use crate::worker::{Cutoff, Outcome, WorkerFactory};
 
 /// A job that is handed to a pool.
@@ -73,12 +74,17 @@ pub struct About {
 pub enum Report {
     /// A worker is up.
     Up,
-    /// A worker could not be started; it is tried again after a pause.
+    /// A worker could not be started, or broke again before it had done anything; it is tried again after a pause.
     NotUp {
         /// Why.
         why: String,
         /// Whether it was up before, and has not said since that it is not.
         was_up: bool,
+    },
+    /// A worker that is up is started again, at once.
+    Restarts {
+        /// Why.
+        why: String,
     },
     /// A worker that was up has left: the pool has become smaller, or drains.
     Left,
@@ -153,6 +159,8 @@ struct Shared {
     report: Reporter,
     alive: Alive,
     counts: Counts,
+    /// Of the threads that live. Locked when one comes or goes, and by who looks.
+    pulses: Mutex<Vec<Arc<Pulse>>>,
 }
 
 impl Shared {
@@ -175,6 +183,7 @@ impl Shared {
             report,
             alive: Alive::default(),
             counts: Counts::default(),
+            pulses: Mutex::default(),
         })
     }
 }
@@ -192,6 +201,11 @@ pub trait Pool: Send {
     fn size(&self) -> u32;
     /// What its workers have done.
     fn figures(&self) -> Figures;
+    /// What each of its workers does at `at`, by the steady clock, and `most` of the jobs that it holds.
+    fn workers(&self, at: Duration, most: usize) -> Vec<Seen> {
+        let _ = (at, most);
+        Vec::new()
+    }
     /// Grows or shrinks to `size` workers; those too many leave when they are through with what they hold. A pool of none
     /// goes on, and runs nothing.
     ///
@@ -273,6 +287,10 @@ impl Pool for ThreadPool {
 
     fn figures(&self) -> Figures {
         self.shared.counts.figures()
+    }
+
+    fn workers(&self, at: Duration, most: usize) -> Vec<Seen> {
+        self.shared.workers(at, most)
     }
 
     fn resize(&mut self, size: u32) -> std::io::Result<()> {

@@ -14,11 +14,12 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::alive::Guard;
-use super::thread::{about, assignment, tells_about};
+use super::thread::{RUN_SLACK, about, assignment, tells_about};
 use super::{Figures, Pool, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::log::nearby::NearbyReader;
 use crate::recent::Ran;
+use crate::worker::pulse::{Doing, Pulse, Seen};
 use crate::worker::{Outcome, SideBySide, http};
 
 /// What the engine and the thread share.
@@ -55,8 +56,8 @@ impl SideBySidePool {
         Builder::new().name(name).spawn(move || {
             let shared = guard.shared();
             let reader = NearbyReader::new(shared.reader.clone());
-            let mut thread =
-                Thread { shared: &shared, line: &line, worker, reader, running: JoinSet::new(), held: HashMap::new() };
+            let (running, held, pulse) = (JoinSet::new(), HashMap::new(), guard.pulse());
+            let mut thread = Thread { shared: &shared, line: &line, worker, reader, running, held, pulse };
             runtime.block_on(thread.run());
             drop(thread);
             // A name that is being looked up must not hold the end.
@@ -73,6 +74,10 @@ impl Pool for SideBySidePool {
 
     fn figures(&self) -> Figures {
         self.shared.counts.figures()
+    }
+
+    fn workers(&self, at: Duration, most: usize) -> Vec<Seen> {
+        self.shared.workers(at, most)
     }
 
     fn resize(&mut self, size: u32) -> std::io::Result<()> {
@@ -122,6 +127,8 @@ struct Held {
     task: Task,
     began: Duration,
     waited: Option<Duration>,
+    /// Its place on the pulse.
+    place: usize,
 }
 
 struct Thread<'a> {
@@ -132,10 +139,12 @@ struct Thread<'a> {
     running: JoinSet<Outcome>,
     /// What runs, by the ids of `running`.
     held: HashMap<Id, Held>,
+    pulse: Arc<Pulse>,
 }
 
 impl Thread<'_> {
     async fn run(&mut self) {
+        self.pulse.does(Doing::Idle, self.shared.clock.mono(), None);
         (self.shared.report)(Report::Up);
         let mut cutoff = std::pin::pin!(self.shared.cutoff.wait());
         let mut is_cut_off = false;
@@ -182,9 +191,11 @@ impl Thread<'_> {
                 }
             };
             let (worker, timeouts) = (Arc::clone(&self.worker), live.request);
+            let began = self.shared.clock.mono();
+            let place = self.pulse.takes(job.id.clone(), began, live.timeout.saturating_add(RUN_SLACK));
             let running = self.running.spawn(async move { worker.run(&job, timeouts).await });
             let waited = (task.due_ms > 0).then(|| Duration::from_millis(now.saturating_sub(task.due_ms)));
-            self.held.insert(running.id(), Held { task, began: self.shared.clock.mono(), waited });
+            self.held.insert(running.id(), Held { task, began, waited, place });
         }
     }
 
@@ -193,9 +204,11 @@ impl Thread<'_> {
             let panicked = || Outcome::Fail { error: "the worker panicked".to_owned(), killed: false };
             (error.id(), if error.is_panic() { panicked() } else { Outcome::Interrupted })
         });
-        let Some(Held { task, began, waited }) = self.held.remove(&id) else { return };
+        let Some(Held { task, began, waited, place }) = self.held.remove(&id) else { return };
+        let now = self.shared.clock.mono();
+        self.pulse.gives_back(place, now);
         let ran = outcome.is_own_end().then(|| {
-            let took = self.shared.clock.mono().saturating_sub(began);
+            let took = now.saturating_sub(began);
             self.shared.counts.add(1, took);
             Ran { waited, took }
         });

@@ -15,11 +15,17 @@ use crate::recent::Ran;
 use crate::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::types::UnixMs;
+use crate::worker::pulse::{Doing, Pulse};
 use crate::worker::{Assignment, Outcome, StartError, Worker};
 
 /// First pause before a worker that could not be started is started again; doubles up to the most.
 const START_AGAIN_FIRST: Duration = Duration::from_millis(100);
 const START_AGAIN_MAX: Duration = Duration::from_secs(10);
+/// A start may take so much longer than `start_timeout` before its worker is shown as stuck: a process that did not come up
+/// is ended in that time.
+const START_SLACK: Duration = Duration::from_secs(7);
+/// A run may take so much longer than `timeout` and `kill_after` before its worker is shown as stuck.
+pub(super) const RUN_SLACK: Duration = Duration::from_secs(2);
 
 /// Starts a thread that takes orders from `queue` until it is told to leave, or nobody can send any more.
 pub(super) fn spawn(
@@ -32,18 +38,27 @@ pub(super) fn spawn(
     let (queue, leaving) = (queue.clone(), leaving.clone());
     Builder::new().name(name).spawn(move || {
         let shared = guard.shared();
-        let reader = NearbyReader::new(shared.reader.clone());
-        let mut thread = Thread { shared: &shared, queue: &queue, leaving: &leaving, reader };
+        let pulse = guard.pulse();
+        let mut thread = Thread::new(&shared, &queue, &leaving, &pulse);
         thread.run();
         drop(guard);
     })
 }
 
 pub(super) struct Thread<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) queue: &'a Receiver<Order>,
-    pub(super) leaving: &'a Receiver<()>,
-    pub(super) reader: NearbyReader,
+    shared: &'a Shared,
+    queue: &'a Receiver<Order>,
+    leaving: &'a Receiver<()>,
+    reader: NearbyReader,
+    pulse: &'a Arc<Pulse>,
+    /// The next one before the worker is started again.
+    pause: Duration,
+    /// Times in a row that the worker broke before it had done a job.
+    broken: u32,
+    /// Whether the worker has done a job since it was started.
+    has_done: bool,
+    /// Whether the worker was let go in good order, and is to be started again.
+    recycled: bool,
 }
 
 /// Whether a thread goes on.
@@ -52,18 +67,34 @@ pub(super) enum Then {
     Leave,
 }
 
-impl Thread<'_> {
+impl<'a> Thread<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        queue: &'a Receiver<Order>,
+        leaving: &'a Receiver<()>,
+        pulse: &'a Arc<Pulse>,
+    ) -> Self {
+        let reader = NearbyReader::new(shared.reader.clone());
+        let (pause, broken, has_done, recycled) = (START_AGAIN_FIRST, 0, false, false);
+        Self { shared, queue, leaving, reader, pulse, pause, broken, has_done, recycled }
+    }
+
     fn run(&mut self) {
         let mut worker = self.shared.factory.make(&self.shared.cutoff);
-        let mut pause = START_AGAIN_FIRST;
+        worker.watch(self.pulse);
         let mut up = false;
         let mut start_again = true;
         loop {
+            if up
+                && !worker.is_ready()
+                && let Some(why) = self.lost(worker.as_mut())
+                && matches!(self.pause(why, std::mem::take(&mut up)), Then::Leave)
+            {
+                break;
+            }
             if start_again || !worker.is_ready() {
-                let timeout = self.shared.live.load().start_timeout;
-                if let Err(error) = worker.start(timeout) {
-                    (self.shared.report)(Report::NotUp { why: error.0, was_up: std::mem::take(&mut up) });
-                    if matches!(self.pause(&mut pause), Then::Leave) {
+                if let Err(error) = self.start(worker.as_mut()) {
+                    if matches!(self.pause(error.0, std::mem::take(&mut up)), Then::Leave) {
                         break;
                     }
                     continue;
@@ -77,17 +108,20 @@ impl Thread<'_> {
             let (tasks, then) = self.take(&live);
             // What was changed while it waited counts.
             let live = self.shared.live.load_full();
-            if let Some(why) = self.cycle(worker.as_mut(), tasks, &live) {
-                (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
+            let not_started = self.cycle(worker.as_mut(), tasks, &live);
+            if matches!(then, Then::Leave) {
+                if let Some(why) = not_started {
+                    (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
+                }
+                break;
+            }
+            if let Some(why) = not_started {
                 start_again = true;
-                if matches!(then, Then::Leave) || matches!(self.pause(&mut pause), Then::Leave) {
+                if matches!(self.pause(why, std::mem::take(&mut up)), Then::Leave) {
                     break;
                 }
-            } else {
-                pause = START_AGAIN_FIRST;
-            }
-            if matches!(then, Then::Leave) {
-                break;
+            } else if worker.is_ready() {
+                (self.pause, self.broken) = (START_AGAIN_FIRST, 0);
             }
             self.recycle(worker.as_mut(), &live);
         }
@@ -98,28 +132,69 @@ impl Thread<'_> {
         worker.stop();
     }
 
+    fn start(&mut self, worker: &mut dyn Worker) -> Result<(), StartError> {
+        let timeout = self.shared.live.load().start_timeout;
+        // To make its process, and for that to come up.
+        let within = timeout.saturating_mul(2).saturating_add(START_SLACK);
+        self.pulse.does(Doing::Starting, self.shared.clock.mono(), Some(within));
+        (self.has_done, self.recycled) = (false, false);
+        worker.start(timeout)
+    }
+
     /// Starts a worker again whose process has grown too old while it waited for these tasks, or has ended: none of them is to be
     /// charged, or given back, for what a start mends.
-    fn make_ready(&self, worker: &mut dyn Worker, tasks: &[Task], live: &LiveConfig) -> Result<(), StartError> {
+    fn make_ready(&mut self, worker: &mut dyn Worker, tasks: &[Task], live: &LiveConfig) -> Result<(), StartError> {
         if tasks.is_empty() {
             return Ok(());
         }
         self.recycle(worker, live);
-        if worker.is_ready() { Ok(()) } else { worker.start(live.start_timeout) }
+        if worker.is_ready() {
+            return Ok(());
+        }
+        if !self.recycled {
+            self.restarts(worker.broke());
+        }
+        self.start(worker)
     }
 
     /// Lets a worker go that has reached a bound; the next one is started before the next cycle.
-    fn recycle(&self, worker: &mut dyn Worker, live: &LiveConfig) {
+    fn recycle(&mut self, worker: &mut dyn Worker, live: &LiveConfig) {
         if let Some(worn) = worker.recycle(&live.recycle) {
             let Shared { worker_type, label, .. } = self.shared;
             tracing::debug!(%worker_type, version = %label, %worn, "a worker is replaced in good order");
+            self.recycled = true;
+            self.restarts(Some(worn.to_string()));
         }
     }
 
-    /// Waits before the worker is started again.
-    fn pause(&self, pause: &mut Duration) -> Then {
-        let now = *pause;
-        *pause = (now * 2).min(START_AGAIN_MAX);
+    /// Says that a worker which was up is started again at once.
+    fn restarts(&self, why: Option<String>) {
+        let why = why.unwrap_or_else(|| "it had ended".to_owned());
+        (self.shared.report)(Report::Restarts { why });
+    }
+
+    /// A worker that was up is not any more, and is to be started again. Returns why it must not be at once, if it must not:
+    /// it has broken twice or more, and not done a job before.
+    fn lost(&mut self, worker: &mut dyn Worker) -> Option<String> {
+        self.broken = if self.recycled || self.has_done { 0 } else { self.broken + 1 };
+        if self.recycled {
+            return None;
+        }
+        let why = worker.broke();
+        if self.broken > 1 {
+            return Some(why.unwrap_or_else(|| "it ends again and again".to_owned()));
+        }
+        self.restarts(why);
+        None
+    }
+
+    /// Says that no worker is up, and waits before it is started again.
+    fn pause(&mut self, why: String, was_up: bool) -> Then {
+        let now = self.pause;
+        self.pause = (now * 2).min(START_AGAIN_MAX);
+        let at = self.shared.clock.mono();
+        self.pulse.does(Doing::BackingOff { why: why.clone(), until: at + now }, at, None);
+        (self.shared.report)(Report::NotUp { why, was_up });
         match self.leaving.recv_timeout(now) {
             Err(RecvTimeoutError::Disconnected) => Then::Leave,
             Ok(()) | Err(RecvTimeoutError::Timeout) => Then::GoOn,
@@ -129,7 +204,11 @@ impl Thread<'_> {
     /// Waits for work, and takes up to `batch` tasks, for which it waits no longer than `batch_wait`; none, and `Leave`, when
     /// the thread shall end.
     pub(super) fn take(&self, live: &LiveConfig) -> (Vec<Task>, Then) {
-        let Ok(Order::Work(first)) = self.queue.recv() else { return (Vec::new(), Then::Leave) };
+        let next = self.queue.try_recv().or_else(|_| {
+            self.pulse.does(Doing::Idle, self.shared.clock.mono(), None);
+            self.queue.recv()
+        });
+        let Ok(Order::Work(first)) = next else { return (Vec::new(), Then::Leave) };
         let mut tasks = vec![first];
         let until = (!live.batch_wait.is_zero()).then(|| self.shared.clock.mono() + live.batch_wait);
         while tasks.len() < live.batch as usize {
@@ -149,8 +228,9 @@ impl Thread<'_> {
     }
 
     /// Runs a batch. Returns why no worker could be started for some of it, if that was so.
-    pub(super) fn cycle(&mut self, worker: &mut dyn Worker, tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
-        let report = &self.shared.report;
+    pub(super) fn cycle(&mut self, worker: &mut dyn Worker, mut tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
+        let shared = self.shared;
+        let report = &shared.report;
         if let Err(StartError(error)) = self.make_ready(worker, &tasks, live) {
             for Task { lease, .. } in tasks {
                 let outcome = Outcome::NotStarted { error: error.clone() };
@@ -160,30 +240,36 @@ impl Thread<'_> {
         }
         let mut batch = Vec::with_capacity(tasks.len());
         let now = self.shared.clock.wall_ms();
-        for task in &tasks {
-            match assignment(self.shared, &mut self.reader, task, live, now) {
-                Ok(assignment) => batch.push(assignment),
-                Err(outcome) => report(Report::Outcome { lease: task.lease, outcome, about: None, ran: None }),
+        tasks.retain(|task| match assignment(self.shared, &mut self.reader, task, live, now) {
+            Ok(assignment) => {
+                batch.push(assignment);
+                true
             }
-        }
+            Err(outcome) => {
+                report(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
+                false
+            }
+        });
         if batch.is_empty() {
             return None;
         }
-        let clock = &self.shared.clock;
+        let clock = &shared.clock;
         let began = clock.mono();
         // A run begins where the one before it in the batch has ended.
         let mut last = began;
+        let within = live.timeout.saturating_add(live.kill_after).saturating_add(RUN_SLACK);
+        self.pulse.works(batch.iter().map(|job| job.id.clone()), began, within);
         let mut ended = 0;
         let mut not_started = None;
         let mut next = 0;
         worker.cycle(batch, &mut |lease, outcome| {
             // Most answers come in order.
-            let at = match tasks.get(next) {
+            let place = match tasks.get(next) {
                 Some(task) if task.lease == lease => Some(next),
                 _ => tasks.iter().position(|task| task.lease == lease),
             };
-            next = at.map_or(next, |at| at + 1);
-            let task = at.and_then(|at| tasks.get(at));
+            next = place.map_or(next, |place| place + 1);
+            let task = place.and_then(|place| tasks.get(place));
             if let Outcome::NotStarted { error } = &outcome {
                 not_started = Some(error.clone());
             }
@@ -191,6 +277,10 @@ impl Thread<'_> {
                 ended += 1;
                 let (since, at) = (last, clock.mono());
                 last = at;
+                if let Some(place) = place {
+                    self.pulse.answered(place, at);
+                }
+                self.has_done |= matches!(outcome, Outcome::Done { .. });
                 let waited = task
                     .filter(|task| task.due_ms > 0)
                     .map(|task| Duration::from_millis(now.saturating_sub(task.due_ms)) + since.saturating_sub(began));

@@ -22,6 +22,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +34,8 @@ use rustix::process::Signal;
 use super::Cutoff;
 use super::launch::Launch;
 use super::output::Tail;
-use super::process::Process;
+use super::process::{Process, resident_bytes};
+use super::pulse::Pulse;
 use super::spawner::Spawner;
 use crate::clock::{Clock, RealClock};
 
@@ -132,6 +134,8 @@ pub(super) struct Child {
     overflowed: bool,
     tail: Tail,
     ended: Option<Ended>,
+    /// Where it is shown that the process lives.
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl Child {
@@ -164,7 +168,20 @@ impl Child {
             overflowed: false,
             tail: Tail::default(),
             ended: None,
+            pulse: None,
         })
+    }
+
+    fn pid(&self) -> Option<u32> {
+        u32::try_from(self.process.pid().as_raw_nonzero().get()).ok()
+    }
+
+    /// Has the process shown on a worker's pulse as long as it lives.
+    pub(super) fn show_on(&mut self, pulse: Option<&Arc<Pulse>>) {
+        self.pulse = pulse.cloned();
+        if let Some(pulse) = &self.pulse {
+            pulse.child_is(self.pid());
+        }
     }
 
     /// Adds to what is written to the child's stdin, in the steps to come. Dropped if the child has closed it.
@@ -232,9 +249,7 @@ impl Child {
 
     /// The memory that the child has in use, in bytes, without that of the processes that it has started; `None` if it cannot be told.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid().as_raw_nonzero())).ok()?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
-        kib.map(|kib: u64| kib << 10)
+        resident_bytes(self.pid()?)
     }
 
     /// Whether the child has ended, seen by a step or not.
@@ -390,6 +405,9 @@ impl Child {
     /// Takes the status of a child that has ended, or is about to, and what its pipes still hold.
     fn collect(&mut self) {
         self.ended = Some(self.process.wait());
+        if let Some(pulse) = self.pulse.take() {
+            pulse.child_is(None);
+        }
         for _ in 0..DRAIN_READS {
             // Both, whatever the first one gave.
             if !(self.read_stdout() | self.read_stderr()) {

@@ -22,6 +22,7 @@ use super::child::{Child, Ended, Wake};
 use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
+use super::pulse::Pulse;
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::clock::{Clock, RealClock};
@@ -56,6 +57,7 @@ impl WorkerFactory for ExecFactory {
             cutoff: Arc::clone(cutoff),
             patience: Duration::ZERO,
             tray: None,
+            pulse: None,
         })
     }
 
@@ -74,6 +76,8 @@ struct ExecWorker {
     patience: Duration,
     /// Present while the worker is started.
     tray: Option<Tray>,
+    /// Where its process is shown.
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl Worker for ExecWorker {
@@ -121,6 +125,10 @@ impl Worker for ExecWorker {
     fn stop(&mut self) {
         self.tray = None;
     }
+
+    fn watch(&mut self, pulse: &Arc<Pulse>) {
+        self.pulse = Some(Arc::clone(pulse));
+    }
 }
 
 impl ExecWorker {
@@ -134,6 +142,7 @@ impl ExecWorker {
         let name = &self.launch.name;
         let file = tray.fresh().map_err(|e| format!("{name}: cannot make the file for follow-up jobs: {e}"))?;
         let mut child = self.spawn(job, &file)?;
+        child.show_on(self.pulse.as_ref());
         child.send(&job.payload);
         child.send(b"\n");
         child.close_stdin();

@@ -16,6 +16,7 @@ pub mod native;
 mod output;
 pub mod persistent;
 mod process;
+pub mod pulse;
 mod rpc;
 mod spawn;
 pub mod spawner;
@@ -24,6 +25,8 @@ mod zoo;
 
 #[cfg(fuzzing)]
 pub use rpc::told;
+
+pub(crate) use process::resident_bytes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +37,7 @@ use crate::config::{Recycle, units};
 use crate::job::ids::JobId;
 use crate::job::new::NewJob;
 use crate::types::{Lease, UnixMs};
+use pulse::Pulse;
 
 /// One job in the hands of a worker, for one run.
 #[derive(Debug, Clone)]
@@ -183,6 +187,17 @@ pub trait Worker: Send {
 
     /// Ends the worker in good order; children are gone when it returns.
     fn stop(&mut self);
+
+    /// Has the worker show on `pulse` what its pool cannot see: its process, and signs of life within a run. Called once,
+    /// before anything else.
+    fn watch(&mut self, pulse: &Arc<Pulse>) {
+        let _ = pulse;
+    }
+
+    /// Why the worker is not ready any more, if it broke and knows why; told once.
+    fn broke(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Makes the workers of one pool.

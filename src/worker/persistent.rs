@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::child::{Child, Ended, Wake};
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
+use super::pulse::Pulse;
 use super::rpc::{Event, LINE_BYTES_MAX, Session};
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory, Worn};
@@ -70,6 +71,8 @@ impl WorkerFactory for PersistentFactory {
             cutoff: Arc::clone(cutoff),
             running: None,
             kill_after: KILL_AFTER_IDLE,
+            pulse: None,
+            broke: None,
         })
     }
 
@@ -86,6 +89,10 @@ struct PersistentWorker {
     running: Option<Running>,
     /// As the latest job said.
     kill_after: Duration,
+    /// Where its process is shown.
+    pulse: Option<Arc<Pulse>>,
+    /// Why the process broke, until that is told.
+    broke: Option<String>,
 }
 
 /// A process and the conversation with it.
@@ -208,8 +215,9 @@ impl Worker for PersistentWorker {
         self.end();
         let Shared { launch, limits, spawner, worker_type, version } = &*self.shared;
         launch.check()?;
-        let child = Child::spawn(spawner, launch, &[], LINE_BYTES_MAX, timeout)
+        let mut child = Child::spawn(spawner, launch, &[], LINE_BYTES_MAX, timeout)
             .map_err(|e| StartError(launch.start_failure(&e)))?;
+        child.show_on(self.pulse.as_ref());
         let mut running =
             Running { child, session: Session::new(*limits), waited_for: false, since: RealClock.mono(), cycles: 0 };
         let hello = running.session.hello(worker_type.as_str(), version.as_str());
@@ -263,6 +271,14 @@ impl Worker for PersistentWorker {
     fn stop(&mut self) {
         self.end();
     }
+
+    fn watch(&mut self, pulse: &Arc<Pulse>) {
+        self.pulse = Some(Arc::clone(pulse));
+    }
+
+    fn broke(&mut self) -> Option<String> {
+        self.broke.take()
+    }
 }
 
 impl PersistentWorker {
@@ -309,7 +325,13 @@ impl PersistentWorker {
                     sink(lease, outcome);
                     deadline = RealClock.mono().saturating_add(timeout);
                 }
-                Some(Event::Extended) => deadline = RealClock.mono().saturating_add(timeout),
+                Some(Event::Extended) => {
+                    let now = RealClock.mono();
+                    if let Some(pulse) = &self.pulse {
+                        pulse.beat(now);
+                    }
+                    deadline = now.saturating_add(timeout);
+                }
                 event => self.note(event),
             }
         }
@@ -324,7 +346,7 @@ impl PersistentWorker {
     }
 
     /// Ends a process that cannot go on, and answers for what it was asked.
-    fn give_up(&self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) {
+    fn give_up(&mut self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) {
         let Running { child, session, .. } = &mut running;
         child.terminate(self.kill_after);
         let outcome = match stop {
@@ -342,6 +364,7 @@ impl PersistentWorker {
             Stop::Broken { why, killed } => {
                 let error = error_text(&format!("{} {why}", self.shared.launch.name), &child.stderr_text());
                 tracing::warn!(worker_type = %self.shared.worker_type, %error, "a worker's process is replaced");
+                self.broke = Some(error.clone());
                 Outcome::Fail { error, killed }
             }
         };

@@ -102,3 +102,11 @@ impl Process {
         }
     }
 }
+
+/// The memory that a process has in use, in bytes, without that of the processes that it has started; `None` if it cannot be
+/// told.
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    kib.map(|kib: u64| kib << 10)
+}

@@ -11,6 +11,7 @@ mod bad_input;
 mod copies;
 mod durability;
 mod embed;
+mod health;
 mod history;
 mod jobs;
 mod lifecycle;

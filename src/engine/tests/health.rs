@@ -71,3 +71,148 @@ fn runs_and_waits_are_shown_by_how_long_they_took() {
     assert_eq!((view.per_second, view.failures_per_second), (0.0, 0.0));
     handle.stop_and_wait();
 }
+
+/// Asks until a version is as it shall be; the engine answers every time, so nothing spins.
+fn until_version(handle: &Handle, name: &str, what: &str, is: impl Fn(&VersionView) -> bool) -> VersionView {
+    let deadline = RealClock.mono() + Duration::from_secs(20);
+    loop {
+        let view = version(handle, name);
+        if is(&view) {
+            return view;
+        }
+        assert!(RealClock.mono() < deadline, "{name} never {what}: {view:#?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_past_its_time_is_shown_as_stuck_with_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let (handle, clock) = open_at(Spec::new(dir.path()).with("t", "v1", factory).make(), 1_000_000).unwrap();
+    let idle = |v: &VersionView| v.workers.len() == 2 && v.workers.iter().all(|worker| worker.state == "idle");
+    until_version(&handle, "t", "was idle", idle);
+    let pushed = push(&handle, "t", "1");
+    given.recv().unwrap();
+    let view = version(&handle, "t");
+    // The one that works comes first.
+    assert_eq!((view.workers[0].state, view.workers[0].holds, view.workers[0].stuck), ("working", 1, false));
+    assert_eq!((view.workers[0].jobs[0].id.as_str(), view.workers[1].state), (pushed.id.as_str(), "idle"));
+
+    // 30 s `timeout`, 1 s `kill_after`, and a little.
+    clock.ahead(30);
+    assert!(!version(&handle, "t").workers[0].stuck, "it may run for so long");
+    clock.ahead(4);
+    let view = version(&handle, "t");
+    assert!(view.workers[0].stuck && !view.workers[1].stuck, "{view:?}");
+    assert!((34_000..60_000).contains(&view.workers[0].beat_ms), "{view:?}");
+    assert!((34_000..60_000).contains(&view.workers[0].jobs[0].age_ms), "{view:?}");
+    answer.send(done()).unwrap();
+    until(&handle, &pushed.id, "completed");
+    until_version(&handle, "t", "went on", |v| v.workers.iter().all(|worker| !worker.stuck && worker.holds == 0));
+    handle.stop_and_wait();
+}
+
+/// A worker that does not start, or breaks in every cycle, as long as it is told so.
+#[derive(Clone, Default)]
+struct Breaks {
+    at_start: Arc<std::sync::atomic::AtomicBool>,
+    in_cycle: Arc<std::sync::atomic::AtomicBool>,
+    is_up: bool,
+}
+
+impl WorkerFactory for Breaks {
+    fn make(&self, _: &Arc<Cutoff>) -> Box<dyn Worker> {
+        Box::new(self.clone())
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        Ok(())
+    }
+}
+
+impl Worker for Breaks {
+    fn start(&mut self, _: Duration) -> Result<(), StartError> {
+        self.is_up = !self.at_start.load(Ordering::SeqCst);
+        if self.is_up { Ok(()) } else { Err(StartError("it dies at once".to_owned())) }
+    }
+
+    fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+        self.is_up = !self.in_cycle.load(Ordering::SeqCst);
+        for job in batch {
+            sink(job.lease, if self.is_up { done() } else { fail("it broke") });
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_up
+    }
+
+    fn broke(&mut self) -> Option<String> {
+        Some("it broke in the middle".to_owned())
+    }
+
+    fn stop(&mut self) {}
+}
+
+fn one_worker() -> LiveConfig {
+    LiveConfig { concurrency: Concurrency::fixed(1), ..live() }
+}
+
+#[test]
+fn a_worker_that_never_starts_backs_off_longer_and_longer_and_its_jobs_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Breaks::default();
+    worker.at_start.store(true, Ordering::SeqCst);
+    let handle = Spec::new(dir.path()).with_live("t", "v1", worker.clone(), one_worker()).open();
+    let pushed: Vec<Pushed> = (0..3).map(|n| push(&handle, "t", &n.to_string())).collect();
+    for (tries, pause_ms) in [(1, 100), (2, 200), (3, 400)] {
+        let view = until_version(&handle, "t", "failed so often", |v| {
+            v.failing.as_ref().is_some_and(|failing| failing.tries == tries) && v.workers[0].state == "backing_off"
+        });
+        let (failing, worker) = (view.failing.unwrap(), &view.workers[0]);
+        assert_eq!((failing.reason.as_str(), failing.none_up, failing.since_ms), ("it dies at once", true, 1_000_000));
+        let pause = worker.for_ms + worker.next_try_ms.unwrap();
+        assert!(
+            pause.abs_diff(pause_ms) <= 5 || worker.next_try_ms == Some(0),
+            "{pause} ms for {pause_ms}: {worker:?}"
+        );
+        assert!(failing.next_try_ms.unwrap() <= pause_ms && view.restarts >= u64::from(tries));
+        assert_eq!(view.last_restart.unwrap().reason, "it dies at once");
+    }
+    for pushed in &pushed {
+        let job = handle.job(&pushed.id).unwrap();
+        assert_eq!((job.state, job.attempts, job.interrupts), ("ready", 0, 0));
+    }
+    worker.at_start.store(false, Ordering::SeqCst);
+    until_version(&handle, "t", "came up", |v| v.failing.is_none());
+    for pushed in &pushed {
+        assert_eq!(until(&handle, &pushed.id, "completed").attempts, 0);
+    }
+    let view = version(&handle, "t");
+    assert!(view.failing.is_none() && view.reason.is_none() && view.restarts >= 3, "{view:?}");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_worker_that_breaks_again_and_again_is_shown_as_failing_until_it_has_done_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Breaks::default();
+    let settings = LiveConfig { max_attempts: 100, ..one_worker() };
+    let handle = Spec::new(dir.path()).with_live("t", "v1", worker.clone(), settings).open();
+    until(&handle, &push(&handle, "t", "1").id, "completed");
+    assert_eq!(version(&handle, "t").restarts, 0);
+
+    // Once is nothing: it is started again at once.
+    worker.in_cycle.store(true, Ordering::SeqCst);
+    let pushed = push(&handle, "t", "2");
+    let view = until_version(&handle, "t", "failed", |v| v.failing.as_ref().is_some_and(|failing| failing.tries >= 2));
+    assert!(view.restarts >= 3, "once at once, then after pauses: {view:?}");
+    assert_eq!(view.failing.unwrap().reason, "it broke in the middle");
+    let attempts = handle.job(&pushed.id).unwrap().attempts;
+    assert!(attempts <= 5, "{attempts} in some hundred milliseconds");
+    worker.in_cycle.store(false, Ordering::SeqCst);
+    until_version(&handle, "t", "went on", |v| v.failing.is_none());
+    until(&handle, &pushed.id, "completed");
+    assert!(version(&handle, "t").failing.is_none());
+    handle.stop_and_wait();
+}

@@ -1,10 +1,17 @@
 //! What a child is confined to: its user, its mask, its limits.
 //!
-//! Owns how they are looked up on this machine, and how a child takes them on. Users are those of `/etc/passwd`.
+//! Owns how they are looked up on this machine, and how a child takes them on. Users are those of `/etc/passwd`, and are in the
+//! groups that `/etc/group` says.
 
-use rustix::fs::Mode;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, chdir, geteuid, getrlimit, setrlimit, umask};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Fields, Resolving};
@@ -12,12 +19,18 @@ use crate::config::{Confinement, Limits, units};
 
 /// Where the machine's users are.
 const USERS: &str = "/etc/passwd";
+/// And their groups.
+const GROUPS: &str = "/etc/group";
+/// Groups of one user; the kernel takes no more.
+const GROUPS_MAX: usize = 65_536;
 
 /// What a child is confined to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confined {
     /// Its user and that one's group, if they are not ours.
     pub user: Option<(u32, u32)>,
+    /// All groups that this user is in, that one among them; in order.
+    pub groups: Vec<u32>,
     /// Permissions that its files do not get.
     pub umask: Option<u32>,
     /// What it may use.
@@ -43,26 +56,37 @@ impl Confined {
                 resolving.problem(&format!("limits.{key}"), message, "lower it, or start biotope with a higher limit");
             }
         }
-        Self { user, umask: wanted.umask, limits: wanted.limits }
+        let groups = match (&wanted.user, user) {
+            (Some(name), Some((_, group))) => groups(name, group).unwrap_or_else(|(message, help)| {
+                resolving.problem("user", message, help);
+                Vec::new()
+            }),
+            (Some(_) | None, _) => Vec::new(),
+        };
+        Self { user, groups, umask: wanted.umask, limits: wanted.limits }
     }
 
-    /// Takes mask and limits on, for this process. Makes system calls and nothing else: for use between fork and exec.
-    pub(super) fn take_on(&self) -> Result<(), Errno> {
-        if let Some(mask) = self.umask {
-            umask(Mode::from_bits_truncate(mask));
-        }
-        for (_, resource, value) in each(&self.limits) {
-            if value.is_some() {
-                setrlimit(resource, Rlimit { current: value, maximum: value })?;
-            }
-        }
-        Ok(())
+    /// Makes ready all that a child in this directory needs to take it on.
+    ///
+    /// # Errors
+    /// The directory's name cannot be one.
+    pub(super) fn prepare(&self, dir: &Path) -> io::Result<Taking> {
+        Ok(Taking {
+            user: self.user.map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group))),
+            groups: self.groups.iter().copied().map(Gid::from_raw).collect(),
+            dir: CString::new(dir.as_os_str().as_bytes())?,
+            umask: self.umask,
+            limits: self.limits,
+        })
     }
 
     /// Adds it to a definition's hash; nothing where nothing is said.
     pub(super) fn add_to(&self, fields: &mut Fields) {
         if let Some((user, group)) = self.user {
             fields.add(format!("user {user} {group}").as_bytes());
+            for other in self.groups.iter().filter(|other| **other != group) {
+                fields.add(format!("group {other}").as_bytes());
+            }
         }
         if let Some(mask) = self.umask {
             fields.add(format!("umask {mask:o}").as_bytes());
@@ -72,6 +96,38 @@ impl Confined {
                 fields.add(format!("limit {key} {value}").as_bytes());
             }
         }
+    }
+}
+
+/// What a child takes on; nothing of it has to be allocated any more.
+pub(super) struct Taking {
+    user: Option<(Uid, Gid)>,
+    groups: Vec<Gid>,
+    dir: CString,
+    umask: Option<u32>,
+    limits: Limits,
+}
+
+impl Taking {
+    /// Takes all of it on, for this process, and goes into the directory as its user may. Makes system calls and nothing else, for the
+    /// thread that calls: for use between fork and exec, where there is no other.
+    pub(super) fn take_on(&self) -> Result<(), Errno> {
+        if let Some((user, group)) = self.user {
+            // The user last: it may not do the rest.
+            set_thread_groups(&self.groups)?;
+            set_thread_gid(group)?;
+            set_thread_uid(user)?;
+        }
+        chdir(&self.dir)?;
+        if let Some(mask) = self.umask {
+            umask(Mode::from_bits_truncate(mask));
+        }
+        for (_, resource, value) in each(&self.limits) {
+            if value.is_some() {
+                setrlimit(resource, Rlimit { current: value, maximum: value })?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +174,34 @@ fn ids(users: &str, name: &str) -> Option<(u32, u32)> {
     })
 }
 
+/// The numbers of all groups of a user, in order, its own among them. `Err`: what is wrong, and what helps.
+fn groups(name: &str, own: u32) -> Result<Vec<u32>, (String, &'static str)> {
+    let groups = match std::fs::read_to_string(GROUPS) {
+        // A machine with nothing but users.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|e| (format!("{GROUPS} cannot be read: {e}"), "mend its mode"))?,
+    };
+    let mut found = members(&groups, name);
+    found.push(own);
+    found.sort_unstable();
+    found.dedup();
+    // Setting more is an error of the kernel's.
+    if found.len() > GROUPS_MAX {
+        return Err((format!("{name} is in more than {GROUPS_MAX} groups"), "take it out of some"));
+    }
+    Ok(found)
+}
+
+/// Finds the groups that name a user: `name:password:group:user,user,…` in each line.
+fn members(groups: &str, name: &str) -> Vec<u32> {
+    let group = |line: &str| {
+        let mut fields = line.split(':');
+        let number = fields.nth(2)?.parse().ok()?;
+        fields.next()?.split(',').any(|member| member.trim() == name).then_some(number)
+    };
+    groups.lines().filter_map(group).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +213,16 @@ mod tests {
         assert_eq!(ids(users, "root"), Some((0, 0)));
         for none in ["we", "webb", "broken", "+", ""] {
             assert_eq!(ids(users, none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn groups_are_those_that_name_the_user() {
+        let groups = "root:x:0:\nssl:x:103:web,mail\nmail:x:8:mail\nold:x:9:webb, web\nbroken:x:a:web\nshort:x:7\n";
+        assert_eq!(members(groups, "web"), [103, 9]);
+        assert_eq!(members(groups, "mail"), [103, 8]);
+        for none in ["we", "root", "ssl"] {
+            assert_eq!(members(groups, none), [0; 0], "{none}");
         }
     }
 }

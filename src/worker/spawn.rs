@@ -16,7 +16,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::Signal;
 
-use super::confined::Confined;
+use super::confined::Taking;
 use super::launch::Launch;
 
 /// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
@@ -28,15 +28,12 @@ const SIGNAL_MAX: i32 = 64;
 /// Starts `launch` with `env` on top of its environment, and with these as its stdin, stdout and stderr.
 pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], stdio: [Stdio; 3]) -> io::Result<Child> {
     let mut command = Command::new(&launch.program);
-    command.arg0(&launch.name).args(&launch.args).current_dir(&launch.dir);
+    command.arg0(&launch.name).args(&launch.args);
     command.env_clear().envs(launch.env.iter().map(|(k, v)| (k, v))).envs(env.iter().copied());
     let [stdin, stdout, stderr] = stdio;
     command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
-    if let Some((user, group)) = launch.confined.user {
-        // Only this group: where we are root, the others are dropped, too.
-        command.uid(user).gid(group);
-    }
-    guard(&mut command, launch.confined);
+    // Its user, and its directory after that, are taken on there: the standard library knows a user, but not all of its groups.
+    guard(&mut command, launch.confined.prepare(&launch.dir)?);
     spawn_busy(&mut command)
 }
 
@@ -56,7 +53,7 @@ fn spawn_busy(command: &mut Command) -> io::Result<Child> {
 
 /// Has the kernel kill the child when the thread that spawned it ends, and so also when this whole process is killed;
 /// keeps from it what this process itself was given without need, be it descriptors or signals, and confines it.
-fn guard(command: &mut Command, confined: Confined) {
+fn guard(command: &mut Command, confined: Taking) {
     let parent = rustix::process::getpid();
     let inherited = inherited();
     let prepare = move || {

@@ -240,10 +240,56 @@ fn a_child_runs_as_its_user_with_no_other_group_and_may_enqueue() {
                   grep -E '^(Uid|Gid|Groups):' /proc/self/status | tr -s '\\t ' ' '";
     let shown = result_of(&home, "user = \"nobody\"", script);
     let four = |id: &str| [id; 4].join(" ");
-    let expected = [format!("Uid: {}", four(ids[0])), format!("Gid: {}", four(ids[1])), "Groups:".to_owned()];
+    let expected = [format!("Uid: {}", four(ids[0])), format!("Gid: {}", four(ids[1])), format!("Groups: {}", ids[1])];
     assert_eq!(shown.lines().map(str::trim).collect::<Vec<_>>(), expected);
     let biotope = home.start();
     assert_eq!(biotope.job("next")["state"], "delayed");
+    biotope.stop();
+}
+
+#[test]
+fn a_child_is_in_all_groups_of_its_user() {
+    let name = "a_child_is_in_all_groups_of_its_user";
+    let groups = std::fs::read_to_string("/etc/group").unwrap();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    // Somebody who is in another group than its own.
+    let user = groups.lines().find_map(|line| {
+        let user = line.rsplit(':').next()?.split(',').next().filter(|user| !user.is_empty() && *user != "root")?;
+        users.lines().any(|line| line.starts_with(&format!("{user}:"))).then(|| user.to_owned())
+    });
+    let (true, Some(user)) = (rustix::process::geteuid().is_root(), user) else {
+        return skipped(name, "needs root, and a user who is in another group than its own");
+    };
+    let home = Home::bare();
+    std::fs::set_permissions(home.path("."), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let shown = result_of(&home, &format!("user = \"{user}\""), "id -G");
+    let expected = Command::new("id").args(["-G", &user]).output().unwrap().stdout;
+    let sorted = |text: &str| {
+        let mut groups: Vec<u32> = text.split_whitespace().map(|group| group.parse().unwrap()).collect();
+        groups.sort_unstable();
+        groups
+    };
+    let expected = sorted(&String::from_utf8(expected).unwrap());
+    assert!(expected.len() > 1, "{expected:?}");
+    assert_eq!(sorted(&shown), expected);
+}
+
+#[test]
+fn a_user_that_may_not_enter_its_directory_is_told_so() {
+    let name = "a_user_that_may_not_enter_its_directory_is_told_so";
+    if !rustix::process::geteuid().is_root() || !std::fs::read_to_string("/etc/passwd").unwrap().contains("nobody:") {
+        return skipped(name, "needs root, and a user nobody to run as");
+    }
+    let home = Home::bare();
+    std::fs::set_permissions(home.path("."), std::fs::Permissions::from_mode(0o700)).unwrap();
+    home.configure("[workers.shows]\nversion = \"v1\"\nexec = [\"true\"]\nuser = \"nobody\"\n");
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "shows"}));
+    until("a reason", SOON, || {
+        let shown = biotope.of_type("shows")["versions"][0]["reason"].to_string();
+        if shown.contains("Permission denied") { Ok(()) } else { Err(shown) }
+    });
+    assert_eq!(biotope.job(&id)["attempts"], 0);
     biotope.stop();
 }
 

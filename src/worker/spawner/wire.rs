@@ -76,7 +76,7 @@ impl<'a> Request<'a> {
             args: launch.args.iter().map(String::as_str).collect(),
             env: own.chain(on_top).collect(),
             dir: launch.dir.as_os_str().as_bytes(),
-            confined: launch.confined,
+            confined: launch.confined.clone(),
         }))
     }
 
@@ -96,7 +96,7 @@ impl Start<'_> {
             args: self.args.iter().map(|&arg| arg.to_owned()).collect(),
             env: self.env.iter().map(|(name, value)| (os(name), os(value))).collect(),
             dir: os(self.dir).into(),
-            confined: self.confined,
+            confined: self.confined.clone(),
         }
     }
 }

@@ -170,7 +170,8 @@ fn p14_a_stopped_helper_holds_nothing_up_for_long() {
         "[workers.waits]\n{worker}exec = [\"./waits.sh\"]\n[workers.starts]\n{worker}exec = [\"true\"]\n\
          [workers.stays]\n{worker}exec = [\"./stays.sh\"]\nmode = \"persistent\"\n"
     ));
-    home.script("waits.sh", "echo $$ >pids.txt; exec sleep 1000");
+    // Who has its payload is known to be started.
+    home.script("waits.sh", "read -r payload; echo $$ >pids.txt; exec sleep 1000");
     home.script("stays.sh", KEEPER);
     let biotope = home.start();
     let waits = biotope.push(&json!({"type": "waits"}));

@@ -16,7 +16,8 @@ use biotope::job::new::NewJob;
 use biotope::log::{LogOptions, Reader};
 use biotope::pool::{Figures, Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
 use biotope::simulate::disk::SimDisk;
-use biotope::worker::Outcome;
+use biotope::worker::run::Board;
+use biotope::worker::{Cutoff, Outcome};
 
 use crate::setup::{Work, ecosystem, fresh, generation, payload, percentile};
 
@@ -108,8 +109,8 @@ impl Real {
 }
 
 /// What a pool was handed, and where it reports.
-#[derive(Clone, Default)]
-struct Hand(Arc<Mutex<(Vec<Task>, Option<Reporter>)>>);
+#[derive(Clone)]
+struct Hand(Arc<Mutex<(Vec<Task>, Option<Reporter>)>>, Arc<Board>);
 
 impl PoolMaker for Hand {
     fn make(&self, _: PoolSpec, _: Reader, _: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
@@ -147,6 +148,10 @@ impl Pool for Hand {
 
     fn cut_off(&self) {}
 
+    fn board(&self) -> &Arc<Board> {
+        &self.1
+    }
+
     fn join(self: Box<Self>) {}
 }
 
@@ -158,7 +163,7 @@ struct InMemory {
 
 impl InMemory {
     fn new(waiting: usize) -> Self {
-        let hand = Hand::default();
+        let hand = Hand(Arc::default(), Board::new(Cutoff::new().unwrap()));
         let around = Surrounding {
             disk: Arc::new(SimDisk::new(1)),
             options: LogOptions::new(64 << 20),

@@ -11,6 +11,7 @@
 # whatever that holds. What must be taken apart further is a case for jq, or for another language.
 
 while IFS= read -r line; do
+    case $line in '{"id":"'*) ;; *) continue ;; esac # anything without an id is a notification
     id=${line#*\"id\":\"} id=${id%%\"*}
     method=${line#*\"method\":\"} method=${method%%\"*}
     case $method in

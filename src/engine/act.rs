@@ -9,7 +9,7 @@ use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
-use crate::types::Seq;
+use crate::types::{Lease, Seq};
 
 /// Records that are read at once for a purge.
 const READ_AT_ONCE: usize = 256;
@@ -137,8 +137,11 @@ impl Core {
                 let job = job.map(|job| LiveOrEnded::Live(Box::new(LiveJob { job, ..*live })));
                 Ok(job.ok_or(Refusal::NotFound { id }))
             }
-            (JobAction::Cancel, State::Ready | State::Delayed) => {
+            (JobAction::Cancel, State::Ready | State::Delayed | State::Reserved) => {
                 self.end(born, End::Cancelled, &[], None)?;
+                if live.job.state == State::Reserved {
+                    self.stop_run(Lease { born, fence: live.job.fence }, live.job.version_no);
+                }
                 Ok(Ok(LiveOrEnded::Ended { last: live, end: End::Cancelled, at }))
             }
             (JobAction::Discard, State::Dead) => {
@@ -198,7 +201,7 @@ impl Core {
 fn remedy(action: JobAction) -> &'static str {
     match action {
         JobAction::Retry => "only a dead or a delayed job can be retried",
-        JobAction::Cancel => "only a job that waits can be cancelled; discard a dead one",
+        JobAction::Cancel => "only a job that waits or runs can be cancelled; discard a dead one",
         JobAction::Discard => "only a dead job can be discarded; cancel one that waits",
     }
 }

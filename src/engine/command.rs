@@ -24,7 +24,8 @@ use crate::worker::Outcome;
 pub enum JobAction {
     /// A dead job becomes Ready with all attempts again; a delayed one becomes Ready at once.
     Retry,
-    /// A job that does not run becomes Cancelled.
+    /// A job that waits or runs becomes Cancelled; where it runs, its worker is told to stop, and what it answers changes
+    /// nothing.
     Cancel,
     /// A dead job becomes Discarded.
     Discard,

@@ -1,6 +1,10 @@
-//! Handing ready jobs to pools: as many as hide the hand-off, and no more, so that order is decided late.
+//! Handing ready jobs to pools: as many as hide the hand-off, and no more, so that order is decided late; and calling back
+//! what was handed out.
+
+use std::sync::Arc;
 
 use super::core::{Core, Staged};
+use super::runs::PoolRun;
 use crate::job::event::{Event, Release, Reserved};
 use crate::job::table::Job;
 use crate::job::transition::State;
@@ -9,6 +13,7 @@ use crate::pool::{PoolId, Report, Task};
 use crate::recent::How;
 use crate::types::{Fence, Lease, Seq, UnixMs};
 use crate::worker::Outcome;
+use crate::worker::run::Board;
 
 /// Since when a job that is reserved could have been run; 0 where that is not told: it was given back, or had been dead.
 fn due(job: &Job) -> UnixMs {
@@ -152,9 +157,45 @@ impl Core {
             if let Some(run) = self.pools.get_mut(&pool) {
                 run.got_back(self.mono, false);
             }
-            self.release(task.lease.born, release, "")?;
+            if self.is_leased(task.lease) {
+                self.release(task.lease.born, release, "")?;
+            } else {
+                self.forget_run(task.lease);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a lease is its job's.
+    fn is_leased(&self, lease: Lease) -> bool {
+        self.table.noted(lease.born).is_some_and(|job| job.state == State::Reserved && job.fence == lease.fence)
+    }
+
+    /// Its job was cancelled: what was not handed out yet is not, and what was is told once that is durable.
+    pub(super) fn stop_run(&mut self, lease: Lease, version_no: u32) {
+        let on_its_way = self.ahead.as_mut().map(|ahead| &mut ahead.staged);
+        let staged = on_its_way.into_iter().chain([&mut self.staged]);
+        let pool = staged.flat_map(|staged| staged.extract_if(.., |staged| staged.task.lease == lease)).next();
+        match pool.and_then(|staged| self.pools.get_mut(&staged.pool)) {
+            Some(run) => run.got_back(self.mono, false),
+            None => self.on_boards(lease, |run| run.version_no == version_no, Board::cancel),
+        }
+    }
+
+    /// A run that was cancelled is over. After what it was told: that waits for a commit, and so does this.
+    pub(super) fn forget_run(&mut self, lease: Lease) {
+        self.on_boards(lease, |_| true, Board::forget);
+    }
+
+    /// Which pool of a version holds a run is not noted, and another one does not mind.
+    fn on_boards(&mut self, lease: Lease, of: impl Fn(&PoolRun) -> bool, tell: fn(&Board, Lease)) {
+        let pools = self.pools.values().filter(|run| of(run));
+        let boards: Vec<_> = pools.map(|run| Arc::clone(run.pool.board())).collect();
+        self.reply(move |durable| {
+            if durable {
+                boards.iter().for_each(|board| tell(board, lease));
+            }
+        });
     }
 
     /// Born seqs of all reserved jobs.

@@ -33,6 +33,7 @@ impl Core {
         let job = self.table.noted(born);
         let Some(job) = job.filter(|job| job.state == State::Reserved && job.fence == lease.fence) else {
             tracing::debug!(born, "an outcome of an older lease is refused");
+            self.forget_run(lease);
             return Ok(());
         };
         let named = |job: &NewJob| job.id.is_some() || job.idempotency_key.is_some();

@@ -97,8 +97,10 @@ pub fn next(state: State, change: Change) -> Next {
         (S::Ready | S::Delayed | S::Reserved, C::Die) => Next::To(S::Dead),
         (S::Reserved, C::LastHostDeath) => Next::To(S::Dead),
         (S::Delayed | S::Dead, C::Redrive) => Next::To(S::Ready),
-        (S::Reserved, C::End(End::Completed | End::Cancelled)) => Next::Finished,
-        (S::Ready | S::Delayed, C::End(End::Cancelled | End::Expired)) => Next::Finished,
+        (S::Reserved, C::End(End::Completed)) => Next::Finished,
+        // By its worker's word, or by somebody's: then the run is told.
+        (S::Ready | S::Delayed | S::Reserved, C::End(End::Cancelled)) => Next::Finished,
+        (S::Ready | S::Delayed, C::End(End::Expired)) => Next::Finished,
         (S::Dead, C::End(End::Discarded)) => Next::Finished,
         (S::Ready | S::Delayed | S::Reserved | S::Dead, _) => Next::Illegal,
     }

@@ -16,6 +16,7 @@ use crate::sync::channel;
 use crate::sync::channel::Receiver;
 use crate::types::Lease;
 use crate::worker::pulse::Pulse;
+use crate::worker::run::Board;
 use crate::worker::{Assignment, Outcome, StartError, Worker, Worn};
 
 /// Makes such pools, and has them run. Clones are the same pools.
@@ -221,6 +222,10 @@ impl Pool for InlinePool {
 
     fn cut_off(&self) {
         self.threads.cut_off();
+    }
+
+    fn board(&self) -> &Arc<Board> {
+        self.threads.board()
     }
 
     fn join(self: Box<Self>) {

@@ -33,6 +33,7 @@ use crate::sync::thread::JoinHandle;
 use crate::sync::{channel, has_finished};
 use crate::types::{Lease, UnixMs};
 use crate::worker::pulse::{Pulse, Seen};
+use crate::worker::run::Board;
 use crate::worker::{Cutoff, Outcome, WorkerFactory};
 
 /// A job that is handed to a pool.
@@ -153,6 +154,7 @@ struct Shared {
     factory: Arc<dyn WorkerFactory>,
     live: ArcSwap<LiveConfig>,
     cutoff: Arc<Cutoff>,
+    board: Arc<Board>,
     reader: Reader,
     ids: IdMaker,
     clock: Arc<dyn Clock>,
@@ -171,12 +173,14 @@ impl Shared {
         report: Reporter,
         clock: &Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        let cutoff = Cutoff::new()?;
         Ok(Self {
             worker_type: spec.worker_type,
             label: spec.label,
             factory: spec.factory,
             live: ArcSwap::from_pointee(spec.live),
-            cutoff: Cutoff::new()?,
+            board: Board::new(Arc::clone(&cutoff)),
+            cutoff,
             reader,
             ids,
             clock: Arc::clone(clock),
@@ -222,6 +226,8 @@ pub trait Pool: Send {
     fn drain(&mut self) -> Vec<Task>;
     /// Ends what runs, at once; it is reported as interrupted.
     fn cut_off(&self);
+    /// What is to be known of its runs beside their jobs. Whoever cancels one there forgets it there, once it is reported.
+    fn board(&self) -> &Arc<Board>;
     /// Waits for the workers' end. To be called after [`Report::Ended`].
     fn join(self: Box<Self>);
 }
@@ -348,6 +354,10 @@ impl Pool for ThreadPool {
 
     fn cut_off(&self) {
         self.shared.cutoff.set();
+    }
+
+    fn board(&self) -> &Arc<Board> {
+        &self.shared.board
     }
 
     fn join(self: Box<Self>) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
 use tokio::sync::Notify;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::alive::Guard;
 use super::thread::{RUN_SLACK, about, assignment, tells_about};
@@ -20,6 +20,7 @@ use crate::config::LiveConfig;
 use crate::log::nearby::NearbyReader;
 use crate::recent::Ran;
 use crate::worker::pulse::{Doing, Pulse, Seen};
+use crate::worker::run::Board;
 use crate::worker::{Outcome, SideBySide, http};
 
 /// What the engine and the thread share.
@@ -114,6 +115,10 @@ impl Pool for SideBySidePool {
         self.shared.cutoff.set();
     }
 
+    fn board(&self) -> &Arc<Board> {
+        &self.shared.board
+    }
+
     fn join(self: Box<Self>) {
         if let Some(thread) = self.thread {
             // A thread that panicked has reported its end by its guard; there is nothing to add.
@@ -129,6 +134,8 @@ struct Held {
     waited: Option<Duration>,
     /// Its place on the pulse.
     place: usize,
+    /// Drops it.
+    abort: AbortHandle,
 }
 
 struct Thread<'a> {
@@ -167,6 +174,7 @@ impl Thread<'_> {
                     }
                 }
                 () = self.line.changed.notified() => {}
+                () = self.shared.board.changed() => self.drop_cancelled(),
             }
         }
     }
@@ -195,8 +203,14 @@ impl Thread<'_> {
             let place = self.pulse.takes(job.id.clone(), began, live.timeout.saturating_add(RUN_SLACK));
             let running = self.running.spawn(async move { worker.run(&job, timeouts).await });
             let waited = (task.due_ms > 0).then(|| Duration::from_millis(now.saturating_sub(task.due_ms)));
-            self.held.insert(running.id(), Held { task, began, waited, place });
+            self.held.insert(running.id(), Held { task, began, waited, place, abort: running });
         }
+    }
+
+    /// Drops what was cancelled; it ends as interrupted, and nobody waits for that.
+    fn drop_cancelled(&self) {
+        let cancelled = |held: &&Held| self.shared.board.is_cancelled(held.task.lease);
+        self.held.values().filter(cancelled).for_each(|held| held.abort.abort());
     }
 
     fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -204,7 +218,7 @@ impl Thread<'_> {
             let panicked = || Outcome::Fail { error: "the worker panicked".to_owned(), killed: false };
             (error.id(), if error.is_panic() { panicked() } else { Outcome::Interrupted })
         });
-        let Some(Held { task, began, waited, place }) = self.held.remove(&id) else { return };
+        let Some(Held { task, began, waited, place, .. }) = self.held.remove(&id) else { return };
         let now = self.shared.clock.mono();
         self.pulse.gives_back(place, now);
         let ran = outcome.is_own_end().then(|| {
@@ -213,6 +227,7 @@ impl Thread<'_> {
             Ran { waited, took }
         });
         let about = if tells_about(&task, &outcome) { about(&mut self.reader, &task) } else { None };
+        self.shared.board.forget(task.lease);
         (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about, ran });
     }
 }

@@ -230,7 +230,7 @@ impl<'a> Thread<'a> {
     /// Runs a batch. Returns why no worker could be started for some of it, if that was so.
     pub(super) fn cycle(&mut self, worker: &mut dyn Worker, mut tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
         let shared = self.shared;
-        let report = &shared.report;
+        let (report, board) = (&shared.report, &shared.board);
         if let Err(StartError(error)) = self.make_ready(worker, &tasks, live) {
             for Task { lease, .. } in tasks {
                 let outcome = Outcome::NotStarted { error: error.clone() };
@@ -286,6 +286,7 @@ impl<'a> Thread<'a> {
                     .map(|task| Duration::from_millis(now.saturating_sub(task.due_ms)) + since.saturating_sub(began));
                 Ran { waited, took: at.saturating_sub(since) }
             });
+            board.forget(lease);
             let about = task.filter(|task| tells_about(task, &outcome)).and_then(|task| about(&mut self.reader, task));
             report(Report::Outcome { lease, outcome, about, ran });
         });
@@ -322,6 +323,9 @@ pub(super) fn assignment(
     live: &LiveConfig,
     now: UnixMs,
 ) -> Result<Assignment, Outcome> {
+    if shared.board.is_cancelled(task.lease) {
+        return Err(Outcome::Interrupted);
+    }
     let body = match reader.read(task.home.position(), task.home.seq) {
         Ok(body) => body,
         // The job was restated meanwhile: its next run finds it at its new place.
@@ -336,6 +340,7 @@ pub(super) fn assignment(
         .map_err(|error| Outcome::Dead { error: format!("damaged: {error}") })?;
     let chosen = meta.names.as_ref().and_then(|names| names.id);
     let timeout_ms = u64::try_from(live.timeout.as_millis()).unwrap_or(u64::MAX);
+    let deadline_ms = now.saturating_add(timeout_ms);
     Ok(Assignment {
         lease: task.lease,
         id: chosen.map_or_else(|| shared.ids.make_inline(task.lease.born, task.created_ms), JobId::from),
@@ -347,7 +352,8 @@ pub(super) fn assignment(
         max_attempts: task.max_attempts,
         tenant: meta.tenant.map(str::to_owned),
         created_ms: task.created_ms,
-        deadline_ms: now.saturating_add(timeout_ms),
+        deadline_ms,
+        run: shared.board.run(task.lease, deadline_ms),
         timeout: live.timeout,
         kill_after: live.kill_after,
     })

@@ -49,6 +49,7 @@ impl World {
         self.notice_purged();
         self.just_back.clear();
         self.answered.clear();
+        self.overtaken = self.overtaken_of(&self.sent);
         let mut at = 0;
         while let Some(sent) = self.sent.get(at) {
             if self.is_open(sent) {
@@ -69,6 +70,7 @@ impl World {
         self.compare()?;
         self.note_shown();
         self.check_bounds()?;
+        self.check_told()?;
         self.note_routes();
         Ok(())
     }
@@ -94,11 +96,12 @@ impl World {
         // What a pool gave back may have been acted on in the same turn.
         self.notice_given_back(false);
         let sent = std::mem::take(&mut self.sent);
+        self.overtaken = self.overtaken_of(&sent);
         let answered = |sent: &Sent| match sent {
             Sent::Push { reply, .. } => {
                 matches!(self.reply(*reply), Some(Reply::Pushed(all)) if all.iter().any(Result::is_ok))
             }
-            Sent::Act { reply, .. } => matches!(self.reply(*reply), Some(Reply::Acted(Ok(())))),
+            Sent::Act { reply, .. } => matches!(self.reply(*reply), Some(Reply::Acted(Ok(_)))),
             Sent::Purge { reply, .. } => matches!(self.reply(*reply), Some(Reply::Purged(Ok(_)))),
             Sent::Outcome { .. } => false,
         };
@@ -122,6 +125,10 @@ impl World {
                 for (new, answer) in jobs.into_iter().zip(answers) {
                     self.pushed(new, answer, sure)?;
                 }
+                Ok(())
+            }
+            Sent::Outcome { lease, .. } if self.overtaken.contains(&lease.fence) => {
+                self.figures.count("refused", "an older lease");
                 Ok(())
             }
             Sent::Outcome { lease, outcome } => {

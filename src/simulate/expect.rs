@@ -293,7 +293,7 @@ impl World {
         let shared = known.new.id.is_some();
         let may = match (action, place) {
             (JobAction::Retry, Place::Dead)
-            | (JobAction::Cancel, Place::Waiting)
+            | (JobAction::Cancel, Place::Waiting | Place::Running(_))
             | (JobAction::Discard, Place::Dead) => Some(true),
             // Ready and delayed differ by the clock alone.
             (JobAction::Retry, Place::Waiting) if delayed => None,
@@ -304,13 +304,17 @@ impl World {
         // What was given back waits: it is never one to be discarded.
         let back = self.just_back.contains(&job) && action != JobAction::Discard;
         let may = may.filter(|_| !back);
-        let done = match reply {
-            Some(Reply::Acted(Ok(()))) => true,
+        let done = match &reply {
+            Some(Reply::Acted(Ok(_))) => true,
             Some(Reply::Acted(Err(Refusal::Poisoned))) | None if !sure => shared || may != Some(false),
             _ => false,
         };
+        let overtakes = Self::may_overtake(known, action, reply.as_ref(), sure);
         if shared {
-            self.acted_on_namesake(job, action, done, sure);
+            let of = if let Some(Reply::Acted(Ok(acted))) = &reply { Some(acted.of.as_str()) } else { None };
+            if done {
+                self.acted_on_namesake(job, action, of, sure);
+            }
             return Ok(());
         }
         if sure && may.is_some_and(|may| may != done) {
@@ -318,7 +322,7 @@ impl World {
                 Invariant::RightAnswer.broken(format!("{action:?} of {known:?}: expected {may:?}, and was {done}"))
             );
         }
-        if done {
+        if done || overtakes {
             self.act_on(job, action, sure);
         }
         Ok(())
@@ -327,22 +331,25 @@ impl World {
     pub(super) fn act_on(&mut self, job: usize, action: JobAction, sure: bool) {
         match action {
             JobAction::Retry => self.happen(job, sure, Happening::Redriven),
-            JobAction::Cancel => self.end(job, sure, End::Cancelled),
+            JobAction::Cancel => self.cancelled(job, sure),
             JobAction::Discard => self.end(job, sure, End::Discarded),
         }
     }
 
-    /// Chosen ids stand for a live job of any type first: which one was meant is the engine's to say.
-    pub(super) fn acted_on_namesake(&mut self, job: usize, action: JobAction, done: bool, sure: bool) {
-        if !done {
-            return;
-        }
+    /// Chosen ids stand for a live job of any type first: which one was meant is the engine's to say,
+    /// and its answer names the type.
+    pub(super) fn acted_on_namesake(&mut self, job: usize, action: JobAction, of: Option<&str>, sure: bool) {
         let id = self.model.jobs.get(job).and_then(|known| known.new.id.clone());
         let fits = |known: &Known| {
             known.new.id == id
+                && of.is_none_or(|of| known.new.worker_type.as_str() == of)
                 && match action {
                     JobAction::Retry => matches!(known.latest().place, Place::Dead | Place::Waiting),
-                    JobAction::Cancel => known.latest().place == Place::Waiting,
+                    JobAction::Cancel => {
+                        let runs = |standing: Standing| matches!(standing.place, Place::Running(_));
+                        let waits = known.latest().place == Place::Waiting;
+                        waits || runs(known.latest()) || !sure && runs(known.now)
+                    }
                     JobAction::Discard => known.latest().place == Place::Dead,
                 }
         };

@@ -38,6 +38,8 @@ pub(super) enum Invariant {
     Together,
     /// An answer is the one that the model gives.
     RightAnswer,
+    /// The run of a cancelled job is told to stop, no other one is, and what was told is forgotten with it.
+    RunIsTold,
     /// Liveness: with no fault any more everything is served.
     Served,
     /// What cannot be read or is not whole is refused, and said.
@@ -62,6 +64,7 @@ impl Invariant {
             Self::InOrder => "O1 the first of the highest priority is handed out, or the oldest",
             Self::Together => "O2 what was recorded together is there together",
             Self::RightAnswer => "O3 the answer is right",
+            Self::RunIsTold => "O4 the run of a cancelled job is told, and no other",
             Self::Served => "L1 in the end everything is served",
             Self::DamageRefused => "D1 damage is refused, and changes nothing",
         }

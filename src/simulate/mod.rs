@@ -8,6 +8,7 @@
 
 mod bits;
 mod campaign;
+mod cancels;
 mod check;
 pub mod disk;
 mod every_call;

@@ -21,7 +21,7 @@ impl World {
     /// A purge goes on frame by frame: what it has ended up to now.
     pub(super) fn notice_purged(&mut self) {
         let acted = |sent: &Sent| match sent {
-            Sent::Act { job, reply, .. } if matches!(self.reply(*reply), Some(Reply::Acted(Ok(())))) => Some(*job),
+            Sent::Act { job, reply, .. } if matches!(self.reply(*reply), Some(Reply::Acted(Ok(_)))) => Some(*job),
             _ => None,
         };
         let acted: BTreeSet<usize> = self.sent.iter().filter_map(acted).collect();
@@ -200,7 +200,11 @@ impl World {
         };
         tasks.retain(|(task, ..)| {
             let known = self.known(task.lease.born).and_then(|job| self.model.jobs.get(job));
-            known.is_none_or(|known| known.now.place != Place::Running(task.lease.fence))
+            // One that was cancelled since it was handed out is on its way back.
+            let cancelled = |known: &Known| {
+                known.now.place == Place::Gone(End::Cancelled) && self.fences.contains(&task.lease.fence)
+            };
+            known.is_none_or(|known| known.now.place != Place::Running(task.lease.fence) && !cancelled(known))
         });
         tasks.sort_by_key(|(task, ..)| task.lease.fence);
         let now = self.now();

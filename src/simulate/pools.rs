@@ -7,6 +7,8 @@ use crate::config::LiveConfig;
 use crate::job::ids::IdMaker;
 use crate::log::Reader;
 use crate::pool::{Figures, Pool, PoolMaker, PoolSpec, Report, Reporter, Task};
+use crate::worker::Cutoff;
+use crate::worker::run::Board;
 
 /// A pool as the simulation sees it.
 pub(super) struct Hand {
@@ -24,6 +26,7 @@ pub(super) struct Hand {
     pub(super) ended: bool,
     pub(super) size: u32,
     pub(super) figures: Figures,
+    pub(super) board: Arc<Board>,
 }
 
 /// All pools of one life of an engine.
@@ -39,6 +42,7 @@ impl Hands {
 struct SimPool {
     hands: Hands,
     number: usize,
+    board: Arc<Board>,
 }
 
 impl SimPool {
@@ -49,6 +53,7 @@ impl SimPool {
 
 impl PoolMaker for Hands {
     fn make(&self, spec: PoolSpec, _: Reader, _: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
+        let board = Board::new(Cutoff::new()?);
         let mut all = self.all();
         let number = all.len();
         all.push(Hand {
@@ -63,9 +68,10 @@ impl PoolMaker for Hands {
             ended: false,
             size: 0,
             figures: Figures::default(),
+            board: Arc::clone(&board),
         });
         drop(all);
-        Ok(Box::new(SimPool { hands: self.clone(), number }))
+        Ok(Box::new(SimPool { hands: self.clone(), number, board }))
     }
 }
 
@@ -115,6 +121,10 @@ impl Pool for SimPool {
 
     fn cut_off(&self) {
         self.with(|hand| hand.cut_off = true);
+    }
+
+    fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     fn join(self: Box<Self>) {

@@ -52,6 +52,13 @@ fn running(job: PushOp) -> Vec<Op> {
     vec![up(0), up(1), up(2), push(job), Op::Turn, Op::Turn, Op::Take(0)]
 }
 
+/// One job was handed to a pool, and is not begun.
+fn handed() -> Vec<Op> {
+    let mut ops = running(job(0));
+    ops.pop();
+    ops
+}
+
 /// One job is dead.
 fn dead(of: u8) -> Vec<Op> {
     let mut ops = running(job(of));
@@ -164,6 +171,8 @@ fn operators() -> Vec<Workload> {
     let workload = |name, before, ops| Workload { name, before, ops };
     vec![
         workload("cancelled", waiting(job(0)), vec![Op::Act(0, 1)]),
+        workload("cancelled while it runs", running(job(0)), vec![Op::Act(0, 1), done(vec![job(1)])]),
+        workload("cancelled while it waits for a worker", handed(), vec![Op::Act(0, 1), Op::PoolNotUp(0)]),
         workload("a delayed job is run now", waiting(PushOp { delay_ms: 9000, ..job(0) }), vec![Op::Act(0, 0)]),
         workload("redriven", dead(2), vec![Op::Act(0, 0)]),
         workload("discarded", dead(2), vec![Op::Act(0, 2)]),

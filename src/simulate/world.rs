@@ -19,6 +19,7 @@ use super::pools::Hands;
 use crate::clock::Clock;
 use crate::engine::handle::JobAction;
 use crate::engine::stepped::Stepped;
+use crate::engine::view::JobView;
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::log::LogOptions;
 use crate::refusal::Refusal;
@@ -59,8 +60,15 @@ pub(super) enum Sent {
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
     Pushed(Vec<Result<Pushed, Refusal>>),
-    Acted(Result<(), Refusal>),
+    Acted(Result<Acted, Refusal>),
     Purged(Result<u64, Refusal>),
+}
+
+/// What was done to a job, as the answer has it.
+#[derive(Debug, Clone)]
+pub(super) struct Acted {
+    pub(super) of: String,
+    pub(super) attempts: u16,
 }
 
 /// The world.
@@ -82,6 +90,8 @@ pub(super) struct World {
     pub(super) just_back: BTreeSet<usize>,
     /// Runs whose outcome was counted in this turn: a second one is of an older lease.
     pub(super) answered: BTreeSet<Fence>,
+    /// Runs whose outcome came before a cancellation, and was decided after it: it waited for what must be read.
+    pub(super) overtaken: BTreeSet<Fence>,
     /// Whether a turn failed, so that nobody knows what of it is on disk.
     pub(super) loose: bool,
     /// Whether power was lost while the log was opened.
@@ -124,6 +134,7 @@ impl World {
             tight: false,
             just_back: BTreeSet::new(),
             answered: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             loose: false,
             cut_while_opening: false,
             stops_at_fault: false,
@@ -174,6 +185,7 @@ impl World {
             tight: self.tight,
             just_back: BTreeSet::new(),
             answered: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             loose: self.loose,
             cut_while_opening: self.cut_while_opening,
             stops_at_fault: false,
@@ -353,9 +365,10 @@ impl World {
             // Which of several namesakes each was about could not be told afterwards.
             return;
         }
+        let acted = |view: JobView| Acted { of: view.worker_type.to_string(), attempts: view.attempts };
         let (reply, put) = self.ask();
         if let Some(engine) = &self.engine {
-            engine.handle().act(&id, action, Box::new(move |done| put(Reply::Acted(done.map(|_| ())))));
+            engine.handle().act(&id, action, Box::new(move |done| put(Reply::Acted(done.map(acted)))));
         }
         self.sent.push(Sent::Act { job, action, reply });
     }

@@ -1,7 +1,7 @@
 //! One child process and its three pipes, driven by one thread.
 //!
 //! Owns the process: its group, its pipes, and its end. Knows nothing of jobs or of what the bytes mean.
-//! Never blocks but in [`Child::step`], which waits for pipes, end, cutoff and a deadline at once, and in [`Child::kill`].
+//! Never blocks but in [`Child::step`], which waits for pipes, end, signs and a deadline at once, and in [`Child::kill`].
 //!
 //! Promises:
 //! - The child has descriptors 0 to 2 and the given environment, nothing else, and a process group of its own.
@@ -36,6 +36,7 @@ use super::launch::Launch;
 use super::output::Tail;
 use super::process::{Process, resident_bytes};
 use super::pulse::Pulse;
+use super::run::Bell;
 use super::spawner::Spawner;
 use crate::clock::{Clock, RealClock};
 
@@ -99,10 +100,19 @@ pub(super) enum Wake {
     Exited,
     /// The cutoff is set.
     Cutoff,
+    /// The bell rings, until it is muted.
+    Rung,
     /// The deadline has passed.
     Deadline,
     /// The operating system does not let us wait.
     Failed(Errno),
+}
+
+/// What a step is to be woken by, besides the child.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Signs<'a> {
+    pub(super) cutoff: Option<&'a Cutoff>,
+    pub(super) bell: Option<&'a Bell>,
 }
 
 /// What of the poll is ready.
@@ -113,6 +123,7 @@ struct Ready {
     stderr: bool,
     end: bool,
     cutoff: bool,
+    bell: bool,
 }
 
 /// A child process.
@@ -263,7 +274,7 @@ impl Child {
 
     /// Waits until anything happens, and does what that makes possible. Bounded work: a busy child cannot keep it.
     /// `deadline` is a moment of [`Clock::mono`].
-    pub(super) fn step(&mut self, deadline: Option<Duration>, cutoff: Option<&Cutoff>) -> Wake {
+    pub(super) fn step(&mut self, deadline: Option<Duration>, signs: Signs<'_>) -> Wake {
         if self.ended.is_some() {
             return Wake::Exited;
         }
@@ -272,7 +283,7 @@ impl Child {
             return Wake::Progress;
         }
         let left = deadline.map(|deadline| deadline.saturating_sub(RealClock.mono()));
-        let ready = match self.wait(left, cutoff) {
+        let ready = match self.wait(left, signs) {
             Ok(ready) => ready,
             Err(Errno::INTR) => return Wake::Progress,
             Err(errno) => return Wake::Failed(errno),
@@ -288,6 +299,9 @@ impl Child {
         if left.is_some_and(|left| left.is_zero()) {
             return Wake::Deadline;
         }
+        if ready.bell {
+            return Wake::Rung;
+        }
         if ready.stdin && self.sent == self.outgoing.len() {
             // Nothing was to be sent, so this is the reader gone. What it has not read is in the pipe still.
             let unread = self.stdin.take().is_some_and(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|n| n > 0));
@@ -302,10 +316,10 @@ impl Child {
         Wake::Progress
     }
 
-    fn wait<'a>(&'a self, left: Option<Duration>, cutoff: Option<&'a Cutoff>) -> Result<Ready, Errno> {
+    fn wait<'a>(&'a self, left: Option<Duration>, signs: Signs<'a>) -> Result<Ready, Errno> {
         type Mark = fn(&mut Ready);
-        let mut fds: Vec<PollFd<'a>> = Vec::with_capacity(5);
-        let mut marks: Vec<Mark> = Vec::with_capacity(5);
+        let mut fds: Vec<PollFd<'a>> = Vec::with_capacity(6);
+        let mut marks: Vec<Mark> = Vec::with_capacity(6);
         let mut watch = |fd: Option<BorrowedFd<'a>>, flags: PollFlags, mark: Mark| {
             if let Some(fd) = fd {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
@@ -313,7 +327,8 @@ impl Child {
             }
         };
         watch(Some(self.process.end_fd()), PollFlags::IN, |r| r.end = true);
-        watch(cutoff.map(Cutoff::fd), PollFlags::IN, |r| r.cutoff = true);
+        watch(signs.cutoff.map(Cutoff::fd), PollFlags::IN, |r| r.cutoff = true);
+        watch(signs.bell.map(Bell::fd), PollFlags::IN, |r| r.bell = true);
         // Without anything to send, stdin is watched for its reader's going away only.
         let unsent = if self.sent < self.outgoing.len() { PollFlags::OUT } else { PollFlags::empty() };
         watch(self.stdin.as_ref().map(AsFd::as_fd), unsent, |r| r.stdin = true);
@@ -381,10 +396,10 @@ impl Child {
         self.signal(Signal::CONT);
         let until = RealClock.mono().saturating_add(kill_after);
         loop {
-            match self.step(Some(until), None) {
+            match self.step(Some(until), Signs::default()) {
                 Wake::Progress => {}
                 Wake::Exited => return,
-                Wake::Deadline | Wake::Cutoff | Wake::Failed(_) => return self.kill(),
+                Wake::Deadline | Wake::Cutoff | Wake::Rung | Wake::Failed(_) => return self.kill(),
             }
         }
     }

@@ -10,7 +10,7 @@
 //! | exits 65 or 78 | Dead |
 //! | exits otherwise, or is killed | Fail |
 //! | writes more than `result_max`, or runs into its timeout | is ended, Fail |
-//! | is ended by the cutoff | Interrupted |
+//! | is ended by the cutoff, or since its job was cancelled | Interrupted |
 //! | cannot be started | NotStarted |
 
 use std::ffi::OsStr;
@@ -18,11 +18,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::child::{Child, Ended, Wake};
+use super::child::{Child, Ended, Signs, Wake};
 use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
 use super::pulse::Pulse;
+use super::run::Bell;
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::clock::{Clock, RealClock};
@@ -56,7 +57,7 @@ impl WorkerFactory for ExecFactory {
             spawner: self.spawner.clone(),
             cutoff: Arc::clone(cutoff),
             patience: Duration::ZERO,
-            tray: None,
+            started: None,
             pulse: None,
         })
     }
@@ -75,9 +76,15 @@ struct ExecWorker {
     /// How long a start may take, as the last `start` said.
     patience: Duration,
     /// Present while the worker is started.
-    tray: Option<Tray>,
+    started: Option<Started>,
     /// Where its process is shown.
     pulse: Option<Arc<Pulse>>,
+}
+
+/// What a worker needs to run anything.
+struct Started {
+    tray: Tray,
+    bell: Arc<Bell>,
 }
 
 impl Worker for ExecWorker {
@@ -85,11 +92,12 @@ impl Worker for ExecWorker {
         self.patience = timeout;
         self.launch.check()?;
         self.spawner.prepare().map_err(|e| StartError(format!("{}: {e}", self.launch.name)))?;
-        if self.tray.is_none() {
-            let tray = Tray::make(self.launch.confined.user).map_err(|e| {
-                StartError(format!("{}: cannot make a directory for follow-up jobs: {e}", self.launch.name))
-            })?;
-            self.tray = Some(tray);
+        if self.started.is_none() {
+            let why = |what: &str, e: std::io::Error| StartError(format!("{}: {what}: {e}", self.launch.name));
+            let tray = Tray::make(self.launch.confined.user);
+            let tray = tray.map_err(|e| why("cannot make a directory for follow-up jobs", e))?;
+            let bell = Bell::new().map_err(|e| why("no descriptor to be told by that a job is cancelled", e))?;
+            self.started = Some(Started { tray, bell });
         }
         Ok(())
     }
@@ -97,14 +105,14 @@ impl Worker for ExecWorker {
     fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
         let mut broken: Option<String> = None;
         for job in batch {
-            let outcome = if self.cutoff.is_set() {
+            let outcome = if self.cutoff.is_set() || job.run.is_cancelled() {
                 Outcome::Interrupted
             } else {
                 // What kept one process from starting keeps the others from it, too.
-                let run = match (&broken, &self.tray) {
+                let run = match (&broken, &self.started) {
                     (Some(error), _) => Err(error.clone()),
                     (None, None) => Err(format!("{}: the worker is not started", self.launch.name)),
-                    (None, Some(tray)) => self.run(&job, tray),
+                    (None, Some(started)) => self.run(&job, started),
                 };
                 run.unwrap_or_else(|error| {
                     broken = Some(error.clone());
@@ -114,16 +122,16 @@ impl Worker for ExecWorker {
             sink(job.lease, outcome);
         }
         if broken.is_some() {
-            self.tray = None;
+            self.started = None;
         }
     }
 
     fn is_ready(&self) -> bool {
-        self.tray.is_some()
+        self.started.is_some()
     }
 
     fn stop(&mut self) {
-        self.tray = None;
+        self.started = None;
     }
 
     fn watch(&mut self, pulse: &Arc<Pulse>) {
@@ -133,7 +141,7 @@ impl Worker for ExecWorker {
 
 impl ExecWorker {
     /// Runs one job. `Err`: nothing could be started.
-    fn run(&self, job: &Assignment, tray: &Tray) -> Result<Outcome, String> {
+    fn run(&self, job: &Assignment, Started { tray, bell }: &Started) -> Result<Outcome, String> {
         if let Some(what) = unfit_for_environment(job) {
             return Ok(Outcome::Dead {
                 error: format!("the {what} holds a NUL character, which no program can be given"),
@@ -146,7 +154,7 @@ impl ExecWorker {
         child.send(&job.payload);
         child.send(b"\n");
         child.close_stdin();
-        let outcome = match self.drive(&mut child, job) {
+        let outcome = match self.drive(&mut child, job, bell) {
             Err(outcome) => outcome,
             Ok(ended) => self.judge(ended, &mut child, tray),
         };
@@ -175,14 +183,26 @@ impl ExecWorker {
     }
 
     /// Waits for the child's end. `Err`: it was ended by us.
-    fn drive(&self, child: &mut Child, job: &Assignment) -> Result<Ended, Outcome> {
+    fn drive(&self, child: &mut Child, job: &Assignment, bell: &Arc<Bell>) -> Result<Ended, Outcome> {
+        if !job.run.heed(bell) {
+            child.terminate(job.kill_after);
+            return Err(Outcome::Interrupted);
+        }
+        let signs = Signs { cutoff: Some(&self.cutoff), bell: Some(bell) };
         let deadline = RealClock.mono().saturating_add(job.timeout);
         let why = loop {
-            match child.step(Some(deadline), Some(&self.cutoff)) {
+            match child.step(Some(deadline), signs) {
                 Wake::Progress if child.overflowed() => break self.too_much(),
                 Wake::Progress => {}
                 Wake::Exited if child.overflowed() => break self.too_much(),
                 Wake::Exited => return Ok(child.ended().unwrap_or(Ended::Unknown)),
+                Wake::Rung => {
+                    bell.mute();
+                    if job.run.is_cancelled() {
+                        child.terminate(job.kill_after);
+                        return Err(Outcome::Interrupted);
+                    }
+                }
                 Wake::Cutoff => {
                     child.terminate(job.kill_after);
                     return Err(Outcome::Interrupted);

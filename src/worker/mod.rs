@@ -18,6 +18,7 @@ pub mod persistent;
 mod process;
 pub mod pulse;
 mod rpc;
+pub mod run;
 mod spawn;
 pub mod spawner;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod zoo;
 
 #[cfg(fuzzing)]
 pub use rpc::told;
+pub use run::Run;
 
 pub(crate) use process::resident_bytes;
 
@@ -64,6 +66,8 @@ pub struct Assignment {
     pub created_ms: UnixMs,
     /// Unix time at which the run is cut off: informative, `timeout` decides.
     pub deadline_ms: UnixMs,
+    /// The run while it goes on: whether it shall stop.
+    pub run: Run,
     /// How long the run may take.
     pub timeout: Duration,
     /// How long after TERM a child is killed.

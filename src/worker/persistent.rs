@@ -9,17 +9,19 @@
 //! | the process ends, closes its stdin or stdout, or breaks the protocol | Fail, with the reason; the process is replaced |
 //! | no answer for as long as `timeout`, counted from the batch, the last answer or the last `extend` | the same |
 //! | the cutoff | Interrupted; what is answered between TERM and the end still counts |
+//! | a job is cancelled, and not answered within `kill_after` of being told so | the same; the process is replaced |
 //! | the process was gone, or had closed its stdin, before it was given anything | NotStarted |
 //! | it ended before it was asked for a job of the batch | Interrupted, that job |
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::child::{Child, Ended, Wake};
+use super::child::{Child, Ended, Signs, Wake};
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
 use super::pulse::Pulse;
 use super::rpc::{Event, LINE_BYTES_MAX, Session};
+use super::run::Bell;
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory, Worn};
 use crate::clock::{Clock, RealClock};
@@ -105,12 +107,57 @@ struct Running {
     since: Duration,
     /// Cycles that it has done.
     cycles: u32,
+    /// Rung when a job that it was asked for is cancelled.
+    bell: Arc<Bell>,
+    /// Whether it has rung, and nobody looked yet.
+    rung: bool,
 }
 
 /// Why a conversation does not go on.
 enum Stop {
     Cutoff,
-    Broken { why: String, killed: bool },
+    /// The deadline has passed.
+    Late,
+    /// It did not answer for a job of which it was told that it is cancelled.
+    Deaf,
+    Broken {
+        why: String,
+        killed: bool,
+    },
+}
+
+impl Stop {
+    /// In words that follow the program's name; and whether a signal from outside ended it.
+    fn told(self) -> (String, bool) {
+        match self {
+            Self::Cutoff => ("was cut off".to_owned(), false),
+            Self::Late => ("did not answer in time".to_owned(), false),
+            Self::Deaf => ("did not answer for a cancelled job within `kill_after`".to_owned(), false),
+            Self::Broken { why, killed } => (why, killed),
+        }
+    }
+}
+
+/// What of a cycle's batch is not done with.
+struct Batch<'a> {
+    jobs: &'a [Assignment],
+    /// Those that were not asked for.
+    waiting: std::slice::Iter<'a, Assignment>,
+    /// Cancelled ones of which the process was told, and when it is to have answered.
+    told: Vec<(Lease, Duration)>,
+}
+
+impl Batch<'_> {
+    /// Whether the process has not answered in time for a cancelled job.
+    fn is_ignored(&self) -> bool {
+        let now = RealClock.mono();
+        self.told.iter().any(|(_, by)| *by <= now)
+    }
+
+    /// The next moment at which something follows from the clock; `deadline`, if nothing does before.
+    fn next_moment(&self, deadline: Duration) -> Duration {
+        self.told.iter().map(|(_, by)| *by).fold(deadline, Duration::min)
+    }
 }
 
 impl Running {
@@ -158,27 +205,49 @@ impl Running {
         if self.child.refused() {
             return self.closed("stdin", deadline, cutoff);
         }
-        let wake = self.child.step(Some(deadline), Some(cutoff));
+        let signs = Signs { cutoff: Some(cutoff), bell: Some(&self.bell) };
+        let wake = self.child.step(Some(deadline), signs);
         self.session.handle_bytes(&self.child.take_stdout());
         match wake {
             Wake::Progress if self.child.stdout_closed() => self.closed("stdout", deadline, cutoff),
             Wake::Progress | Wake::Exited => Ok(None),
+            Wake::Rung => {
+                self.bell.mute();
+                self.rung = true;
+                Ok(None)
+            }
             Wake::Cutoff => Err(Stop::Cutoff),
-            Wake::Deadline => Err(broken("did not answer in time".into())),
+            Wake::Deadline => Err(Stop::Late),
             Wake::Failed(errno) => Err(broken(format!("cannot be waited for ({errno})"))),
         }
     }
 
     /// Asks for jobs, as many as shall be on their way at once, as long as the process may read them.
-    fn ask(&mut self, waiting: &mut std::slice::Iter<'_, Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
+    fn ask(&mut self, batch: &mut Batch<'_>, sink: &mut dyn FnMut(Lease, Outcome)) {
         while self.child.unsent() < ASKED_AHEAD_BYTES
             && !self.child.stdin_closed()
-            && let Some(job) = waiting.next()
+            && let Some(job) = batch.waiting.next()
         {
+            if !job.run.heed(&self.bell) {
+                sink(job.lease, Outcome::Interrupted);
+                continue;
+            }
             match self.session.job(job) {
                 Ok(line) => self.child.send(&line),
                 Err(outcome) => sink(job.lease, outcome),
             }
+        }
+    }
+
+    /// Tells the process of the jobs that it was asked for and that are cancelled meanwhile.
+    fn tell_cancelled(&mut self, batch: &mut Batch<'_>) {
+        let open: Vec<Lease> = self.session.open_jobs().collect();
+        let is_new = |job: &&Assignment| !batch.told.iter().any(|(lease, _)| *lease == job.lease);
+        let cancelled = batch.jobs.iter().filter(|job| open.contains(&job.lease) && job.run.is_cancelled());
+        let cancelled: Vec<&Assignment> = cancelled.filter(is_new).collect();
+        for job in cancelled {
+            self.child.send(&Session::cancel(job.lease));
+            batch.told.push((job.lease, RealClock.mono().saturating_add(job.kill_after)));
         }
     }
 
@@ -199,7 +268,7 @@ impl Running {
     /// Gives a process that has closed a pipe the time to exit.
     fn wait_a_moment(&mut self, deadline: Duration, cutoff: Option<&Cutoff>) {
         let deadline = deadline.min(RealClock.mono() + CLOSED_GRACE);
-        while self.child.step(Some(deadline), cutoff) == Wake::Progress {}
+        while self.child.step(Some(deadline), Signs { cutoff, bell: None }) == Wake::Progress {}
     }
 }
 
@@ -218,8 +287,18 @@ impl Worker for PersistentWorker {
         let mut child = Child::spawn(spawner, launch, &[], LINE_BYTES_MAX, timeout)
             .map_err(|e| StartError(launch.start_failure(&e)))?;
         child.show_on(self.pulse.as_ref());
-        let mut running =
-            Running { child, session: Session::new(*limits), waited_for: false, since: RealClock.mono(), cycles: 0 };
+        let bell = Bell::new().map_err(|e| {
+            StartError(format!("{}: no descriptor to be told by that a job is cancelled: {e}", launch.name))
+        })?;
+        let mut running = Running {
+            child,
+            session: Session::new(*limits),
+            waited_for: false,
+            since: RealClock.mono(),
+            cycles: 0,
+            bell,
+            rung: false,
+        };
         let hello = running.session.hello(worker_type.as_str(), version.as_str());
         running.child.send(&hello);
         let deadline = RealClock.mono().saturating_add(timeout);
@@ -231,9 +310,7 @@ impl Worker for PersistentWorker {
                 }
                 Ok(event) => self.note(event),
                 Err(Stop::Cutoff) => break "was cut off while it started".to_owned(),
-                Err(Stop::Broken { why, .. }) => {
-                    break format!("{why} before it said hello (`start_timeout` {timeout:?})");
-                }
+                Err(stop) => break format!("{} before it said hello (`start_timeout` {timeout:?})", stop.told().0),
             }
         };
         running.child.terminate(self.kill_after);
@@ -286,8 +363,8 @@ impl PersistentWorker {
     fn talk(&mut self, mut running: Running, batch: &[Assignment], sink: &mut dyn FnMut(Lease, Outcome)) {
         let timeout = batch.iter().map(|job| job.timeout).max().unwrap_or_default();
         self.kill_after = batch.iter().map(|job| job.kill_after).max().unwrap_or(KILL_AFTER_IDLE);
-        let mut waiting = batch.iter();
-        match self.listen(&mut running, &mut waiting, timeout, sink) {
+        let mut batch = Batch { jobs: batch, waiting: batch.iter(), told: Vec::new() };
+        match self.listen(&mut running, &mut batch, timeout, sink) {
             Ok(()) => {
                 running.cycles = running.cycles.saturating_add(1);
                 self.running = Some(running);
@@ -295,34 +372,40 @@ impl PersistentWorker {
             Err(stop) => {
                 self.give_up(running, stop, sink);
                 // What it was never asked for it has not failed at.
-                waiting.for_each(|job| sink(job.lease, Outcome::Interrupted));
+                batch.waiting.for_each(|job| sink(job.lease, Outcome::Interrupted));
             }
         }
     }
 
-    /// Asks for all jobs, hears all answers, and then that the cycle's state is dropped. Leaves in `waiting` what was
-    /// not asked for.
+    /// Asks for all jobs, hears all answers, and then that the cycle's state is dropped. Leaves in `batch` what was not
+    /// asked for.
     fn listen(
         &self,
         running: &mut Running,
-        waiting: &mut std::slice::Iter<'_, Assignment>,
+        batch: &mut Batch<'_>,
         timeout: Duration,
         sink: &mut dyn FnMut(Lease, Outcome),
     ) -> Result<(), Stop> {
         let mut deadline = RealClock.mono().saturating_add(timeout);
         loop {
-            running.ask(waiting, sink);
+            running.ask(batch, sink);
             if running.session.open_jobs().next().is_none() {
-                if waiting.as_slice().is_empty() {
+                if batch.waiting.as_slice().is_empty() {
                     break;
                 }
                 if running.child.stdin_closed() {
                     return Err(broken("closed its stdin".to_owned()));
                 }
             }
-            match running.next(deadline, &self.cutoff)? {
+            if std::mem::take(&mut running.rung) {
+                running.tell_cancelled(batch);
+            }
+            let next = running.next(batch.next_moment(deadline), &self.cutoff);
+            let deaf = matches!(next, Err(Stop::Late)) && batch.is_ignored();
+            match next.map_err(|stop| if deaf { Stop::Deaf } else { stop })? {
                 Some(Event::Answer(lease, outcome)) => {
                     sink(lease, outcome);
+                    batch.told.retain(|(told, _)| *told != lease);
                     deadline = RealClock.mono().saturating_add(timeout);
                 }
                 Some(Event::Extended) => {
@@ -350,7 +433,10 @@ impl PersistentWorker {
         let Running { child, session, .. } = &mut running;
         child.terminate(self.kill_after);
         let outcome = match stop {
-            Stop::Cutoff => {
+            Stop::Cutoff | Stop::Deaf => {
+                if matches!(stop, Stop::Deaf) {
+                    self.tell_replaced(&stop.told().0);
+                }
                 if !child.overflowed() {
                     session.handle_bytes(&child.take_stdout());
                 }
@@ -361,9 +447,10 @@ impl PersistentWorker {
                 }
                 Outcome::Interrupted
             }
-            Stop::Broken { why, killed } => {
+            Stop::Late | Stop::Broken { .. } => {
+                let (why, killed) = stop.told();
                 let error = error_text(&format!("{} {why}", self.shared.launch.name), &child.stderr_text());
-                tracing::warn!(worker_type = %self.shared.worker_type, %error, "a worker's process is replaced");
+                self.tell_replaced(&error);
                 self.broke = Some(error.clone());
                 Outcome::Fail { error, killed }
             }
@@ -371,12 +458,16 @@ impl PersistentWorker {
         session.open_jobs().for_each(|lease| sink(lease, outcome.clone()));
     }
 
+    fn tell_replaced(&self, error: &str) {
+        tracing::warn!(worker_type = %self.shared.worker_type, error, "a worker's process is replaced");
+    }
+
     /// Ends the process in good order, if there is one: stdin closed, then TERM, then KILL.
     fn end(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         running.child.close_stdin();
         let until = RealClock.mono().saturating_add(self.kill_after);
-        while running.child.step(Some(until), Some(&self.cutoff)) == Wake::Progress {
+        while running.child.step(Some(until), Signs { cutoff: Some(&self.cutoff), bell: None }) == Wake::Progress {
             drop(running.child.take_stdout());
         }
         running.child.terminate(self.kill_after);

@@ -121,6 +121,19 @@ struct JobParams<'a> {
 #[derive(Serialize)]
 struct NoParams {}
 
+/// What is told without a question.
+#[derive(Serialize)]
+struct Notification<P> {
+    jsonrpc: &'static str,
+    method: &'static str,
+    params: P,
+}
+
+#[derive(Serialize)]
+struct CancelParams<'a> {
+    id: &'a str,
+}
+
 /// What `extend` says: the id of the job's question.
 #[derive(Deserialize)]
 struct Extend {
@@ -172,8 +185,7 @@ impl Session {
     pub(super) fn job(&mut self, job: &Assignment) -> Result<Vec<u8>, Outcome> {
         let payload = serde_json::from_slice(&job.payload)
             .map_err(|e| Outcome::Dead { error: format!("the payload is no JSON: {e}") })?;
-        let Lease { born, fence } = job.lease;
-        let id = format!("{born}-{}-{}", fence.epoch, fence.counter);
+        let id = id_of(job.lease);
         let params = JobParams {
             job_id: &job.id,
             task: &job.task,
@@ -181,12 +193,18 @@ impl Session {
             attempt: job.attempt,
             max_attempts: job.max_attempts,
             tenant: job.tenant.as_deref(),
-            fence: fence.as_number(),
+            fence: job.lease.fence.as_number(),
             deadline_ms: job.deadline_ms,
         };
         let line = request(&id, "job", params);
         self.jobs.insert(id, Asked { lease: job.lease, answered: false });
         Ok(line)
+    }
+
+    /// What tells that a job is cancelled. It may be answered already, and the answer on its way.
+    pub(super) fn cancel(lease: Lease) -> Vec<u8> {
+        let params = CancelParams { id: &id_of(lease) };
+        line_of(&Notification { jsonrpc: "2.0", method: "cancel", params })
     }
 
     /// The question that ends a cycle.
@@ -326,9 +344,17 @@ impl Session {
     }
 }
 
+/// The id of the question that gives a job.
+fn id_of(Lease { born, fence }: Lease) -> String {
+    format!("{born}-{}-{}", fence.epoch, fence.counter)
+}
+
 fn request(id: &str, method: &'static str, params: impl Serialize) -> Vec<u8> {
-    let request = Request { id, jsonrpc: "2.0", method, params };
-    let mut line = serde_json::to_vec(&request).expect("texts, numbers and checked JSON have a JSON form");
+    line_of(&Request { id, jsonrpc: "2.0", method, params })
+}
+
+fn line_of(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("texts, numbers and checked JSON have a JSON form");
     // White space between the parts of a payload is not ours, but a newline there would end the line.
     line.iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
     line.push(b'\n');

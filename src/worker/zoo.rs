@@ -7,14 +7,15 @@ use std::time::Duration;
 use super::confined::Confined;
 use super::launch::{Launch, OutputLimits};
 use super::spawner::Spawner;
-use super::{Assignment, Cutoff, Outcome, Worker};
+use super::{Assignment, Cutoff, Outcome, Run, Worker};
 use crate::clock::{Clock, RealClock};
 use crate::types::{Fence, Lease};
 
 /// Job `born`: id `job-N`, first attempt of two, long timeouts.
 pub(super) fn assignment(born: u64) -> Assignment {
+    let lease = Lease { born, fence: Fence { epoch: 1, counter: born } };
     Assignment {
-        lease: Lease { born, fence: Fence { epoch: 1, counter: born } },
+        lease,
         id: format!("job-{born}").into(),
         worker_type: "zoo".into(),
         version: "v1".into(),
@@ -25,6 +26,7 @@ pub(super) fn assignment(born: u64) -> Assignment {
         tenant: None,
         created_ms: 1_700_000_000_000,
         deadline_ms: 1_900_000_000_000,
+        run: Run::alone(lease, 1_900_000_000_000),
         timeout: Duration::from_secs(20),
         kill_after: Duration::from_secs(5),
     }
@@ -92,11 +94,17 @@ pub(super) fn runs(pid: &str) -> bool {
 
 /// Sets the cutoff as soon as a program has written to the pipe `dir/running`.
 pub(super) fn cut_when_running(dir: &Path, cut: &Arc<Cutoff>) -> std::thread::JoinHandle<()> {
-    let (pipe, cut) = (dir.join("running"), Arc::clone(cut));
+    let cut = Arc::clone(cut);
+    when_running(dir, move || cut.set())
+}
+
+/// Does something as soon as a program has written to the pipe `dir/running`.
+pub(super) fn when_running(dir: &Path, then: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    let pipe = dir.join("running");
     fifo(&pipe);
     std::thread::spawn(move || {
         std::fs::read(pipe).unwrap();
-        cut.set();
+        then();
     })
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod cancel;
 mod copies;
 mod durability;
 mod embed;

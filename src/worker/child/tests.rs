@@ -13,7 +13,7 @@ fn spawn(script: &str) -> Child {
 fn settle(child: &mut Child, within: Duration) -> Wake {
     let deadline = RealClock.mono() + within;
     loop {
-        match child.step(Some(deadline), None) {
+        match child.step(Some(deadline), Signs::default()) {
             Wake::Progress => {}
             wake => return wake,
         }
@@ -38,7 +38,7 @@ fn child_dies_with_the_thread_that_spawned_it() {
 fn dropped_child_is_dead_with_its_group() {
     let mut child = spawn("trap '' TERM; sleep 30 & echo $!; wait");
     while child.incoming.is_empty() {
-        assert_eq!(child.step(None, None), Wake::Progress);
+        assert_eq!(child.step(None, Signs::default()), Wake::Progress);
     }
     let grandchild = String::from_utf8(child.take_stdout()).unwrap();
     let pidfd = pidfd_open(Pid::from_raw(grandchild.trim().parse().unwrap()).unwrap(), PidfdFlags::empty()).unwrap();
@@ -53,9 +53,9 @@ fn end_counts_even_if_the_deadline_and_the_cutoff_came_before_we_looked() {
     cutoff.set();
     let mut child = spawn("echo out; exit 3");
     poll(&mut [PollFd::from_borrowed_fd(child.process.end_fd(), PollFlags::IN)], None).unwrap();
-    assert_eq!(child.step(Some(Duration::ZERO), Some(&cutoff)), Wake::Exited);
+    assert_eq!(child.step(Some(Duration::ZERO), Signs { cutoff: Some(&cutoff), bell: None }), Wake::Exited);
     assert_eq!((child.ended(), child.take_stdout()), (Some(Ended::Exited(3)), b"out\n".to_vec()));
-    assert_eq!(child.step(None, None), Wake::Exited);
+    assert_eq!(child.step(None, Signs::default()), Wake::Exited);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn quiet_child_with_closed_pipes_is_waited_for_without_spinning() {
     // More than its pipe takes, and nobody reads it.
     child.send(&[b'x'; 1 << 20]);
     let mut steps = 0;
-    while child.step(None, None) != Wake::Exited {
+    while child.step(None, Signs::default()) != Wake::Exited {
         steps += 1;
     }
     // A step for each pipe's closing, or fewer; and two while stdin takes something, and then nothing more.

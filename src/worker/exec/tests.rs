@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::worker::run::Board;
 use crate::worker::zoo::{
-    assignment, cut_when_running, cutoff, fifo, limits, outcomes, runs, script, sh, spawner, until,
+    assignment, cut_when_running, cutoff, fifo, limits, outcomes, runs, script, sh, spawner, until, when_running,
 };
 
 const SHORT: Duration = Duration::from_millis(80);
@@ -183,6 +184,47 @@ fn cutoff_gives_back_what_runs_and_what_waits() {
     let got = outcomes(&mut *worker, vec![job(1), job(2)]);
     assert_eq!(got, [(1, Outcome::Interrupted), (2, Outcome::Interrupted)]);
     cutter.join().unwrap();
+}
+
+/// Cancels the first of two jobs once its program, which says so in `running`, runs; what became of both, and its pid.
+fn cancelled(script: &str) -> (Vec<(u64, Outcome)>, String) {
+    let (dir, cut) = (tempfile::tempdir().unwrap(), cutoff());
+    let board = Board::new(Arc::clone(&cut));
+    let job = |n| Assignment { kill_after: SHORT, run: board.run(assignment(n).lease, 0), ..assignment(n) };
+    let batch = vec![job(1), job(2)];
+    let first = batch[0].lease;
+    let script = format!("[ $BIOTOPE_JOB_ID = job-1 ] || exit 0; echo $$ >pid; {script}");
+    let mut worker = worker(sh(dir.path(), &script), &cut);
+    let canceller = when_running(dir.path(), move || board.cancel(first));
+    let got = outcomes(&mut *worker, batch);
+    canceller.join().unwrap();
+    (got, std::fs::read_to_string(dir.path().join("pid")).unwrap())
+}
+
+#[test]
+fn cancelled_job_ends_its_process_and_the_next_one_runs() {
+    let next = (2, Outcome::Done { result: None, enqueue: vec![] });
+    for script in [
+        "trap 'exit 0' TERM; echo >running; while :; do sleep 30; done",
+        "trap '' TERM; echo >running; while :; do sleep 30; done",
+        "echo >running; exec yes >&2",
+    ] {
+        let (got, pid) = cancelled(script);
+        assert_eq!(got, [(1, Outcome::Interrupted), next.clone()], "{script}");
+        assert!(!runs(pid.trim()), "{script}");
+    }
+}
+
+#[test]
+fn job_that_was_cancelled_before_its_turn_is_not_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let board = Board::new(cutoff());
+    let job = |n| Assignment { run: board.run(assignment(n).lease, 0), ..assignment(n) };
+    board.cancel(assignment(1).lease);
+    let mut worker = worker(sh(dir.path(), "echo $BIOTOPE_JOB_ID >>begun"), &cutoff());
+    let got = outcomes(&mut *worker, vec![job(1), job(2)]);
+    assert_eq!(got, [(1, Outcome::Interrupted), (2, Outcome::Done { result: None, enqueue: vec![] })]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("begun")).unwrap(), "job-2\n");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::job::new::NewJob;
 use crate::limits::FOLLOW_UPS_MAX;
 use crate::types::UnixMs;
-use crate::worker::{Assignment, Cutoff, Outcome};
+use crate::worker::{Assignment, Cutoff, Outcome, Run};
 
 /// One run of one job.
 #[derive(Debug)]
@@ -34,6 +34,17 @@ impl<'a> Context<'a> {
     /// that returns then is heard as ever; one that does not is waited for.
     pub fn is_cut_off(&self) -> bool {
         self.cutoff.is_set()
+    }
+
+    /// Whether the run is to end at once: somebody cancelled its job, or it is cut off. A worker whose jobs take long asks
+    /// now and then.
+    pub fn is_cancelled(&self) -> bool {
+        self.job.run.is_cancelled()
+    }
+
+    /// The run, for other threads to ask whether it shall stop, and why.
+    pub fn run(&self) -> &'a Run {
+        &self.job.run
     }
 
     /// The job's id, made or chosen.

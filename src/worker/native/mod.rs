@@ -2,7 +2,7 @@
 //!
 //! Owns the cycle as a trait: its state is made by [`NativeWorker::begin`], lent to every job of the batch, and dropped
 //! at the end, so nothing survives from one cycle to the next. Never starts a process, never reads a clock, takes no
-//! lock: a job costs a call, a catch of its panic and a load of the cutoff, and the reading of its payload.
+//! lock: a job costs a call, a catch of its panic and a look at whether it shall stop, and the reading of its payload.
 //! Promise: a panic is a failed run of its job; the jobs after it see a state made anew. A payload that cannot be read makes
 //! its job dead at once: what is wrong with it no attempt would mend.
 //!
@@ -255,7 +255,8 @@ impl<W: NativeWorker> Worker for NativeRun<W> {
     fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
         let mut cycle = None;
         for job in batch {
-            let outcome = if self.cutoff.is_set() { Outcome::Interrupted } else { self.run(&mut cycle, &job) };
+            let stops = self.cutoff.is_set() || job.run.is_cancelled();
+            let outcome = if stops { Outcome::Interrupted } else { self.run(&mut cycle, &job) };
             sink(job.lease, outcome);
         }
         if let Some(cycle) = cycle {

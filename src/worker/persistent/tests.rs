@@ -1,5 +1,7 @@
 //! A process that stays: hello, batches, wipes, and everything that breaks the protocol.
 
+mod cancel;
+
 use super::*;
 use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, script, sh, spawner, until};
 
@@ -13,12 +15,14 @@ failure() { say '{"id":"'"$1"'","jsonrpc":"2.0","error":'"$2"'}'; }
 job() { result "$1" '{"value":1}'; }
 hello() { result hello '{"protocol":1}'; }
 wipe() { result "$1" null; }
+cancel() { :; }
 loop() {
     while IFS= read -r line; do
         id=${line#'{"id":"'}; id=${id%%'"'*}
         case $line in
             *'"method":"hello"'*) hello ;;
             *'"method":"wipe"'*) wipe "$id" ;;
+            *'"method":"cancel"'*) cancel "$line" ;;
             *) job "$id" "$line" ;;
         esac
     done

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{Event, Session};
 use crate::types::{Fence, Lease};
-use crate::worker::Assignment;
 use crate::worker::launch::OutputLimits;
+use crate::worker::{Assignment, Run};
 
 const JOBS: u64 = 3;
 
@@ -59,8 +59,9 @@ pub fn told(pieces: &[&[u8]]) -> Vec<String> {
 
 fn ask(session: &mut Session, first: u64) -> usize {
     for born in first..first + JOBS {
+        let lease = Lease { born, fence: Fence { epoch: 1, counter: 1 } };
         let job = Assignment {
-            lease: Lease { born, fence: Fence { epoch: 1, counter: 1 } },
+            lease,
             id: format!("job-{born}").into(),
             worker_type: "mail".into(),
             version: "v1".into(),
@@ -71,6 +72,7 @@ fn ask(session: &mut Session, first: u64) -> usize {
             tenant: None,
             created_ms: 1_700_000_000_000,
             deadline_ms: 1_764_000_030_000,
+            run: Run::alone(lease, 1_764_000_030_000),
             timeout: Duration::from_secs(30),
             kill_after: Duration::from_secs(5),
         };

@@ -1,7 +1,7 @@
 //! The zoo over a helper, and what the helper itself promises.
 
 use super::*;
-use crate::worker::child::{Child, Wake};
+use crate::worker::child::{Child, Signs, Wake};
 use crate::worker::zoo::{runs, sh, until};
 
 /// Tells a test that its children are a helper's.
@@ -67,7 +67,7 @@ fn spawn(spawner: &Spawner, script: &str) -> Child {
 fn line(child: &mut Child) -> String {
     let mut said = Vec::new();
     while !said.ends_with(b"\n") {
-        let wake = child.step(None, None);
+        let wake = child.step(None, Signs::default());
         said.extend(child.take_stdout());
         assert!(wake == Wake::Progress || said.ends_with(b"\n"), "{wake:?}");
     }
@@ -81,7 +81,7 @@ fn p13_a_thread_that_ends_takes_no_healthy_child_along() {
     let by = spawner.clone();
     let mut child = std::thread::spawn(move || spawn(&by, "read line; exit 7")).join().unwrap();
     child.send(b"go\n");
-    while child.step(None, None) != Wake::Exited {}
+    while child.step(None, Signs::default()) != Wake::Exited {}
     assert_eq!(child.ended(), Some(Ended::Exited(7)));
     spawner.stop();
 }
@@ -97,7 +97,7 @@ fn p14_a_helper_that_ends_takes_everything_along() {
     for pid in pids.split(' ') {
         assert!(!runs(pid), "{pid} of {pids}");
     }
-    assert_eq!(child.step(None, None), Wake::Exited);
+    assert_eq!(child.step(None, Signs::default()), Wake::Exited);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn p14_a_killed_helper_is_replaced_and_its_children_are_lost() {
     let pids = line(&mut child);
     let pid = helper.link().unwrap().process().id();
     rustix::process::kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
-    while child.step(None, None) != Wake::Exited {}
+    while child.step(None, Signs::default()) != Wake::Exited {}
     assert_eq!(child.ended(), Some(Ended::Lost));
     assert!(Ended::Lost.was_from_outside());
     for pid in pids.split(' ') {
@@ -123,7 +123,7 @@ fn p15_p16_a_child_has_three_descriptors_and_no_signal_blocked_or_ignored() {
     let spawner = by_helper();
     let mut child =
         spawn(&spawner, "ls /proc/self/fd | tr '\\n' ' '; grep -E 'SigBlk|SigIgn' /proc/self/status | tr -d '\\n'");
-    while child.step(None, None) != Wake::Exited {}
+    while child.step(None, Signs::default()) != Wake::Exited {}
     let said = String::from_utf8(child.take_stdout()).unwrap();
     let (fds, masks) = said.split_once("SigBlk:").unwrap();
     let (blocked, ignored) = masks.split_once("SigIgn:").unwrap();

@@ -1,0 +1,253 @@
+//! A run while it goes on: what its worker may ask, and what others have to say to it.
+//!
+//! Owns a pool's board, on which stands what is to be known of single runs beside their jobs: that one shall stop, and
+//! whom to wake for that. Knows no job states, and stops nothing: a worker looks, or is woken and then looks. Most runs
+//! have nothing on the board, and then a look is two loads: no lock, no allocation.
+//!
+//! ```text
+//! engine ── cancel(lease) ─► board ── ring ─► bell of the worker that heeds it     forget(lease): the run is over
+//!                              ▲
+//!                 is_cancelled └── a worker, between two jobs or within one
+//! ```
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::Cutoff;
+use crate::types::{Lease, UnixMs};
+
+/// One run of a job, in the hands of its worker: part of its [`Assignment`](super::Assignment). Cheap to clone, and may be
+/// asked from any thread; once the run is over it answers as if nothing had happened.
+#[derive(Clone)]
+pub struct Run {
+    lease: Lease,
+    deadline_ms: UnixMs,
+    /// `None`: nobody outside hears of it.
+    board: Option<Arc<Board>>,
+}
+
+/// Why a run shall stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody cancelled its job: whatever it answers changes nothing any more.
+    Cancelled,
+    /// Its pool is ended by a drain or a stop that takes too long: what answers
+    /// [`Outcome::Interrupted`](super::Outcome::Interrupted) runs again, at no cost.
+    CutOff,
+}
+
+impl Run {
+    /// A run of which nobody outside hears: it is never told to stop. For tests of workers.
+    pub fn alone(lease: Lease, deadline_ms: UnixMs) -> Self {
+        Self { lease, deadline_ms, board: None }
+    }
+
+    /// Unix time in milliseconds at which its timeout is over.
+    pub fn deadline_ms(&self) -> UnixMs {
+        self.deadline_ms
+    }
+
+    /// Why it shall stop, if it shall. A cancelled one that is also cut off is cancelled.
+    pub fn stop(&self) -> Option<Stop> {
+        let board = self.board.as_ref()?;
+        if board.is_cancelled(self.lease) {
+            return Some(Stop::Cancelled);
+        }
+        board.cutoff.is_set().then_some(Stop::CutOff)
+    }
+
+    /// Whether it shall stop. A worker whose jobs take long asks now and then, and returns early; what it answers then
+    /// does not matter if its job was cancelled, and else says what becomes of it, as always.
+    pub fn is_cancelled(&self) -> bool {
+        self.stop().is_some()
+    }
+
+    /// Has `bell` rung when it is cancelled; false if it is already.
+    pub(super) fn heed(&self, bell: &Arc<Bell>) -> bool {
+        let Some(board) = &self.board else { return true };
+        board.note(self.lease, |note| {
+            note.bell = Some(Arc::clone(bell));
+            !note.cancelled
+        })
+    }
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("lease", &self.lease).field("deadline_ms", &self.deadline_ms).finish()
+    }
+}
+
+/// What is to be known of a pool's runs.
+#[derive(Debug)]
+pub struct Board {
+    cutoff: Arc<Cutoff>,
+    /// How many notes there are. Written under the lock (Release); read without it (Acquire), so that who sees none need
+    /// not lock.
+    count: AtomicUsize,
+    notes: Mutex<HashMap<Lease, Note>>,
+    /// Wakes who runs jobs side by side when one of them is cancelled.
+    #[cfg(feature = "daemon")]
+    changed: tokio::sync::Notify,
+}
+
+/// What is to be known of one run.
+#[derive(Debug, Default)]
+struct Note {
+    cancelled: bool,
+    bell: Option<Arc<Bell>>,
+}
+
+impl Board {
+    /// The board of a pool that is ended by `cutoff`.
+    pub fn new(cutoff: Arc<Cutoff>) -> Arc<Self> {
+        Arc::new(Self {
+            cutoff,
+            count: AtomicUsize::new(0),
+            notes: Mutex::default(),
+            #[cfg(feature = "daemon")]
+            changed: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// A run of the pool.
+    pub fn run(self: &Arc<Self>, lease: Lease, deadline_ms: UnixMs) -> Run {
+        Run { lease, deadline_ms, board: Some(Arc::clone(self)) }
+    }
+
+    /// Tells a run that its job was cancelled. It may not have begun, and may be over; then it is to be forgotten.
+    pub fn cancel(&self, lease: Lease) {
+        let bell = self.note(lease, |note| {
+            note.cancelled = true;
+            note.bell.clone()
+        });
+        if let Some(bell) = bell {
+            bell.ring();
+        }
+        #[cfg(feature = "daemon")]
+        self.changed.notify_one();
+    }
+
+    /// Whether a run was told that its job was cancelled.
+    pub fn is_cancelled(&self, lease: Lease) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.notes().get(&lease).is_some_and(|note| note.cancelled)
+    }
+
+    /// A run is over.
+    pub fn forget(&self, lease: Lease) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let mut notes = self.notes();
+            notes.remove(&lease);
+            self.count.store(notes.len(), Ordering::Release);
+        }
+    }
+
+    /// How many runs there is something to be known of.
+    pub fn notes_count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Waits until a run may have been cancelled since it was last waited for. For one who waits.
+    #[cfg(feature = "daemon")]
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn note<T>(&self, lease: Lease, write: impl FnOnce(&mut Note) -> T) -> T {
+        let mut notes = self.notes();
+        let written = write(notes.entry(lease).or_default());
+        self.count.store(notes.len(), Ordering::Release);
+        written
+    }
+
+    fn notes(&self) -> MutexGuard<'_, HashMap<Lease, Note>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What wakes a worker that waits on descriptors: readable from a ring until it is muted.
+#[derive(Debug)]
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    /// A bell that was not rung.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    fn ring(&self) {
+        // An eventfd takes it unless its counter is at the brim, and then it is readable anyhow. Any non-zero number does.
+        let _: rustix::io::Result<usize> = rustix::io::write(&self.0, &[1; 8]);
+    }
+
+    /// Takes all rings up to now.
+    pub(super) fn mute(&self) {
+        // Nothing to be read means that it was not rung.
+        let _: rustix::io::Result<usize> = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    /// Readable while it rings.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Fence;
+
+    fn lease(counter: u64) -> Lease {
+        Lease { born: 7, fence: Fence { epoch: 1, counter } }
+    }
+
+    fn rings(bell: &Bell) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::from_borrowed_fd(bell.fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
+    }
+
+    #[test]
+    fn one_run_is_told_and_no_other() {
+        let board = Board::new(Cutoff::new().unwrap());
+        let (run, other) = (board.run(lease(1), 0), board.run(lease(2), 0));
+        board.cancel(lease(1));
+        assert_eq!((run.stop(), other.stop()), (Some(Stop::Cancelled), None));
+        board.forget(lease(2));
+        assert_eq!((run.is_cancelled(), board.notes_count()), (true, 1));
+        board.forget(lease(1));
+        assert_eq!((run.is_cancelled(), board.notes_count()), (false, 0));
+    }
+
+    #[test]
+    fn a_bell_rings_for_who_heeds_it_until_it_is_muted() {
+        let board = Board::new(Cutoff::new().unwrap());
+        let (run, bell) = (board.run(lease(1), 0), Bell::new().unwrap());
+        assert!(run.heed(&bell) && !rings(&bell));
+        board.cancel(lease(2));
+        assert!(!rings(&bell), "of another run");
+        board.cancel(lease(1));
+        assert!(rings(&bell) && run.is_cancelled());
+        bell.mute();
+        assert!(!rings(&bell) && run.is_cancelled());
+        assert!(!run.heed(&bell) && !board.run(lease(2), 0).heed(&bell), "too late to wait for it");
+    }
+
+    #[test]
+    fn the_cutoff_stops_every_run_and_a_cancelled_one_stays_cancelled() {
+        let cutoff = Cutoff::new().unwrap();
+        let board = Board::new(Arc::clone(&cutoff));
+        board.cancel(lease(1));
+        cutoff.set();
+        let stops = |counter| board.run(lease(counter), 0).stop();
+        assert_eq!((stops(1), stops(2)), (Some(Stop::Cancelled), Some(Stop::CutOff)));
+        assert_eq!(Run::alone(lease(1), 5).stop(), None);
+    }
+}

@@ -35,7 +35,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long a stop waits for running jobs before it cuts them off.
     pub stop_timeout: Duration,
-    /// Workers of all types together, at most; those of versions that drain do not count.
+    /// Workers of all types together, at most; of versions that drain, those of types whose number is fixed do not count.
     pub workers_max: u32,
     /// Where HTTP is served: a loopback address.
     pub listen: std::net::SocketAddr,

@@ -58,6 +58,8 @@ pub(super) struct PoolRun {
     pub(super) batch: u32,
     /// Why a worker of it could not be started when that was last tried.
     pub(super) not_up: Option<String>,
+    /// Workers that it had when it began to drain.
+    pub(super) leaving: u32,
     /// When its jobs are cut off.
     pub(super) drain_deadline: Option<Duration>,
     /// Why it was never used, if it was not.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::core::Core;
-use super::runs::PoolRun;
+use super::runs::{PoolRun, Role};
 use super::view::ScaleView;
 use crate::config::{Concurrency, LiveConfig};
 use crate::pool::PoolId;
@@ -45,13 +45,17 @@ impl Core {
         self.sizes.changed = true;
     }
 
-    /// Gives a pool that takes a type's work over its size: as many workers as the one before had, where they may change.
+    /// Gives a pool that takes a type's work over its size: where it may change, as many workers as the one before had, as far as
+    /// the budget allows.
     pub(super) fn first_size(&mut self, pool: PoolId, before: Option<PoolId>) {
         let had = before.and_then(|before| self.pools.get(&before)).map_or(1, |run| run.pool.size());
         let Some(run) = self.pools.get_mut(&pool) else { return };
         let concurrency = run.spec.worker.live.concurrency;
-        run.resize(had.max(1).clamp(concurrency.min, concurrency.max));
-        self.follow(pool);
+        let workers = had.max(1).clamp(concurrency.min, concurrency.max);
+        if !concurrency.is_scaled() {
+            run.resize(workers);
+        }
+        self.follow(pool, workers);
     }
 
     /// Settings of a pool change while it runs, its size too.
@@ -61,19 +65,18 @@ impl Core {
         run.set_live(live);
         if run.takes_work() {
             run.resize(run.pool.size().clamp(concurrency.min, concurrency.max));
-            self.follow(pool);
+            self.follow(pool, self.pools.get(&pool).map_or(1, |run| run.pool.size()));
         }
     }
 
-    /// From now on a pool's size follows its queue, or does not.
-    fn follow(&mut self, pool: PoolId) {
+    /// From now on a pool's size follows its queue, or does not; it shall have `workers` at first.
+    fn follow(&mut self, pool: PoolId, workers: u32) {
         let Some(run) = self.pools.get(&pool) else { return };
         self.sizes.changed = true;
         if !run.spec.worker.live.concurrency.is_scaled() {
             self.sizes.of_types.remove(&run.type_no);
             return;
         }
-        let workers = run.pool.size();
         let seen = self.seen(run);
         let scaling = self.sizes.of_types.entry(run.type_no).or_insert_with(|| Scaling {
             scaler: Scaler::new(self.mono, workers),
@@ -147,8 +150,15 @@ impl Core {
         // Who has something to do is never left without a worker.
         let wants: Vec<(u32, u32)> =
             wanted.iter().map(|(type_no, scaling)| self.wants(*type_no, scaling.size)).collect();
-        let granted = share(self.config.workers_max.saturating_sub(self.fixed_workers(&wanted)), &wants);
-        for ((type_no, scaling), granted) in wanted.into_iter().zip(granted) {
+        let budget = self.config.workers_max.saturating_sub(self.fixed_workers(&wanted));
+        let granted = share(budget, &wants);
+        let mut spare = budget.saturating_sub(granted.iter().sum());
+        for (((type_no, scaling), granted), (least, _)) in wanted.into_iter().zip(granted).zip(wants) {
+            // What older versions still work at is covered by what nobody wants, or else waits.
+            let old = self.draining_workers(type_no);
+            let covered = old.min(spare);
+            spare -= covered;
+            let granted = granted.saturating_sub(old - covered).max(least);
             if granted < scaling.size.workers {
                 scaling.size = Size { workers: granted, reason: Reason::Budget };
             }
@@ -168,6 +178,12 @@ impl Core {
         let is_fixed = |type_no: u32| scaled.iter().all(|(scaled, _)| *scaled != type_no);
         let current = self.types.keys().filter(|type_no| is_fixed(**type_no)).filter_map(|no| self.current(*no));
         current.map(|run| run.pool.size()).sum()
+    }
+
+    /// Workers of a type's versions that drain: the idle ones have left, and each of the others holds a job at least.
+    fn draining_workers(&self, type_no: u32) -> u32 {
+        let old = self.pools.values().filter(|run| run.type_no == type_no && run.role == Role::Draining);
+        old.map(|run| run.leaving.min(u32::try_from(run.handed).unwrap_or(u32::MAX))).sum()
     }
 
     fn set_size(&mut self, type_no: u32, size: &mut Size) {

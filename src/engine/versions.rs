@@ -62,6 +62,7 @@ impl Core {
             handed_at: Duration::ZERO,
             batch,
             not_up: None,
+            leaving: 0,
             drain_deadline: None,
             rejected: None,
             spec,
@@ -185,6 +186,7 @@ impl Core {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         run.role = Role::Draining;
         run.drain_deadline = deadline;
+        run.leaving = run.pool.size();
         let tasks = run.pool.drain();
         if let Some(of_type) = self.types.get_mut(&run.type_no) {
             of_type.current = of_type.current.filter(|current| *current != pool);

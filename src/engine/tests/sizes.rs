@@ -242,16 +242,21 @@ fn one_budget_is_shared_and_a_new_version_keeps_the_size() {
     let runs = (given.recv_timeout(Duration::from_secs(20)), slow_given.recv_timeout(Duration::from_secs(20)));
     assert!(runs.0.is_ok() && runs.1.is_ok());
 
-    // A larger budget by a reload, and another version of one of them: it has as many workers as the one before it.
+    // A larger budget by a reload, and another version of one of them: as long as the old one's five finish what they hold, it
+    // has the one that it must have, and its share when they have left.
     let (next, next_events, next_given, next_answer) = told();
     let (to, verdict) = crossbeam_channel::bounded(1);
     handle.reload(types("v2", next, told().0, 12), Box::new(move |answer| to.send(answer).unwrap()));
-    hear(&next_events, 5, "started");
-    assert!(next_given.recv_timeout(Duration::from_secs(20)).is_ok());
+    until_size(&handle, &clock, "busy", (1, BUDGET), 1);
     until_size(&handle, &clock, "slow", (5, BUDGET), 1);
-    assert_eq!(size(&handle, "busy").0, 5, "ten are theirs");
+    hear(&next_events, 1, "started");
+    drop(answer);
+    until_size(&handle, &clock, "busy", (5, BUDGET), 1);
+    hear(&next_events, 4, "started");
+    assert!(next_given.recv_timeout(Duration::from_secs(20)).is_ok());
+    assert_eq!((size(&handle, "busy").0, size(&handle, "slow").0), (5, 5), "ten are theirs");
     // Whoever waits for an answer learns that there is none.
-    drop((answer, slow_answer, next_answer));
+    drop((slow_answer, next_answer));
     assert_eq!(verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().verdict, "ok");
     handle.stop_and_wait();
 }

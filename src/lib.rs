@@ -75,6 +75,8 @@ pub mod embed;
 pub mod engine;
 #[cfg(feature = "daemon")]
 mod exit;
+#[cfg(feature = "daemon")]
+mod figures;
 pub mod generation;
 #[cfg(feature = "daemon")]
 pub mod http;

@@ -16,7 +16,12 @@
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const html = await answer.text();
       // Rendered and escaped by the same server as this page.
-      if (html !== live.innerHTML) live.innerHTML = html;
+      if (html !== live.innerHTML) {
+        // What somebody has opened, or closed, stays so.
+        const shown = new Map([...live.querySelectorAll("details[id]")].map((part) => [part.id, part.open]));
+        live.innerHTML = html;
+        for (const part of live.querySelectorAll("details[id]")) part.open = shown.get(part.id) ?? part.open;
+      }
       document.title = `${live.querySelector("h1").textContent} · Biotope`;
       seen = Date.now();
       lost.hidden = true;

@@ -9,6 +9,7 @@ mod log;
 mod push;
 mod show;
 mod simulate;
+mod status;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,7 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
             let client = Client::new(url)?;
             match command {
                 Command::Push(args) => push::push(&client, &args),
-                Command::Status { json } => show::status(&client, json),
+                Command::Status { json } => status::status(&client, json),
                 Command::Reload { wait } => show::reload(&client, wait),
                 Command::Jobs(command) => jobs(&client, &command),
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),

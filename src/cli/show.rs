@@ -9,8 +9,6 @@ use serde_json::Value;
 
 use super::client::{Client, escape, whole};
 use super::print;
-use crate::config::units;
-use crate::engine::view::DAMAGE_REMEDY;
 use crate::exit::{Failure, PARTIAL, UNAVAILABLE};
 
 /// A reload that is waited for may drain for as long as the config says.
@@ -18,109 +16,26 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(630);
 /// Jobs that are asked for at once.
 const PAGE: usize = 1000;
 
-fn get(client: &Client, path: &str) -> Result<Value, Failure> {
+pub(super) fn get(client: &Client, path: &str) -> Result<Value, Failure> {
     let (_, text) = client.ask(Method::GET, path, whole(""))?;
     json(&text)
 }
 
-fn json(text: &[u8]) -> Result<Value, Failure> {
+pub(super) fn json(text: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(text)
         .map_err(|error| Failure::new(UNAVAILABLE, format!("the answer is no answer of biotope's: {error}")))
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or("-")
 }
 
-fn count(value: &Value, key: &str) -> u64 {
+pub(super) fn count(value: &Value, key: &str) -> u64 {
     value.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn list_of<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+pub(super) fn list_of<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
-    if as_json {
-        let (_, answer) = client.ask(Method::GET, "/v1/ecosystem", whole(""))?;
-        return print(&String::from_utf8_lossy(&answer));
-    }
-    let view = get(client, "/v1/ecosystem")?;
-    let mut rows = vec![
-        ["TYPE", "VERSION", "READY", "AT WORK", "DELAYED", "PARKED", "DEAD", "COMPLETED", "FAILED"].map(str::to_owned),
-    ];
-    for of_type in list_of(&view, "types") {
-        let versions: Vec<String> = list_of(of_type, "versions")
-            .iter()
-            .filter(|version| !matches!(text(version, "state"), "retired"))
-            .map(|version| format!("{} {}", text(version, "version"), text(version, "state")))
-            .collect();
-        let mut versions = if versions.is_empty() { "-".to_owned() } else { versions.join(", ") };
-        if of_type.get("paused").and_then(Value::as_bool) == Some(true) {
-            versions.push_str(", paused");
-        }
-        let counts = ["ready", "reserved", "delayed", "parked", "dead", "completed", "failed"];
-        let [ready, reserved, delayed, parked, dead, completed, failed] =
-            counts.map(|key| count(of_type, key).to_string());
-        let name = text(of_type, "type").to_owned();
-        rows.push([name, versions, ready, reserved, delayed, parked, dead, completed, failed]);
-    }
-    print(&table(&rows, 2))?;
-    for of_type in list_of(&view, "types") {
-        if let Some(scale) = of_type.get("scale") {
-            let [workers, min, max] = ["workers", "min", "max"].map(|key| count(scale, key));
-            print(&format!(
-                "{}: {workers} workers ({min} to {max}): {}",
-                text(of_type, "type"),
-                text(scale, "reason")
-            ))?;
-        }
-    }
-    for of_type in list_of(&view, "types").iter().filter(|of_type| count(of_type, "retries_held_ms") > 0) {
-        let held = units::show_duration(Duration::from_secs(count(of_type, "retries_held_ms").div_ceil(1000)));
-        print(&format!("{}: retries come {held} later: more than retry_budget lets go", text(of_type, "type")))?;
-    }
-    let (log, generation) = (view.get("log").unwrap_or(&Value::Null), view.get("generation").unwrap_or(&Value::Null));
-    print(&format!(
-        "log: sync {}, {} MiB on disk · config: generation {}, {}",
-        text(log, "sync"),
-        count(log, "disk_bytes") >> 20,
-        count(generation, "number"),
-        text(generation, "state")
-    ))?;
-    for place in list_of(log, "damaged") {
-        print(&format!("log: {}; {DAMAGE_REMEDY}", text(place, "what")))?;
-    }
-    let history = view.get("history").and_then(|history| history.get("reason"));
-    for (what, value) in [("log", log.get("full")), ("history", history), ("config", generation.get("last_error"))] {
-        if let Some(trouble) = value.and_then(Value::as_str) {
-            print(&format!("{what}: {trouble}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Columns as wide as their widest cell; those from `numbers` on are set to the right.
-fn table<const N: usize>(rows: &[[String; N]], numbers: usize) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut shown = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (width, cell)) in widths.iter().zip(row).enumerate() {
-            // Writing into a string has no way to fail.
-            let _: std::fmt::Result =
-                if column < numbers { write!(line, "{cell:<width$}  ") } else { write!(line, "{cell:>width$}  ") };
-        }
-        shown.push_str(line.trim_end());
-        shown.push('\n');
-    }
-    shown.pop();
-    shown
 }
 
 pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
@@ -213,15 +128,4 @@ pub(super) fn pause(client: &Client, worker_type: &str, paused: bool) -> Result<
     let verb = if paused { "pause" } else { "resume" };
     client.ask(Method::POST, &format!("/v1/types/{}/{verb}", escape(worker_type)), whole(""))?;
     print(&format!("{worker_type} {verb}d"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [["A", "N"], ["long", "7"], ["b", "123"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows, 1), "A       N\nlong    7\nb     123");
-    }
 }

@@ -11,13 +11,17 @@ use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
-use crate::engine::view::{EcosystemView, TypeView};
+use crate::engine::view::{EcosystemView, TypeView, VersionView};
+use crate::figures::{ago, bytes, first_line, number, rate, took};
 use crate::http::problem::Problem;
 use crate::http::{App, ecosystem};
+use crate::recent::Shares;
 use crate::types::UnixMs;
-use verdict::{Verdict, verdict};
+use verdict::{Verdict, tried, verdict};
 
 const STYLE: &str = include_str!("../../web/style.css");
+/// A job that takes shorter than this is not worth a figure.
+const AT_IT_FOR_SHOWN_MS: u64 = 1000;
 const SCRIPT: &str = include_str!("../../web/live.js");
 
 /// The page, its fragment, and what they need.
@@ -97,8 +101,18 @@ impl Fragment {
         ago(&self.now.saturating_sub(self.view.generation.accepted_at_ms))
     }
 
+    /// How long ago something was.
+    fn since(&self, at: &UnixMs) -> String {
+        ago(&self.now.saturating_sub(*at))
+    }
+
     fn since_start(&self) -> String {
         ago(&self.now.saturating_sub(self.view.started_at_ms))
+    }
+
+    /// Whether there is any figure that needs to be explained.
+    fn has_figures(&self) -> bool {
+        self.view.types.iter().any(|of_type| of_type.run_ms.is_some())
     }
 
     /// Of all types together.
@@ -107,48 +121,48 @@ impl Fragment {
     }
 }
 
-/// A number with thin spaces between thousands.
-fn number(value: &u64) -> String {
-    let digits = value.to_string();
-    let mut shown = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            shown.push('\u{2009}');
-        }
-        shown.push(digit);
-    }
-    shown
+/// Half, most, and all but few of something: one beside the other.
+fn spread(shares: &Shares) -> String {
+    [shares.p50, shares.p95, shares.p99].map(|ms| took(&ms)).join(" · ")
 }
 
-/// Bytes in the largest unit that leaves at least one.
-fn bytes(value: &u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut rest = *value;
-    while rest >= 10 * 1024 && unit + 1 < UNITS.len() {
-        rest /= 1024;
-        unit += 1;
-    }
-    format!("{rest} {}", UNITS.get(unit).unwrap_or(&"B"))
+/// What else a row has to say of a version: that it runs something, or has done so, or does not come to it.
+fn has_more(version: &VersionView) -> bool {
+    version.run_ms.is_some()
+        || version.restarts > 0
+        || version.rss_bytes.is_some()
+        || needs_look(version)
+        || at_it_for(version).is_some()
 }
 
-/// A time that has passed, in words as short as can be read.
-fn ago(ms: &u64) -> String {
-    let seconds = ms / 1000;
-    match seconds {
-        0 => format!("{ms} ms"),
-        1..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
+/// Whether somebody should see it at once.
+fn needs_look(version: &VersionView) -> bool {
+    version.failing.is_some() || has_stuck(version)
+}
+
+fn has_stuck(version: &VersionView) -> bool {
+    version.workers.iter().any(|worker| worker.stuck)
+}
+
+/// Whether its workers have more to say than that they are idle.
+fn is_at_work(version: &VersionView) -> bool {
+    version.workers.iter().any(|worker| worker.state != "idle" || worker.pid.is_some())
+}
+
+/// The age of the job that a worker has been at for longest, if that is worth telling.
+fn at_it_for(version: &VersionView) -> Option<u64> {
+    let ages = version.workers.iter().flat_map(|worker| &worker.jobs).map(|job| job.age_ms);
+    ages.max().filter(|age| *age >= AT_IT_FOR_SHOWN_MS)
+}
+
+fn size(version: &VersionView) -> usize {
+    version.pool_size as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::view::{GenerationView, LogView, ScaleView, VersionView};
-    use crate::recent::Shares;
+    use crate::engine::view::{FailingView, GenerationView, HeldView, LogView, RestartView, ScaleView, WorkerView};
 
     pub(super) fn view() -> EcosystemView {
         let version = VersionView {
@@ -258,10 +272,51 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short() {
-        assert_eq!(number(&0), "0");
-        assert_eq!(number(&1_234_567), "1\u{2009}234\u{2009}567");
-        assert_eq!((bytes(&512), bytes(&(64 << 20))), ("512 B".to_owned(), "64 MiB".to_owned()));
-        assert_eq!((ago(&999), ago(&119_000), ago(&86_400_000)), ("999 ms".into(), "119 s".into(), "24 h".into()));
+    fn what_fails_or_is_stuck_is_shown_with_its_reason_and_what_is_done() {
+        let mut view = view();
+        let version = &mut view.types[0].versions[0];
+        version.restarts = 12;
+        version.last_restart = Some(RestartView { at_ms: 1000, reason: "it broke\nand said so".to_owned() });
+        let worker = WorkerView {
+            state: "working",
+            for_ms: 300_000,
+            beat_ms: 240_000,
+            stuck: true,
+            reason: None,
+            next_try_ms: None,
+            pid: Some(4711),
+            rss_bytes: Some(64 << 20),
+            holds: 3,
+            jobs: vec![HeldView { id: "order-17".to_owned(), age_ms: 300_000 }],
+        };
+        version.workers = vec![worker];
+        version.rss_bytes = Some(64 << 20);
+        let html = Fragment::new(view.clone(), 61_000).render().unwrap();
+        for shown in [
+            "data-verdict=\"bad\"",
+            "press v1 has a stuck worker: 4 min without a sign of life, with job order-17",
+            "12, the last 60 s ago: it broke",
+            "12 ms · 340 ms · 5.6 s",
+            "stuck for 5 min",
+            "process 4711 · 64 MiB",
+            "<code>order-17</code> for 5 min and 2 more",
+            " open>",
+        ] {
+            assert!(html.contains(shown), "{shown} is missing in\n{html}");
+        }
+        let failing =
+            FailingView { reason: "no".to_owned(), since_ms: 1000, tries: 7, next_try_ms: Some(3000), none_up: true };
+        view.types[0].versions[0].workers.clear();
+        view.types[0].versions[0].failing = Some(failing);
+        view.types[0].versions[0].reason = Some("no".to_owned());
+        let html = Fragment::new(view, 61_000).render().unwrap();
+        for shown in [
+            "· failing</span>",
+            ">failing for 60 s, tried 7 times, again in 3 s</span>",
+            "is failing: no; its jobs wait; tried 7 times, again",
+        ] {
+            assert!(html.contains(shown), "{shown} is missing in\n{html}");
+        }
+        assert!(html.contains("press v1 is failing: no") && !html.contains("cannot start"), "{html}");
     }
 }

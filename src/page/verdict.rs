@@ -1,6 +1,7 @@
 //! Whether all is well, in one line, and what is not; pure.
 
-use crate::engine::view::{DAMAGE_REMEDY, EcosystemView};
+use crate::engine::view::{DAMAGE_REMEDY, EcosystemView, FailingView, VersionView};
+use crate::figures::{ago, first_line};
 
 /// A job that waits longer than this, with workers there to take it, is worth a look.
 const WAITS_LONG_MS: u64 = 10 * 60 * 1000;
@@ -33,7 +34,15 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
         let name = &of_type.worker_type;
         let serving = of_type.versions.iter().any(|version| version.state == "current" && version.reason.is_none());
         for version in &of_type.versions {
-            let Some(reason) = &version.reason else { continue };
+            let label = &version.version;
+            if let Some(failing) = &version.failing {
+                let says = format!("{name} {label} is failing: {}", failing_words(failing));
+                if failing.none_up && !serving { &mut bad } else { &mut look }.push(says);
+            }
+            if let Some(says) = stuck_words(version) {
+                bad.push(format!("{name} {label} has {says}"));
+            }
+            let Some(reason) = version.reason.as_ref().filter(|_| version.failing.is_none()) else { continue };
             match version.state {
                 "rejected" => look.push(format!("{name} {} was rejected: {reason}", version.version)),
                 "starting" | "current" if !serving => {
@@ -65,6 +74,30 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
         (true, false) => Verdict { class: "look", headline: "Worth a look", reasons: look },
         (false, _) => Verdict { class: "bad", headline: "Needs you now", reasons: [bad, look].concat() },
     }
+}
+
+/// Why a version fails, and what is done about it.
+fn failing_words(failing: &FailingView) -> String {
+    format!("{}; its jobs wait; {}", first_line(&failing.reason), tried(failing))
+}
+
+/// What was tried, and when it is again.
+pub(super) fn tried(failing: &FailingView) -> String {
+    let times = if failing.tries == 1 { "once".to_owned() } else { format!("{} times", failing.tries) };
+    let next = failing.next_try_ms.map_or_else(|| "now again".to_owned(), |ms| format!("again in {}", ago(&ms)));
+    format!("tried {times}, {next}")
+}
+
+/// How many of a version's workers are stuck, if any, and with what.
+fn stuck_words(version: &VersionView) -> Option<String> {
+    let mut stuck = version.workers.iter().filter(|worker| worker.stuck);
+    let first = stuck.next()?;
+    let count = match stuck.count() {
+        0 => "a stuck worker".to_owned(),
+        more => format!("{} stuck workers", more + 1),
+    };
+    let held = first.jobs.first().map(|job| format!(", with job {}", job.id)).unwrap_or_default();
+    Some(format!("{count}: {} without a sign of life{held}", ago(&first.beat_ms)))
 }
 
 fn counted(jobs: u64) -> String {

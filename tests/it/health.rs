@@ -40,6 +40,15 @@ fn programs_that_never_come_up_are_shown_as_failing_and_no_job_is_burned() {
         let job = biotope.job(&id);
         assert_eq!((&job["state"], &job["attempts"]), (&json!("ready"), &json!(0)), "{job}");
     }
+    // Said first, and in words, on the page and by `status`.
+    let page = String::from_utf8(biotope.get("/").body).unwrap();
+    assert!(page.contains("data-verdict=\"bad\"") && page.contains("<li>dies v1 is failing: "), "{page}");
+    let status = home.cli(&["status"]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    for (name, reason) in kinds {
+        let line = said.lines().find(|line| line.starts_with(&format!("{name} v1 is failing for "))).unwrap_or(&said);
+        assert!(line.contains(reason) && line.contains("its jobs wait; tried"), "{said}");
+    }
     // Others are not held up.
     biotope.until_state(&biotope.push(&json!({"type": "well"})), "completed");
     biotope.stop();
@@ -82,5 +91,8 @@ fn what_a_worker_holds_and_what_its_process_weighs_are_shown() {
     let idle = until_version(&biotope, "once", |version| version["workers"][0]["state"] == "idle");
     assert_eq!((&idle["workers"][0]["pid"], &idle["workers"][0]["holds"]), (&Value::Null, &json!(0)), "{idle}");
     assert!(idle["run_ms"]["p50"].as_f64() > Some(0.0) && idle["per_second"].as_f64() > Some(0.0), "{idle}");
+    let status = home.cli(&["status"]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(said.contains("RUN P50") && said.contains("MEMORY") && said.contains(" KiB"), "{said}");
     biotope.stop();
 }

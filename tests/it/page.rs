@@ -151,6 +151,57 @@ fn the_page_shows_what_lives_here_and_keeps_itself_current() {
 }
 
 #[test]
+fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
+    if !has_program("chromedriver") || !has_program("chromium") {
+        return skipped("what_fails_is_seen_first_and_what_is_opened_stays_open", "no chromium with its driver");
+    }
+    let home = Home::new(&format!(
+        "{ECHO}[workers.dies]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"false\"]\n\
+         [workers.long]\nversion = \"v1\"\nexec = [\"sleep\", \"1000\"]\nkill_after = \"10ms\"\n\
+         [workers.stays]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"./stays.sh\"]\nconcurrency = 3\n"
+    ));
+    home.script(
+        "stays.sh",
+        r#"while IFS= read -r line; do id=${line#*\"id\":\"}; echo "{\"jsonrpc\":\"2.0\",\"id\":\"${id%%\"*}\",\"result\":{\"protocol\":1}}"; done"#,
+    );
+    let biotope = home.start();
+    biotope.until_state(&biotope.push(&json!({"type": "echo"})), "completed");
+    let held = biotope.push(&json!({"type": "long"}));
+    let browser = Browser::open();
+    browser.go(&format!("http://127.0.0.1:{}/", home.port));
+    until("a process, and a failing version", SOON, || {
+        let text = browser.text();
+        let shown = ["Needs you now", "dies v1 is failing: false exited with code 1", "Memory", "Run"];
+        if shown.iter().all(|part| text.contains(part)) { Ok(()) } else { Err(text) }
+    });
+    // Above everything else, at a glance on a small screen, too.
+    for width in [360, 1280] {
+        browser.resize(width);
+        let seen = browser.run("return document.querySelector('.verdict.bad li').getBoundingClientRect().bottom");
+        assert!(seen.as_f64().unwrap() < 400.0, "{seen} at {width} px");
+        let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
+        assert_eq!(wide, 0, "the page scrolls sideways at {width} px");
+    }
+    let hidden = browser.run(
+        "const all = document.querySelector('.wide'); return all.scrollWidth - all.clientWidth + ' of ' + all.clientWidth",
+    );
+    assert!(hidden.as_str().unwrap().starts_with("0 of "), "columns lie behind the edge: {hidden}");
+
+    // What somebody opens stays open while the page goes on: it is another element, and the same part.
+    browser.run("const part = document.querySelector('#workers-long-v1'); part.open = true; part.mark = 'old'");
+    until("another look", SOON, || {
+        let mark = browser.run("return document.querySelector('#workers-long-v1').mark ?? 'new'");
+        if mark == "new" { Ok(()) } else { Err(mark.to_string()) }
+    });
+    let open = browser.run("return document.querySelector('#workers-long-v1').open");
+    let text = browser.run("return document.querySelector('#workers-long-v1').innerText");
+    assert!(open == true && text.as_str().unwrap().contains(&held), "{open} {text}");
+    assert_eq!(browser.run("return document.querySelector('#workers-stays-v1').open"), false);
+    assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
+    biotope.kill();
+}
+
+#[test]
 fn hostile_text_stays_text_on_the_page() {
     if !has_program("chromedriver") || !has_program("chromium") {
         return skipped("hostile_text_stays_text_on_the_page", "no chromium with its driver");

@@ -323,7 +323,8 @@ impl Core {
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let drains = self.pools.values().filter_map(|run| run.drain_deadline);
-        let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains);
+        let looks = self.pools.values().filter_map(PoolRun::look_due);
+        let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains).chain(looks);
         let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
         // While nothing is handed out, no size changes.
         let sizes = if space.is_none() { self.sizes_due() } else { None };
@@ -478,6 +479,7 @@ impl Core {
             self.await_commit()?;
             self.log.seal()?;
         }
+        self.look_for_overdue()?;
         self.cut_off_late_drains();
         self.cut_off_late_stop();
         Ok(())

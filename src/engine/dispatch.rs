@@ -59,7 +59,7 @@ impl Core {
         let of_type = self.table.worker_type(type_no).filter(|of_type| of_type.paused_since == 0);
         let ready = of_type.map_or(0, |of_type| of_type.queue.len());
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        if ready == 0 || run.up == 0 || run.pool.size() == 0 {
+        if ready == 0 || run.up == 0 || run.pool.size() == 0 || run.hangs().is_some() {
             return Ok(());
         }
         let mut free = run.take_window(mono, ready);
@@ -142,6 +142,8 @@ impl Core {
                 Ok(())
             }
             Report::NotUp { why, was_up } => self.pool_not_up(pool, why, was_up),
+            // It may take work again: what waits is handed out in this turn.
+            Report::Returned => Ok(()),
             Report::Ended => self.pool_ended(pool),
         }
     }

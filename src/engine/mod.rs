@@ -22,6 +22,7 @@ mod listing;
 mod lookup;
 mod open;
 mod outcome;
+mod overdue;
 mod pause;
 mod push;
 mod retries;

@@ -51,6 +51,8 @@ pub(super) struct PoolRun {
     pub(super) health: Health,
     /// What its workers did of late.
     pub(super) recent: Recent,
+    /// When its threads are to be looked at, as long as it holds anything.
+    pub(super) look_at: Duration,
     /// Jobs that it may be handed.
     pub(super) window: u64,
     pub(super) handed_at: Duration,
@@ -108,6 +110,7 @@ pub(super) struct Rollover {
 impl PoolRun {
     pub(super) fn set_live(&mut self, live: LiveConfig) {
         self.batch = live.batch;
+        self.look_at = Duration::ZERO;
         self.spec.worker.live = live.clone();
         self.pool.set_live(live);
     }

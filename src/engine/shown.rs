@@ -112,7 +112,7 @@ impl Core {
             wait_ms,
             per_second: rates.well,
             failures_per_second: rates.ill,
-            reason: run.not_up.clone(),
+            reason: run.hangs().or_else(|| run.not_up.clone()),
             failing: self.failing_view(run, &workers),
             restarts,
             last_restart,

@@ -57,6 +57,7 @@ impl Core {
             quiet_since: Duration::ZERO,
             health: Health::default(),
             recent: Recent::new(self.mono),
+            look_at: Duration::ZERO,
             window: 0,
             // Long ago: a window grows only by what its pool has shown.
             handed_at: Duration::ZERO,

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::overdue::Slot;
 use super::{Report, Shared};
 use crate::sync::AtomicU32;
 use crate::worker::pulse::{Pulse, Seen};
@@ -16,11 +17,18 @@ pub(super) struct Alive {
     closed: AtomicU32,
     /// 1 once a thread has ended by a panic.
     panicked: AtomicU32,
+    /// Threads that were abandoned, and have not ended; they are not in `count`.
+    abandoned: AtomicU32,
 }
 
 impl Default for Alive {
     fn default() -> Self {
-        Self { count: AtomicU32::new(1), closed: AtomicU32::new(0), panicked: AtomicU32::new(0) }
+        Self {
+            count: AtomicU32::new(1),
+            closed: AtomicU32::new(0),
+            panicked: AtomicU32::new(0),
+            abandoned: AtomicU32::new(0),
+        }
     }
 }
 
@@ -42,6 +50,17 @@ impl Shared {
         self.pulses().iter().map(|pulse| pulse.seen(at, most)).collect()
     }
 
+    /// A thread is not one of the pool's any more, though it goes on.
+    pub(super) fn abandon(&self) {
+        self.alive.abandoned.fetch_add(1, Ordering::AcqRel);
+        self.count_off();
+    }
+
+    /// Threads that were abandoned, and have not ended.
+    pub(super) fn abandoned(&self) -> u32 {
+        self.alive.abandoned.load(Ordering::Acquire)
+    }
+
     /// Returns how many are left.
     fn count_off(&self) -> u32 {
         // AcqRel: the last one comes after all that the others did.
@@ -54,19 +73,24 @@ impl Shared {
 }
 
 /// Counts a thread, and counts it off however it ends.
-pub(super) struct Guard(Arc<Shared>, Arc<Pulse>);
+pub(super) struct Guard(Arc<Shared>, Arc<Pulse>, Arc<Slot>);
 
 impl Guard {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         shared.alive.count.fetch_add(1, Ordering::AcqRel);
         let pulse = Arc::new(Pulse::new(shared.clock.mono()));
         shared.pulses().push(Arc::clone(&pulse));
-        Self(Arc::clone(shared), pulse)
+        Self(Arc::clone(shared), pulse, Arc::default())
     }
 
     /// Where the thread's worker is shown.
     pub(super) fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.1)
+    }
+
+    /// What the thread holds.
+    pub(super) fn slot(&self) -> Arc<Slot> {
+        Arc::clone(&self.2)
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -76,10 +100,15 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.0.pulses().retain(|pulse| !Arc::ptr_eq(pulse, &self.1));
+        if self.2.is_abandoned() {
+            self.0.alive.abandoned.fetch_sub(1, Ordering::AcqRel);
+            (self.0.report)(Report::Returned);
+            return;
+        }
         if std::thread::panicking() {
             self.0.alive.panicked.store(1, Ordering::Release);
         }
-        self.0.pulses().retain(|pulse| !Arc::ptr_eq(pulse, &self.1));
         // A pool that has lost all its threads, not all of them by order, is at its end: nobody else would say so.
         if self.0.count_off() == 1 && self.0.alive.panicked.load(Ordering::Acquire) == 1 {
             self.0.close();

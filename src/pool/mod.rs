@@ -9,6 +9,7 @@ mod alive;
 #[cfg(all(test, loom))]
 mod hand_off;
 pub mod inline;
+mod overdue;
 #[cfg(feature = "daemon")]
 mod side_by_side;
 mod thread;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use self::alive::Alive;
+use self::overdue::Slot;
 use crate::clock::Clock;
 use crate::config::LiveConfig;
 use crate::job::event::Home;
@@ -100,6 +102,8 @@ pub enum Report {
         /// For a run that came to an end of its own.
         ran: Option<Ran>,
     },
+    /// A thread that was abandoned has ended after all.
+    Returned,
     /// The last thread has ended; nothing is held any more.
     Ended,
 }
@@ -218,6 +222,16 @@ pub trait Pool: Send {
     fn resize(&mut self, size: u32) -> std::io::Result<()>;
     /// Takes changed settings over, from the next cycle on; the size by [`Pool::resize`].
     fn set_live(&self, live: LiveConfig);
+    /// Looks for runs that are past their deadline where nobody can end them: those are told to stop, and after a while their
+    /// threads are abandoned and replaced. Returns when to look again as long as it holds jobs; `None`: never.
+    fn look(&mut self, now: Duration) -> Option<Duration> {
+        let _ = now;
+        None
+    }
+    /// Threads that were abandoned, and have not ended.
+    fn abandoned(&self) -> u32 {
+        0
+    }
     /// Puts a task into the queue.
     fn hand(&self, task: Task);
     /// Takes back what no worker has taken yet.
@@ -266,7 +280,8 @@ struct ThreadPool {
     /// Dropped to wake threads that wait before they start a worker again.
     leave: Option<Sender<()>>,
     leaving: Receiver<()>,
-    handles: Vec<JoinHandle<()>>,
+    /// Those that were not abandoned.
+    threads: Vec<(JoinHandle<()>, Arc<Slot>)>,
     size: u32,
 }
 
@@ -280,7 +295,7 @@ impl ThreadPool {
             queue,
             leave: Some(leave),
             leaving,
-            handles: Vec::new(),
+            threads: Vec::new(),
             size: 0,
         }
     }
@@ -306,16 +321,23 @@ impl Pool for ThreadPool {
             self.size -= 1;
         }
         while self.size < size {
-            let handle = thread::spawn(&self.shared, &self.queue, &self.leaving)?;
-            self.handles.push(handle);
+            self.threads.push(thread::spawn(&self.shared, &self.queue, &self.leaving)?);
             self.size += 1;
         }
-        self.handles.retain(|handle| !has_finished(handle));
+        self.threads.retain(|(handle, _)| !has_finished(handle));
         Ok(())
     }
 
     fn set_live(&self, live: LiveConfig) {
         self.shared.live.store(Arc::new(live));
+    }
+
+    fn look(&mut self, now: Duration) -> Option<Duration> {
+        self.look_at_threads(now)
+    }
+
+    fn abandoned(&self) -> u32 {
+        self.shared.abandoned()
     }
 
     fn hand(&self, task: Task) {
@@ -361,10 +383,10 @@ impl Pool for ThreadPool {
     }
 
     fn join(self: Box<Self>) {
-        let Self { handles, orders, leave, .. } = *self;
+        let Self { threads, orders, leave, .. } = *self;
         // After a panic of the last thread others may have been started meanwhile.
         drop((orders, leave));
-        for handle in handles {
+        for (handle, _) in threads {
             // A thread that panicked has reported its end by its guard; there is nothing to add.
             drop(handle.join());
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::alive::Guard;
+use super::overdue::Slot;
 use super::{About, Order, Report, Shared, Task};
 use crate::config::LiveConfig;
 use crate::job::event::{Kind, decode_home};
@@ -32,17 +33,20 @@ pub(super) fn spawn(
     shared: &Arc<Shared>,
     queue: &Receiver<Order>,
     leaving: &Receiver<()>,
-) -> std::io::Result<JoinHandle<()>> {
+) -> std::io::Result<(JoinHandle<()>, Arc<Slot>)> {
     let name: String = format!("{}@{}", shared.worker_type, shared.label).chars().take(15).collect();
     let guard = Guard::new(shared);
+    let slot = guard.slot();
     let (queue, leaving) = (queue.clone(), leaving.clone());
-    Builder::new().name(name).spawn(move || {
+    let handle = Builder::new().name(name).spawn(move || {
         let shared = guard.shared();
         let pulse = guard.pulse();
         let mut thread = Thread::new(&shared, &queue, &leaving, &pulse);
+        thread.slot = guard.slot();
         thread.run();
         drop(guard);
-    })
+    })?;
+    Ok((handle, slot))
 }
 
 pub(super) struct Thread<'a> {
@@ -51,6 +55,8 @@ pub(super) struct Thread<'a> {
     leaving: &'a Receiver<()>,
     reader: NearbyReader,
     pulse: &'a Arc<Pulse>,
+    /// What it holds, if nobody can end that.
+    slot: Arc<Slot>,
     /// The next one before the worker is started again.
     pause: Duration,
     /// Times in a row that the worker broke before it had done a job.
@@ -76,7 +82,8 @@ impl<'a> Thread<'a> {
     ) -> Self {
         let reader = NearbyReader::new(shared.reader.clone());
         let (pause, broken, has_done, recycled) = (START_AGAIN_FIRST, 0, false, false);
-        Self { shared, queue, leaving, reader, pulse, pause, broken, has_done, recycled }
+        let slot = Arc::default();
+        Self { shared, queue, leaving, reader, pulse, slot, pause, broken, has_done, recycled }
     }
 
     fn run(&mut self) {
@@ -108,7 +115,13 @@ impl<'a> Thread<'a> {
             let (tasks, then) = self.take(&live);
             // What was changed while it waited counts.
             let live = self.shared.live.load_full();
+            if matches!(then, Then::Leave) {
+                self.slot.leaves();
+            }
             let not_started = self.cycle(worker.as_mut(), tasks, &live);
+            if self.slot.is_abandoned() {
+                return;
+            }
             if matches!(then, Then::Leave) {
                 if let Some(why) = not_started {
                     (self.shared.report)(Report::NotUp { why, was_up: std::mem::take(&mut up) });
@@ -259,10 +272,18 @@ impl<'a> Thread<'a> {
         let mut last = began;
         let within = live.timeout.saturating_add(live.kill_after).saturating_add(RUN_SLACK);
         self.pulse.works(batch.iter().map(|job| job.id.clone()), began, within);
+        if shared.factory.may_hang() {
+            self.slot.begins(batch.iter().map(|job| job.lease), began, live.timeout, live.kill_after);
+        }
         let mut ended = 0;
         let mut not_started = None;
         let mut next = 0;
         worker.cycle(batch, &mut |lease, outcome| {
+            let at = clock.mono();
+            if !self.slot.answers(lease, at) {
+                board.forget(lease);
+                return;
+            }
             // Most answers come in order.
             let place = match tasks.get(next) {
                 Some(task) if task.lease == lease => Some(next),
@@ -275,8 +296,7 @@ impl<'a> Thread<'a> {
             }
             let ran = outcome.is_own_end().then(|| {
                 ended += 1;
-                let (since, at) = (last, clock.mono());
-                last = at;
+                let since = std::mem::replace(&mut last, at);
                 if let Some(place) = place {
                     self.pulse.answered(place, at);
                 }

@@ -215,6 +215,12 @@ pub trait WorkerFactory: Send + Sync {
     /// Why no worker can start.
     fn check(&self) -> Result<(), StartError>;
 
+    /// Whether its workers run code of this process, which nobody can end: they answer job by job, in order, and a run past its
+    /// deadline is told to stop, then abandoned with its thread.
+    fn may_hang(&self) -> bool {
+        false
+    }
+
     /// What runs all jobs of a pool on one thread, for workers that only wait for others; `None`: a thread for each worker.
     #[cfg(feature = "daemon")]
     fn side_by_side(&self) -> Option<Arc<dyn SideBySide>> {

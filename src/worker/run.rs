@@ -35,6 +35,9 @@ pub struct Run {
 pub enum Stop {
     /// Somebody cancelled its job: whatever it answers changes nothing any more.
     Cancelled,
+    /// Its time is over. What it answers within `kill_after` counts; code that does not end by then is abandoned with its
+    /// thread, and fails.
+    Overdue,
     /// Its pool is ended by a drain or a stop that takes too long: what answers
     /// [`Outcome::Interrupted`](super::Outcome::Interrupted) runs again, at no cost.
     CutOff,
@@ -51,13 +54,11 @@ impl Run {
         self.deadline_ms
     }
 
-    /// Why it shall stop, if it shall. A cancelled one that is also cut off is cancelled.
+    /// Why it shall stop, if it shall: the first of its reasons in the order of [`Stop`].
     pub fn stop(&self) -> Option<Stop> {
         let board = self.board.as_ref()?;
-        if board.is_cancelled(self.lease) {
-            return Some(Stop::Cancelled);
-        }
-        board.cutoff.is_set().then_some(Stop::CutOff)
+        let noted = board.stop(self.lease);
+        noted.or_else(|| board.cutoff.is_set().then_some(Stop::CutOff))
     }
 
     /// Whether it shall stop. A worker whose jobs take long asks now and then, and returns early; what it answers then
@@ -99,6 +100,7 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Note {
     cancelled: bool,
+    overdue: bool,
     bell: Option<Arc<Bell>>,
 }
 
@@ -132,9 +134,26 @@ impl Board {
         self.changed.notify_one();
     }
 
+    /// Tells a run that its time is over.
+    pub fn overdue(&self, lease: Lease) {
+        self.note(lease, |note| note.overdue = true);
+    }
+
     /// Whether a run was told that its job was cancelled.
     pub fn is_cancelled(&self, lease: Lease) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.notes().get(&lease).is_some_and(|note| note.cancelled)
+        self.stop(lease) == Some(Stop::Cancelled)
+    }
+
+    /// Why a run was told to stop.
+    fn stop(&self, lease: Lease) -> Option<Stop> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        match self.notes().get(&lease) {
+            Some(note) if note.cancelled => Some(Stop::Cancelled),
+            Some(note) if note.overdue => Some(Stop::Overdue),
+            Some(_) | None => None,
+        }
     }
 
     /// A run is over.

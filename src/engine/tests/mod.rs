@@ -5,6 +5,7 @@ mod cancel;
 mod health;
 mod jobs;
 mod log;
+mod overdue;
 mod sizes;
 mod versions;
 

@@ -36,8 +36,9 @@ impl<'a> Context<'a> {
         self.cutoff.is_set()
     }
 
-    /// Whether the run is to end at once: somebody cancelled its job, or it is cut off. A worker whose jobs take long asks
-    /// now and then.
+    /// Whether the run is to end at once: somebody cancelled its job, its time is over, or it is cut off; [`Context::run`] says
+    /// which. A worker whose jobs take long asks now and then. One that does not end within `kill_after` of its timeout is
+    /// abandoned: the attempt failed, a new thread takes its place, and nothing that it answers counts.
     pub fn is_cancelled(&self) -> bool {
         self.job.run.is_cancelled()
     }

@@ -214,6 +214,10 @@ impl<W: NativeWorker> WorkerFactory for NativeFactory<W> {
     fn check(&self) -> Result<(), StartError> {
         Ok(())
     }
+
+    fn may_hang(&self) -> bool {
+        true
+    }
 }
 
 /// One thread's handle of a native worker.

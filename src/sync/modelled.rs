@@ -135,6 +135,10 @@ pub(crate) mod channel {
             state.queue.pop_front().ok_or(empty)
         }
 
+        pub(crate) fn is_empty(&self) -> bool {
+            self.0.state().queue.is_empty()
+        }
+
         /// All time passes at once.
         pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
             self.try_recv().map_err(|error| match error {

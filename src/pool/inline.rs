@@ -31,6 +31,7 @@ struct Hand {
     shared: Arc<Shared>,
     queue: Receiver<Order>,
     worker: Box<dyn Worker>,
+    pulse: Arc<Pulse>,
     up: bool,
     size: u32,
     /// Why its worker could not be started, when that was tried.
@@ -76,8 +77,7 @@ impl Hand {
         }
         self.up = true;
         let (_leave, leaving) = channel::bounded(0);
-        let pulse = Arc::new(Pulse::new(self.shared.clock.mono()));
-        let mut thread = Thread::new(&self.shared, &self.queue, &leaving, &pulse);
+        let mut thread = Thread::new(&self.shared, &self.queue, &leaving, &self.pulse);
         let (tasks, _) = thread.take(&live);
         let mut telling = Telling { worker: self.worker.as_mut(), each };
         if let Some(why) = thread.cycle(&mut telling, tasks, &live) {
@@ -140,6 +140,14 @@ impl Worker for Telling<'_> {
         self.worker.recycle(bounds)
     }
 
+    fn watch(&mut self, pulse: &Arc<Pulse>) {
+        self.worker.watch(pulse);
+    }
+
+    fn broke(&mut self) -> Option<String> {
+        self.worker.broke()
+    }
+
     fn stop(&mut self) {
         self.worker.stop();
     }
@@ -152,7 +160,9 @@ impl PoolMaker for InlinePools {
         if shared.factory.side_by_side().is_some() {
             return Err(std::io::Error::other("a service cannot be called inline"));
         }
-        let worker = shared.factory.make(&shared.cutoff);
+        let mut worker = shared.factory.make(&shared.cutoff);
+        let pulse = Arc::new(Pulse::new(shared.clock.mono()));
+        worker.watch(&pulse);
         let threads = ThreadPool::without_threads(shared);
         let mut hands = self.hands();
         let number = hands.len();
@@ -160,6 +170,7 @@ impl PoolMaker for InlinePools {
             shared: Arc::clone(&threads.shared),
             queue: threads.queue.clone(),
             worker,
+            pulse,
             up: false,
             size: 0,
             not_up: None,

@@ -110,3 +110,12 @@ fn follow_up_jobs_and_cancelled_ones_are_seen_and_a_panic_is_a_failed_attempt() 
     assert!(matches!(inline.job("none"), Err(Refusal::NotFound { .. })));
     assert!(matches!(inline.push(NewJob::json("other", &1).unwrap()), Err(Refusal::UnknownType { .. })));
 }
+
+#[test]
+#[should_panic(expected = "100000 runs and no end: does a job enqueue itself?")]
+fn a_job_that_enqueues_itself_for_ever_hangs_no_test() {
+    let natives = natives_of(|n, context| context.enqueue(job(n)));
+    let mut inline = Inline::new(&natives).unwrap();
+    inline.push(job(1)).unwrap();
+    inline.run_until_empty();
+}

@@ -50,6 +50,35 @@ use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::types::{BadName, Lease, WorkerType};
 
 /// A worker in Rust. One value serves all threads of its pool; what a batch shares lives in [`NativeWorker::Cycle`].
+///
+/// ```
+/// use std::collections::HashMap;
+/// use biotope::worker::native::{Context, Failure, NativeWorker};
+///
+/// /// Looks up prices; what one job of a batch has found, the others need not look for.
+/// struct Prices;
+///
+/// impl NativeWorker for Prices {
+///     type Payload = String;
+///     type Reply = Result<u64, Failure>;
+///     type Cycle = HashMap<String, u64>;
+///
+///     fn begin(&self) -> Self::Cycle {
+///         HashMap::new()
+///     }
+///
+///     fn run(&self, found: &mut Self::Cycle, article: String, _: &mut Context<'_>) -> Self::Reply {
+///         Ok(*found.entry(article).or_insert_with_key(|article| 100 * article.len() as u64))
+///     }
+/// }
+/// # let mut natives = biotope::worker::native::Natives::new();
+/// # natives.register("prices", "v1", Prices)?;
+/// # let mut inline = biotope::testing::Inline::new(&natives)?;
+/// # let tea = inline.push(biotope::job::new::NewJob::json("prices", &"tea")?)?;
+/// # inline.run_until_empty();
+/// # assert_eq!(inline.job(&tea.id)?.read_result::<u64>()?, 300);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait NativeWorker: Send + Sync + 'static {
     /// What its payloads are read as: a type that serde reads, or [`Raw`].
     type Payload: Payload;

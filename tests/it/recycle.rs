@@ -47,6 +47,9 @@ fn a_process_is_replaced_after_its_cycles_and_a_reload_changes_how_many() {
         *cycles.entry(run(&biotope, "")).or_default() += 1;
     }
     assert_eq!(cycles.values().copied().collect::<Vec<_>>(), [2, 2, 2]);
+    let seen = biotope.of_type("stays")["versions"][0].clone();
+    assert!(seen["restarts"].as_u64().is_some_and(|restarts| restarts >= 2), "{seen}");
+    assert_eq!(seen["last_restart"]["reason"], "it has done 2 cycles (`recycle.cycles`)", "{seen}");
     home.configure(&table(""));
     let reload = home.cli(&["reload", "--wait"]);
     assert!(reload.status.success(), "{}", crate::support::shown(&reload));

@@ -38,6 +38,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         batch,
         batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
+        timeout_max: Duration::from_secs(300),
         kill_after: Duration::from_secs(5),
         start_timeout: Duration::from_secs(10),
         recycle: Recycle::default(),

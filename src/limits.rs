@@ -85,6 +85,16 @@ pub const WORKERS_MAX_DEFAULT: u32 = 1024;
 pub const WORKERS_MAX_MAX: u32 = 1_024_000;
 /// Within this time what waits shall be begun, by default, where the number of workers follows the queue.
 pub const TARGET_WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// A run may be extended to so many times its timeout by default.
+pub const TIMEOUT_MAX_FACTOR: u32 = 10;
+/// Longest text of a progress, in bytes; the front of it is kept.
+pub const PROGRESS_TEXT_BYTES_MAX: usize = 256;
+/// Runs of one pool of which something is known beside their jobs, such as their progress; of more than these, less is.
+pub const NOTES_MAX: usize = 20_000;
+/// Longest line that a worker has written to the log, in bytes; the front of it is kept.
+pub const LOG_LINE_BYTES_MAX: usize = 2048;
+/// Lines that one run of a program, or one cycle of one that stays, may have written to the log.
+pub const LOG_LINES_MAX: u32 = 1000;
 /// Largest batch of a cycle.
 pub const BATCH_MAX: u32 = 1000;
 /// Most worker types in a config.

@@ -163,7 +163,7 @@ struct InMemory {
 
 impl InMemory {
     fn new(waiting: usize) -> Self {
-        let hand = Hand(Arc::default(), Board::new(Cutoff::new().unwrap()));
+        let hand = Hand(Arc::default(), Board::new(Cutoff::new().unwrap(), RealClock::shared()));
         let around = Surrounding {
             disk: Arc::new(SimDisk::new(1)),
             options: LogOptions::new(64 << 20),

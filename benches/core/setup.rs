@@ -28,6 +28,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         batch: 1,
         batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(3600),
+        timeout_max: Duration::from_secs(36_000),
         kill_after: Duration::from_secs(5),
         start_timeout: Duration::from_secs(10),
         recycle: Recycle::default(),

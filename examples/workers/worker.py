@@ -11,8 +11,9 @@ import json
 import sys
 
 
-def work(job):
+def work(job, progress):
     """What a job is worth. An exception is a failed attempt of this job alone."""
+    progress(fraction=0.5, text="counting")
     return {"characters": len(json.dumps(job["payload"])), "attempt": job["attempt"]}
 
 
@@ -21,12 +22,13 @@ def say(message):
     sys.stdout.flush()
 
 
-def answer(method, params):
+def answer(request_id, method, params):
     if method == "hello":
         return {"result": {"protocol": 1}}
     if method == "job":
         try:
-            return {"result": {"value": work(params)}}
+            progress = lambda **said: say({"method": "progress", "params": {"id": request_id, **said}})
+            return {"result": {"value": work(params, progress)}}
         except Exception as error:
             return {"error": {"code": 1, "message": repr(error), "data": {"outcome": "fail"}}}
     return {"result": {}}  # wipe: nothing is kept from one cycle to the next
@@ -35,4 +37,4 @@ def answer(method, params):
 for line in sys.stdin:
     request = json.loads(line)
     if "id" in request:  # anything without one is a notification
-        say({"id": request["id"], **answer(request["method"], request.get("params"))})
+        say({"id": request["id"], **answer(request["id"], request["method"], request.get("params"))})

@@ -168,8 +168,10 @@ pub struct LiveConfig {
     pub batch: u32,
     /// How long a cycle waits for more jobs, once it has one and less than `batch`.
     pub batch_wait: Duration,
-    /// How long one run may take.
+    /// How long one run may take, if it is not extended.
     pub timeout: Duration,
+    /// How long one run may take at most, however often it is extended.
+    pub timeout_max: Duration,
     /// Between TERM and KILL.
     pub kill_after: Duration,
     /// How long a worker may take to start.

@@ -16,7 +16,7 @@ use super::{EnvValue, HttpConfig, RequestTimeouts};
 /// Keys that only an http worker has.
 const OF_HTTP: [&str; 6] = ["headers", "secret", "ca", "allow_private", "connect_timeout", "first_byte_timeout"];
 /// Keys that an http worker has no use for.
-const NOT_OF_HTTP: [&str; 12] = [
+const NOT_OF_HTTP: [&str; 13] = [
     "mode",
     "env",
     "env_pass",
@@ -27,6 +27,7 @@ const NOT_OF_HTTP: [&str; 12] = [
     "batch",
     "batch_wait",
     "kill_after",
+    "timeout_max",
     "start_timeout",
     "recycle",
 ];

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, RetryBudget, units};
 use super::{concurrency, confinement, recycle, request};
-use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX};
+use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX, TIMEOUT_MAX_FACTOR};
 use crate::types::Label;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -166,6 +166,8 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
     let batch = section.number(gathered, "batch", 1, 1..=BATCH_MAX);
     let batch_wait = section.duration(gathered, "batch_wait", Duration::ZERO, Duration::ZERO..=MINUTE);
     let timeout = section.duration(gathered, "timeout", Duration::from_secs(30), SHORTEST..=7 * DAY);
+    let timeout_max = timeout.saturating_mul(TIMEOUT_MAX_FACTOR);
+    let timeout_max = section.duration(gathered, "timeout_max", timeout_max, timeout..=70 * DAY);
     let kill_after = section.duration(gathered, "kill_after", Duration::from_secs(5), Duration::ZERO..=60 * MINUTE);
     let start_timeout = section.duration(gathered, "start_timeout", Duration::from_secs(10), SHORTEST..=10 * MINUTE);
     let recycle = recycle::read(gathered, section, kind);
@@ -192,6 +194,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
         batch,
         batch_wait,
         timeout,
+        timeout_max,
         kill_after,
         start_timeout,
         recycle,

@@ -10,6 +10,7 @@ use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
 use crate::types::{Lease, Seq};
+use crate::worker::run::Told;
 
 /// Records that are read at once for a purge.
 const READ_AT_ONCE: usize = 256;
@@ -34,7 +35,16 @@ impl Core {
     fn live(&self, born: Seq, job: Job) -> LiveJob {
         let parked = self.is_parked(job.type_no);
         let id = self.names_of(&job, None).and_then(|names| names.id);
-        LiveJob { born, job, id, parked }
+        let told = self.told(born, &job).map(|told| (told, self.now));
+        LiveJob { born, job, id, parked, told }
+    }
+
+    /// What the run of a job has told, if it runs.
+    fn told(&self, born: Seq, job: &Job) -> Option<Told> {
+        let lease = Lease { born, fence: job.fence };
+        let mut pools =
+            self.pools.values().filter(|run| job.state == State::Reserved && run.version_no == job.version_no);
+        pools.find_map(|run| run.pool.board().told(lease))
     }
 
     /// Finds a job by any id.

@@ -18,6 +18,7 @@ use crate::refusal::Refusal;
 use crate::sync::{Answerer, Broadcast, Slot};
 use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::Outcome;
+use crate::worker::run::Told;
 
 /// What can be done to one job from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +126,8 @@ pub(super) struct LiveJob {
     /// Its id, if its caller chose one and it is at hand.
     pub(super) id: Option<Box<str>>,
     pub(super) parked: bool,
+    /// What its run has told by now, if it runs.
+    pub(super) told: Option<(Told, UnixMs)>,
 }
 
 /// What somebody wants of the engine.

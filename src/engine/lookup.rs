@@ -4,11 +4,12 @@ use serde_json::value::RawValue;
 
 use super::command::{LiveJob, LiveOrEnded};
 use super::shared::Shared;
-use super::view::{FailureView, JobView};
+use super::view::{FailureView, JobView, ProgressView};
 use super::words::{end_word, moment, state_word};
 use crate::job::event::{Enqueued, Failure, Home, Kind, decode_home};
 use crate::job::transition::State;
 use crate::types::{Seq, UnixMs, WorkerType};
+use crate::worker::Progress;
 
 /// A view with what is the same for all jobs; the rest is filled in.
 pub(super) fn blank(shared: &Shared, born: Seq, type_no: u32, created_ms: UnixMs, state: &'static str) -> JobView {
@@ -35,6 +36,8 @@ pub(super) fn blank(shared: &Shared, born: Seq, type_no: u32, created_ms: UnixMs
         expires_at: None,
         ended_at: None,
         version: None,
+        progress: None,
+        extended_until: None,
         result: None,
         error: None,
         parent: None,
@@ -82,6 +85,15 @@ pub(super) fn failure_view(shared: &Shared, failure: &Failure) -> FailureView {
     }
 }
 
+fn progress_view(progress: &Progress, at: UnixMs, now: UnixMs) -> ProgressView {
+    ProgressView {
+        fraction: progress.fraction(),
+        text: progress.text().map(str::to_owned),
+        at: moment(at),
+        age_ms: now.saturating_sub(at),
+    }
+}
+
 /// A live job from the table alone.
 fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
     let job = &live.job;
@@ -98,6 +110,10 @@ fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
     view.ready_at = (job.state == State::Delayed).then(|| moment(job.ready_ms));
     view.expires_at = (job.expires_ms != 0).then(|| moment(job.expires_ms));
     view.version = label(shared, job.version_no);
+    if let Some((told, now)) = &live.told {
+        view.progress = told.progress.as_ref().map(|(progress, at)| progress_view(progress, *at, *now));
+        view.extended_until = told.extended_ms.map(moment);
+    }
     view.failures = job.failures().iter().map(|failure| failure_view(shared, failure)).collect();
     view.error = job.failures().last().map(|failure| failure.error.clone());
     view
@@ -117,7 +133,7 @@ pub(super) fn acted(shared: &Shared, left: &LiveOrEnded) -> JobView {
         LiveOrEnded::Ended { last, end, at } => {
             let mut view = live_without_payload(shared, last);
             view.state = end_word(*end);
-            view.ready_at = None;
+            (view.ready_at, view.progress, view.extended_until) = (None, None, None);
             view.ended_at = Some(moment(*at));
             view
         }

@@ -336,6 +336,12 @@ pub struct JobView {
     /// Label of the version that ran it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// How far its run is, by its worker's last word; gone with the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressView>,
+    /// Until when its run was extended, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extended_until: Option<String>,
     /// Its result, for a completed job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<serde_json::value::RawValue>>,
@@ -348,6 +354,21 @@ pub struct JobView {
     /// Its failed attempts that are still known, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<FailureView>,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProgressView {
+    /// Its share of the work, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// When it said so.
+    pub at: String,
+    /// How long ago that was.
+    pub age_ms: u64,
 }
 
 /// One failed attempt.

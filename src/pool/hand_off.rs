@@ -100,6 +100,7 @@ fn live(size: u32, batch: u32) -> LiveConfig {
         batch,
         batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(1),
+        timeout_max: Duration::from_secs(10),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
         recycle: Recycle::default(),

@@ -183,7 +183,7 @@ impl Shared {
             label: spec.label,
             factory: spec.factory,
             live: ArcSwap::from_pointee(spec.live),
-            board: Board::new(Arc::clone(&cutoff)),
+            board: Board::new(Arc::clone(&cutoff), Arc::clone(clock)),
             cutoff,
             reader,
             ids,

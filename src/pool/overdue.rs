@@ -109,7 +109,12 @@ impl Slot {
     pub(super) fn look(&self, now: Duration, board: &Board) -> Look {
         let mut held = self.held();
         let Some(run) = held.leases.front().copied() else { return Look::Idle };
-        let stop_at = held.since.saturating_add(held.timeout);
+        let extended = board.extended(run).unwrap_or_default();
+        let stop_at = held.since.saturating_add(held.timeout).max(extended);
+        if now < extended {
+            // It has asked for more, perhaps after it was told.
+            held.told = None;
+        }
         match held.told.map(|told| told.saturating_add(held.kill_after)) {
             None if now < stop_at => Look::Again(stop_at),
             None => {

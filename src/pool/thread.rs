@@ -359,8 +359,7 @@ pub(super) fn assignment(
     let (meta, payload) = decode_home(home_kind(task) as u8, &body)
         .map_err(|error| Outcome::Dead { error: format!("damaged: {error}") })?;
     let chosen = meta.names.as_ref().and_then(|names| names.id);
-    let timeout_ms = u64::try_from(live.timeout.as_millis()).unwrap_or(u64::MAX);
-    let deadline_ms = now.saturating_add(timeout_ms);
+    let deadline_ms = now.saturating_add(millis(live.timeout));
     Ok(Assignment {
         lease: task.lease,
         id: chosen.map_or_else(|| shared.ids.make_inline(task.lease.born, task.created_ms), JobId::from),
@@ -375,8 +374,13 @@ pub(super) fn assignment(
         deadline_ms,
         run: shared.board.run(task.lease, deadline_ms),
         timeout: live.timeout,
+        timeout_max: live.timeout_max,
         kill_after: live.kill_after,
     })
+}
+
+fn millis(duration: Duration) -> UnixMs {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the record at a task's home is: only a job's first record has its born seq.

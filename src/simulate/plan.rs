@@ -76,6 +76,7 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         batch: 1 + u32::from(plan >> 5 & 1),
         batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
+        timeout_max: Duration::from_secs(300),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
         recycle: Recycle::default(),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::clock::RealClock;
 use crate::config::LiveConfig;
 use crate::job::ids::IdMaker;
 use crate::log::Reader;
@@ -53,7 +54,7 @@ impl SimPool {
 
 impl PoolMaker for Hands {
     fn make(&self, spec: PoolSpec, _: Reader, _: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
-        let board = Board::new(Cutoff::new()?);
+        let board = Board::new(Cutoff::new()?, RealClock::shared());
         let mut all = self.all();
         let number = all.len();
         all.push(Hand {

@@ -35,6 +35,7 @@ use super::Cutoff;
 use super::launch::Launch;
 use super::output::Tail;
 use super::process::{Process, resident_bytes};
+use super::progress::Lines;
 use super::pulse::Pulse;
 use super::run::Bell;
 use super::spawner::Spawner;
@@ -144,6 +145,8 @@ pub(super) struct Child {
     room: usize,
     overflowed: bool,
     tail: Tail,
+    /// What it writes to its stderr, line by line.
+    lines: Lines,
     ended: Option<Ended>,
     /// Where it is shown that the process lives.
     pulse: Option<Arc<Pulse>>,
@@ -178,6 +181,7 @@ impl Child {
             room,
             overflowed: false,
             tail: Tail::default(),
+            lines: Lines::default(),
             ended: None,
             pulse: None,
         })
@@ -246,6 +250,11 @@ impl Child {
     /// Whether the child has closed its stdout, and all of it was read.
     pub(super) fn stdout_closed(&self) -> bool {
         self.stdout.is_none()
+    }
+
+    /// What the child has written to its stderr, line by line.
+    pub(super) fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
     }
 
     /// The end of what the child wrote to its stderr.
@@ -383,7 +392,10 @@ impl Child {
 
     /// Reads from stderr once; false when nothing is there.
     fn read_stderr(&mut self) -> bool {
-        read(&mut self.stderr, |bytes| self.tail.push(bytes))
+        read(&mut self.stderr, |bytes| {
+            self.tail.push(bytes);
+            self.lines.push(bytes);
+        })
     }
 
     /// Ends the child: TERM to its group, KILL after `kill_after`. Reads on meanwhile, as far as there is room.
@@ -429,6 +441,7 @@ impl Child {
                 break;
             }
         }
+        self.lines.end();
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
     }
 }

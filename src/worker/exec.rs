@@ -9,7 +9,7 @@
 //! | exits 75 | Defer |
 //! | exits 65 or 78 | Dead |
 //! | exits otherwise, or is killed | Fail |
-//! | writes more than `result_max`, or runs into its timeout | is ended, Fail |
+//! | writes more than `result_max`, or runs into its timeout, which a line on stderr may extend | is ended, Fail |
 //! | is ended by the cutoff, or since its job was cancelled | Interrupted |
 //! | cannot be started | NotStarted |
 
@@ -22,6 +22,7 @@ use super::child::{Child, Ended, Signs, Wake};
 use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
+use super::progress::{Said, loggable, not_to_us};
 use super::pulse::Pulse;
 use super::run::Bell;
 use super::spawner::Spawner;
@@ -139,6 +140,28 @@ impl Worker for ExecWorker {
     }
 }
 
+/// The time that a run has.
+struct Time {
+    began: Duration,
+    deadline: Duration,
+    /// As far as it may be extended.
+    latest: Duration,
+}
+
+impl Time {
+    /// A run that begins now.
+    fn of(job: &Assignment) -> Self {
+        let began = RealClock.mono();
+        let [deadline, latest] = [job.timeout, job.timeout_max].map(|time| began.saturating_add(time));
+        Self { began, deadline, latest }
+    }
+
+    /// Gives so much from now on, as far as there may be more, and takes nothing away.
+    fn extend(&mut self, more: Duration) {
+        self.deadline = RealClock.mono().saturating_add(more).min(self.latest).max(self.deadline);
+    }
+}
+
 impl ExecWorker {
     /// Runs one job. `Err`: nothing could be started.
     fn run(&self, job: &Assignment, Started { tray, bell }: &Started) -> Result<Outcome, String> {
@@ -154,7 +177,11 @@ impl ExecWorker {
         child.send(&job.payload);
         child.send(b"\n");
         child.close_stdin();
-        let outcome = match self.drive(&mut child, job, bell) {
+        let mut time = Time::of(job);
+        let ended = self.drive(&mut child, job, bell, &mut time);
+        // What it said while it was being ended.
+        self.hear(&mut child, job, &mut time);
+        let outcome = match ended {
             Err(outcome) => outcome,
             Ok(ended) => self.judge(ended, &mut child, tray),
         };
@@ -183,15 +210,16 @@ impl ExecWorker {
     }
 
     /// Waits for the child's end. `Err`: it was ended by us.
-    fn drive(&self, child: &mut Child, job: &Assignment, bell: &Arc<Bell>) -> Result<Ended, Outcome> {
+    fn drive(&self, child: &mut Child, job: &Assignment, bell: &Arc<Bell>, time: &mut Time) -> Result<Ended, Outcome> {
         if !job.run.heed(bell) {
             child.terminate(job.kill_after);
             return Err(Outcome::Interrupted);
         }
         let signs = Signs { cutoff: Some(&self.cutoff), bell: Some(bell) };
-        let deadline = RealClock.mono().saturating_add(job.timeout);
         let why = loop {
-            match child.step(Some(deadline), signs) {
+            let wake = child.step(Some(time.deadline), signs);
+            self.hear(child, job, time);
+            match wake {
                 Wake::Progress if child.overflowed() => break self.too_much(),
                 Wake::Progress => {}
                 Wake::Exited if child.overflowed() => break self.too_much(),
@@ -207,12 +235,38 @@ impl ExecWorker {
                     child.terminate(job.kill_after);
                     return Err(Outcome::Interrupted);
                 }
-                Wake::Deadline => break format!("timed out after {:?}", job.timeout),
+                Wake::Deadline => break format!("timed out after {:?}", time.deadline.saturating_sub(time.began)),
                 Wake::Failed(errno) => break format!("was ended, since it could not be waited for ({errno})"),
             }
         };
         child.terminate(job.kill_after);
         Err(self.fail(&why, child, false))
+    }
+
+    /// Takes over what it has written to stderr since the last time: how far it is, that it needs more time, lines.
+    fn hear(&self, child: &mut Child, job: &Assignment, time: &mut Time) {
+        while let Some(line) = child.lines().next() {
+            match Said::of(&line) {
+                Said::Line(line) => {
+                    let (worker_type, version) = (&job.worker_type, &job.version);
+                    tracing::info!(job = job.id.as_str(), %worker_type, %version, "{}", loggable(line));
+                }
+                Said::Progress(progress) => {
+                    job.run.progress(progress);
+                    if let Some(pulse) = &self.pulse {
+                        pulse.beat(RealClock.mono());
+                    }
+                }
+                Said::Extend(more) => {
+                    let more = more.unwrap_or(job.timeout);
+                    time.extend(more);
+                    job.run.extend(more, time.latest);
+                    if let Some(pulse) = &self.pulse {
+                        pulse.allow(RealClock.mono(), more.min(job.timeout_max).saturating_add(job.kill_after));
+                    }
+                }
+            }
+        }
     }
 
     fn too_much(&self) -> String {
@@ -221,7 +275,7 @@ impl ExecWorker {
 
     /// What the end of a child means for its job.
     fn judge(&self, ended: Ended, child: &mut Child, tray: &Tray) -> Outcome {
-        let error = || error_text(&format!("{} {ended}", self.launch.name), &child.stderr_text());
+        let error = || error_text(&format!("{} {ended}", self.launch.name), &not_to_us(&child.stderr_text()));
         match ended {
             Ended::Exited(0) => self.done(child, tray),
             Ended::Exited(EX_TEMPFAIL) => Outcome::Defer { error: error(), after: None },
@@ -242,7 +296,10 @@ impl ExecWorker {
     }
 
     fn fail(&self, why: &str, child: &Child, killed: bool) -> Outcome {
-        Outcome::Fail { error: error_text(&format!("{} {why}", self.launch.name), &child.stderr_text()), killed }
+        Outcome::Fail {
+            error: error_text(&format!("{} {why}", self.launch.name), &not_to_us(&child.stderr_text())),
+            killed,
+        }
     }
 }
 

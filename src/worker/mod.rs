@@ -16,6 +16,7 @@ pub mod native;
 mod output;
 pub mod persistent;
 mod process;
+mod progress;
 pub mod pulse;
 mod rpc;
 pub mod run;
@@ -24,6 +25,7 @@ pub mod spawner;
 #[cfg(test)]
 mod zoo;
 
+pub use progress::Progress;
 #[cfg(fuzzing)]
 pub use rpc::told;
 pub use run::Run;
@@ -68,8 +70,10 @@ pub struct Assignment {
     pub deadline_ms: UnixMs,
     /// The run while it goes on: whether it shall stop.
     pub run: Run,
-    /// How long the run may take.
+    /// How long the run may take, if it is not extended.
     pub timeout: Duration,
+    /// How long it may take at most, however often it is extended.
+    pub timeout_max: Duration,
     /// How long after TERM a child is killed.
     pub kill_after: Duration,
 }

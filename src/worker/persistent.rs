@@ -7,20 +7,25 @@
 //! |---|---|
 //! | an answer | that job: as the answer says |
 //! | the process ends, closes its stdin or stdout, or breaks the protocol | Fail, with the reason; the process is replaced |
-//! | no answer for as long as `timeout`, counted from the batch, the last answer or the last `extend` | the same |
+//! | no answer for as long as `timeout`, counted from the batch or the last answer, or for as long as an `extend` has said, up to `timeout_max` | the same |
 //! | the cutoff | Interrupted; what is answered between TERM and the end still counts |
 //! | a job is cancelled, and not answered within `kill_after` of being told so | the same; the process is replaced |
 //! | the process was gone, or had closed its stdin, before it was given anything | NotStarted |
 //! | it ended before it was asked for a job of the batch | Interrupted, that job |
 
+mod running;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+use self::running::{Batch, Running, Stop, broken};
 
 use super::child::{Child, Ended, Signs, Wake};
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
+use super::progress::loggable;
 use super::pulse::Pulse;
-use super::rpc::{Event, LINE_BYTES_MAX, Session};
+use super::rpc::{Event, LINE_BYTES_MAX, Level, LogLine, Session};
 use super::run::Bell;
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory, Worn};
@@ -30,11 +35,6 @@ use crate::types::{Label, Lease, WorkerType};
 
 /// Between TERM and KILL for a process that never had a job, whose `kill_after` would tell.
 const KILL_AFTER_IDLE: Duration = Duration::from_secs(5);
-
-/// How long a process that has closed its stdin or stdout may take to exit before that itself is the error.
-const CLOSED_GRACE: Duration = Duration::from_millis(50);
-/// Questions that wait for the process to read them, in bytes: no more are made while there are so many.
-const ASKED_AHEAD_BYTES: usize = 64 << 10;
 
 /// Makes workers that keep a process of their own.
 #[derive(Debug, Clone)]
@@ -97,185 +97,6 @@ struct PersistentWorker {
     broke: Option<String>,
 }
 
-/// A process and the conversation with it.
-struct Running {
-    child: Child,
-    session: Session,
-    /// Whether it has closed a pipe and was given its time to exit.
-    waited_for: bool,
-    /// When it was started, by [`Clock::mono`].
-    since: Duration,
-    /// Cycles that it has done.
-    cycles: u32,
-    /// Rung when a job that it was asked for is cancelled.
-    bell: Arc<Bell>,
-    /// Whether it has rung, and nobody looked yet.
-    rung: bool,
-}
-
-/// Why a conversation does not go on.
-enum Stop {
-    Cutoff,
-    /// The deadline has passed.
-    Late,
-    /// It did not answer for a job of which it was told that it is cancelled.
-    Deaf,
-    Broken {
-        why: String,
-        killed: bool,
-    },
-}
-
-impl Stop {
-    /// In words that follow the program's name; and whether a signal from outside ended it.
-    fn told(self) -> (String, bool) {
-        match self {
-            Self::Cutoff => ("was cut off".to_owned(), false),
-            Self::Late => ("did not answer in time".to_owned(), false),
-            Self::Deaf => ("did not answer for a cancelled job within `kill_after`".to_owned(), false),
-            Self::Broken { why, killed } => (why, killed),
-        }
-    }
-}
-
-/// What of a cycle's batch is not done with.
-struct Batch<'a> {
-    jobs: &'a [Assignment],
-    /// Those that were not asked for.
-    waiting: std::slice::Iter<'a, Assignment>,
-    /// Cancelled ones of which the process was told, and when it is to have answered.
-    told: Vec<(Lease, Duration)>,
-}
-
-impl Batch<'_> {
-    /// Whether the process has not answered in time for a cancelled job.
-    fn is_ignored(&self) -> bool {
-        let now = RealClock.mono();
-        self.told.iter().any(|(_, by)| *by <= now)
-    }
-
-    /// The next moment at which something follows from the clock; `deadline`, if nothing does before.
-    fn next_moment(&self, deadline: Duration) -> Duration {
-        self.told.iter().map(|(_, by)| *by).fold(deadline, Duration::min)
-    }
-}
-
-impl Running {
-    /// Which bound it has reached.
-    fn worn(&self, bounds: &Recycle, now: Duration) -> Option<Worn> {
-        if let Some(most) = bounds.cycles
-            && self.cycles >= most
-        {
-            return Some(Worn::Cycles(self.cycles));
-        }
-        let age = now.saturating_sub(self.since);
-        if let Some(most) = bounds.age
-            && age >= most
-        {
-            return Some(Worn::Age(age));
-        }
-        let most = bounds.rss?;
-        self.child.resident_bytes().filter(|rss| *rss > most).map(Worn::Rss)
-    }
-
-    /// Whether it can take a cycle.
-    fn is_fit(&self) -> bool {
-        !self.child.is_gone() && self.child.listens()
-    }
-
-    /// Ends one that cannot take a cycle; returns why not.
-    fn end_unfit(&mut self, name: &str, kill_after: Duration) -> String {
-        self.wait_a_moment(Duration::MAX, None);
-        let ended = self.child.ended().map(|ended| ended.to_string());
-        self.child.terminate(kill_after);
-        let why = ended.unwrap_or_else(|| "closed its stdin".to_owned());
-        error_text(&format!("{name} {why} between two cycles"), &self.child.stderr_text())
-    }
-
-    /// The next thing that the program says, by `deadline`; `None` if it only took or gave some bytes.
-    fn next(&mut self, deadline: Duration, cutoff: &Cutoff) -> Result<Option<Event>, Stop> {
-        match self.session.poll(RealClock.wall_ms()) {
-            Ok(Some(event)) => return Ok(Some(event)),
-            Ok(None) => {}
-            Err(violation) => return Err(broken(violation.to_string())),
-        }
-        if let Some(ended) = self.child.ended() {
-            return Err(Stop::Broken { why: ended.to_string(), killed: ended.was_from_outside() });
-        }
-        if self.child.refused() {
-            return self.closed("stdin", deadline, cutoff);
-        }
-        let signs = Signs { cutoff: Some(cutoff), bell: Some(&self.bell) };
-        let wake = self.child.step(Some(deadline), signs);
-        self.session.handle_bytes(&self.child.take_stdout());
-        match wake {
-            Wake::Progress if self.child.stdout_closed() => self.closed("stdout", deadline, cutoff),
-            Wake::Progress | Wake::Exited => Ok(None),
-            Wake::Rung => {
-                self.bell.mute();
-                self.rung = true;
-                Ok(None)
-            }
-            Wake::Cutoff => Err(Stop::Cutoff),
-            Wake::Deadline => Err(Stop::Late),
-            Wake::Failed(errno) => Err(broken(format!("cannot be waited for ({errno})"))),
-        }
-    }
-
-    /// Asks for jobs, as many as shall be on their way at once, as long as the process may read them.
-    fn ask(&mut self, batch: &mut Batch<'_>, sink: &mut dyn FnMut(Lease, Outcome)) {
-        while self.child.unsent() < ASKED_AHEAD_BYTES
-            && !self.child.stdin_closed()
-            && let Some(job) = batch.waiting.next()
-        {
-            if !job.run.heed(&self.bell) {
-                sink(job.lease, Outcome::Interrupted);
-                continue;
-            }
-            match self.session.job(job) {
-                Ok(line) => self.child.send(&line),
-                Err(outcome) => sink(job.lease, outcome),
-            }
-        }
-    }
-
-    /// Tells the process of the jobs that it was asked for and that are cancelled meanwhile.
-    fn tell_cancelled(&mut self, batch: &mut Batch<'_>) {
-        let open: Vec<Lease> = self.session.open_jobs().collect();
-        let is_new = |job: &&Assignment| !batch.told.iter().any(|(lease, _)| *lease == job.lease);
-        let cancelled = batch.jobs.iter().filter(|job| open.contains(&job.lease) && job.run.is_cancelled());
-        let cancelled: Vec<&Assignment> = cancelled.filter(is_new).collect();
-        for job in cancelled {
-            self.child.send(&Session::cancel(job.lease));
-            batch.told.push((job.lease, RealClock.mono().saturating_add(job.kill_after)));
-        }
-    }
-
-    /// What follows from a pipe that the process has closed. It may be about to exit, and how it does says more, as do
-    /// the answers that it has given: first it is waited for a moment.
-    fn closed(&mut self, pipe: &str, deadline: Duration, cutoff: &Cutoff) -> Result<Option<Event>, Stop> {
-        if cutoff.is_set() {
-            return Err(Stop::Cutoff);
-        }
-        if std::mem::replace(&mut self.waited_for, true) {
-            return Err(broken(format!("closed its {pipe}")));
-        }
-        self.wait_a_moment(deadline, Some(cutoff));
-        self.session.handle_bytes(&self.child.take_stdout());
-        Ok(None)
-    }
-
-    /// Gives a process that has closed a pipe the time to exit.
-    fn wait_a_moment(&mut self, deadline: Duration, cutoff: Option<&Cutoff>) {
-        let deadline = deadline.min(RealClock.mono() + CLOSED_GRACE);
-        while self.child.step(Some(deadline), Signs { cutoff, bell: None }) == Wake::Progress {}
-    }
-}
-
-fn broken(why: String) -> Stop {
-    Stop::Broken { why, killed: false }
-}
-
 impl Worker for PersistentWorker {
     fn start(&mut self, timeout: Duration) -> Result<(), StartError> {
         if self.is_ready() {
@@ -302,13 +123,19 @@ impl Worker for PersistentWorker {
         let hello = running.session.hello(worker_type.as_str(), version.as_str());
         running.child.send(&hello);
         let deadline = RealClock.mono().saturating_add(timeout);
+        let mut nobody = Batch::of(&[]);
         let why = loop {
             match running.next(deadline, &self.cutoff) {
                 Ok(Some(Event::Hello)) => {
                     self.running = Some(running);
                     return Ok(());
                 }
-                Ok(event) => self.note(event),
+                Ok(event) => {
+                    self.pass_on(&mut running.child);
+                    if let Some(event) = event {
+                        self.note(&event, &mut nobody);
+                    }
+                }
                 Err(Stop::Cutoff) => break "was cut off while it started".to_owned(),
                 Err(stop) => break format!("{} before it said hello (`start_timeout` {timeout:?})", stop.told().0),
             }
@@ -361,10 +188,10 @@ impl Worker for PersistentWorker {
 impl PersistentWorker {
     /// A cycle with a process that is there. Keeps it if it can take another one.
     fn talk(&mut self, mut running: Running, batch: &[Assignment], sink: &mut dyn FnMut(Lease, Outcome)) {
-        let timeout = batch.iter().map(|job| job.timeout).max().unwrap_or_default();
         self.kill_after = batch.iter().map(|job| job.kill_after).max().unwrap_or(KILL_AFTER_IDLE);
-        let mut batch = Batch { jobs: batch, waiting: batch.iter(), told: Vec::new() };
-        match self.listen(&mut running, &mut batch, timeout, sink) {
+        running.child.lines().refill();
+        let mut batch = Batch::of(batch);
+        match self.listen(&mut running, &mut batch, sink) {
             Ok(()) => {
                 running.cycles = running.cycles.saturating_add(1);
                 self.running = Some(running);
@@ -383,10 +210,8 @@ impl PersistentWorker {
         &self,
         running: &mut Running,
         batch: &mut Batch<'_>,
-        timeout: Duration,
         sink: &mut dyn FnMut(Lease, Outcome),
     ) -> Result<(), Stop> {
-        let mut deadline = RealClock.mono().saturating_add(timeout);
         loop {
             running.ask(batch, sink);
             if running.session.open_jobs().next().is_none() {
@@ -400,30 +225,28 @@ impl PersistentWorker {
             if std::mem::take(&mut running.rung) {
                 running.tell_cancelled(batch);
             }
-            let next = running.next(batch.next_moment(deadline), &self.cutoff);
+            let next = running.next(batch.next_moment(), &self.cutoff);
+            self.pass_on(&mut running.child);
             let deaf = matches!(next, Err(Stop::Late)) && batch.is_ignored();
             match next.map_err(|stop| if deaf { Stop::Deaf } else { stop })? {
                 Some(Event::Answer(lease, outcome)) => {
                     sink(lease, outcome);
                     batch.told.retain(|(told, _)| *told != lease);
-                    deadline = RealClock.mono().saturating_add(timeout);
+                    batch.begin_anew();
                 }
-                Some(Event::Extended) => {
-                    let now = RealClock.mono();
-                    if let Some(pulse) = &self.pulse {
-                        pulse.beat(now);
-                    }
-                    deadline = now.saturating_add(timeout);
-                }
-                event => self.note(event),
+                Some(event) => self.note(&event, batch),
+                None => {}
             }
         }
         let wipe = running.session.wipe();
         running.child.send(&wipe);
         loop {
-            match running.next(deadline, &self.cutoff)? {
+            let next = running.next(batch.deadline(), &self.cutoff)?;
+            self.pass_on(&mut running.child);
+            match next {
                 Some(Event::Wiped) => return Ok(()),
-                event => self.note(event),
+                Some(event) => self.note(&event, batch),
+                None => {}
             }
         }
     }
@@ -432,6 +255,7 @@ impl PersistentWorker {
     fn give_up(&mut self, mut running: Running, stop: Stop, sink: &mut dyn FnMut(Lease, Outcome)) {
         let Running { child, session, .. } = &mut running;
         child.terminate(self.kill_after);
+        self.pass_on(child);
         let outcome = match stop {
             Stop::Cutoff | Stop::Deaf => {
                 if matches!(stop, Stop::Deaf) {
@@ -478,9 +302,45 @@ impl PersistentWorker {
     }
 
     /// Passes on what a program says besides its answers.
-    fn note(&self, event: Option<Event>) {
-        if let Some(Event::Log(text)) = event {
-            tracing::info!(worker_type = %self.shared.worker_type, version = %self.shared.version, "{text}");
+    fn note(&self, event: &Event, batch: &mut Batch<'_>) {
+        let now = RealClock.mono();
+        match event {
+            Event::Extended(lease, more) => {
+                let within = batch.extend(*lease, *more);
+                if let Some(pulse) = &self.pulse {
+                    pulse.allow(now, within.saturating_add(self.kill_after));
+                }
+            }
+            Event::Progressed(lease, progress) => {
+                if let Some(job) = batch.job(*lease) {
+                    job.run.progress(progress.clone());
+                }
+                if let Some(pulse) = &self.pulse {
+                    pulse.beat(now);
+                }
+            }
+            Event::Log(line) if batch.may_log() => self.log(line, batch),
+            Event::Log(_) | Event::Hello | Event::Answer(..) | Event::Wiped => {}
+        }
+    }
+
+    fn log(&self, line: &LogLine, batch: &Batch<'_>) {
+        let Shared { worker_type, version, .. } = &*self.shared;
+        let text = loggable(&line.text);
+        let job = line.lease.and_then(|lease| batch.job(lease)).map(|job| job.id.as_str());
+        match line.level {
+            Level::Debug => tracing::debug!(job, %worker_type, %version, "{text}"),
+            Level::Info => tracing::info!(job, %worker_type, %version, "{text}"),
+            Level::Warn => tracing::warn!(job, %worker_type, %version, "{text}"),
+            Level::Error => tracing::error!(job, %worker_type, %version, "{text}"),
+        }
+    }
+
+    /// Passes on what it has written to stderr since the last time.
+    fn pass_on(&self, child: &mut Child) {
+        let Shared { worker_type, version, .. } = &*self.shared;
+        while let Some(line) = child.lines().next() {
+            tracing::info!(%worker_type, %version, "{}", loggable(&line));
         }
     }
 }

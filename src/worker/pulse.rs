@@ -68,6 +68,9 @@ pub struct Pulse {
     /// The last sign of life within what `now` says, in microseconds of the steady clock. Written by the worker's thread,
     /// read by anyone; a number alone, which orders nothing: relaxed.
     beat_us: AtomicU64,
+    /// When the batch was taken, or its last answer came: then the job that runs began, where one comes after the other. As
+    /// `beat_us`.
+    turn_us: AtomicU64,
     /// So many places of `now.held`, from the first on, are answered. As `beat_us`.
     answered: AtomicUsize,
 }
@@ -90,7 +93,12 @@ impl Pulse {
     pub fn new(at: Duration) -> Self {
         let now =
             Now { doing: Doing::Starting, since: at, within: None, child: None, held: Vec::new(), free: Vec::new() };
-        Self { now: Mutex::new(now), beat_us: AtomicU64::new(0), answered: AtomicUsize::new(0) }
+        Self {
+            now: Mutex::new(now),
+            beat_us: AtomicU64::new(0),
+            turn_us: AtomicU64::new(0),
+            answered: AtomicUsize::new(0),
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -114,11 +122,13 @@ impl Pulse {
         now.held.extend(batch.map(|id| Some(Holding { id, since: at })));
         (now.doing, now.since, now.within) = (Doing::Working, at, Some(within));
         self.answered.store(0, Ordering::Relaxed);
+        self.turn_us.store(micros(at), Ordering::Relaxed);
     }
 
     /// The job at this place of the batch is answered.
     pub fn answered(&self, place: usize, at: Duration) {
         self.beat(at);
+        self.turn_us.store(micros(at), Ordering::Relaxed);
         // Most answers come in order: then a number says all.
         if self.answered.load(Ordering::Relaxed) == place {
             self.answered.store(place + 1, Ordering::Relaxed);
@@ -129,7 +139,19 @@ impl Pulse {
 
     /// A sign of life.
     pub fn beat(&self, at: Duration) {
-        self.beat_us.store(u64::try_from(at.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.beat_us.store(micros(at), Ordering::Relaxed);
+    }
+
+    /// When the job that runs began, of a worker that runs one after the other.
+    pub fn turn(&self) -> Duration {
+        Duration::from_micros(self.turn_us.load(Ordering::Relaxed))
+    }
+
+    /// A sign of life, after which it may be without one for `within` at least.
+    pub fn allow(&self, at: Duration, within: Duration) {
+        self.beat(at);
+        let mut now = self.now();
+        now.within = now.within.map(|before| before.max(within));
     }
 
     /// One more job is taken beside those that are held, by a worker that runs many side by side; returns its place.
@@ -187,6 +209,10 @@ impl Pulse {
             holds: held().count(),
         }
     }
+}
+
+fn micros(at: Duration) -> u64 {
+    u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -12,7 +12,12 @@
 //! hello ─► (job × batch ─► answer × batch ─► wipe ─► answer)*        anything else is a violation
 //! ```
 
+mod notice;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(super) use self::notice::{Level, LogLine};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -20,8 +25,9 @@ use serde_json::value::RawValue;
 use super::answer::{answer_to_job, error_message, present};
 use super::launch::OutputLimits;
 use super::output::front;
+use super::progress::Progress;
 use super::{Assignment, Outcome};
-use crate::limits::{ERROR_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::limits::FRAME_BYTES_MAX;
 use crate::types::{Lease, UnixMs};
 
 /// Version of this protocol.
@@ -32,18 +38,20 @@ pub(super) const LINE_BYTES_MAX: usize = FRAME_BYTES_MAX + (64 << 10);
 const SHOWN_BYTES_MAX: usize = 120;
 
 /// What a program said.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Event {
     /// It speaks our protocol.
     Hello,
     /// What became of a job.
     Answer(Lease, Outcome),
-    /// It needs more time for a job that is open.
-    Extended,
+    /// It needs more time for a job that is open: so much, or as much as its timeout is.
+    Extended(Lease, Option<Duration>),
+    /// How far a job is that is open.
+    Progressed(Lease, Progress),
     /// All state of the cycle is dropped.
     Wiped,
-    /// It wants something to be logged: JSON text, cut.
-    Log(String),
+    /// It wants something to be logged.
+    Log(LogLine),
 }
 
 /// What a program may not do, in words that fit after its name. It cannot be talked to any more.
@@ -132,12 +140,6 @@ struct Notification<P> {
 #[derive(Serialize)]
 struct CancelParams<'a> {
     id: &'a str,
-}
-
-/// What `extend` says: the id of the job's question.
-#[derive(Deserialize)]
-struct Extend {
-    id: String,
 }
 
 #[derive(Deserialize)]
@@ -284,10 +286,7 @@ impl Session {
             return Err(no_rpc("`jsonrpc` is not \"2.0\"".into()));
         }
         match (message.method.as_deref(), message.id) {
-            (Some("log"), None) => Ok(message.params.map(|p| Event::Log(front(p.get(), ERROR_BYTES_MAX).to_owned()))),
-            (Some("extend"), None) => Ok(message.params.and_then(|params| self.handle_extend(params))),
-            // `progress`, and what a later protocol may notify of: nothing here depends on them.
-            (Some(_), None) => Ok(None),
+            (Some(method), None) => Ok(message.params.and_then(|params| self.handle_notice(method, params))),
             (Some(method), Some(_)) => Err(Violation(format!("asks for {:?}; a worker answers", front(method, 64)))),
             (None, None) => Err(no_rpc("neither `id` nor `method`".into())),
             (None, Some(id)) => match (message.result, message.error) {
@@ -327,12 +326,6 @@ impl Session {
             (Control::Hello, Err(error)) => Err(Violation(format!("refused hello: {}", error_message(error)))),
             (Control::Wipe(_), Err(error)) => Err(Violation(format!("did not wipe: {}", error_message(error)))),
         }
-    }
-
-    /// More time for a job that is not answered yet; for any other one it comes too late, and means nothing.
-    fn handle_extend(&self, params: &RawValue) -> Option<Event> {
-        let Extend { id } = serde_json::from_str(params.get()).ok()?;
-        self.jobs.get(&id).filter(|asked| !asked.answered).map(|_| Event::Extended)
     }
 
     fn handle_hello(&self, result: &RawValue) -> Result<Event, Violation> {

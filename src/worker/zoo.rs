@@ -28,6 +28,7 @@ pub(super) fn assignment(born: u64) -> Assignment {
         deadline_ms: 1_900_000_000_000,
         run: Run::alone(lease, 1_900_000_000_000),
         timeout: Duration::from_secs(20),
+        timeout_max: Duration::from_secs(200),
         kill_after: Duration::from_secs(5),
     }
 }

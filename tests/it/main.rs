@@ -27,4 +27,5 @@ mod services;
 mod shop;
 mod support;
 mod tidy;
+mod told;
 mod zoo;

@@ -7,6 +7,7 @@ mod jobs;
 mod log;
 mod overdue;
 mod sizes;
+mod told;
 mod versions;
 
 use std::path::Path;
@@ -120,6 +121,7 @@ fn live() -> LiveConfig {
         batch: 1,
         batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
+        timeout_max: Duration::from_secs(300),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
         recycle: Recycle::default(),

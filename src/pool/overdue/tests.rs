@@ -1,6 +1,7 @@
 //! What a look at a thread says, at every point of a batch.
 
 use super::*;
+use crate::clock::{Clock, RealClock};
 use crate::types::Fence;
 use crate::worker::Cutoff;
 use crate::worker::run::Stop;
@@ -16,7 +17,7 @@ struct Told(Arc<Board>);
 
 impl Told {
     fn new() -> Self {
-        Self(Board::new(Cutoff::new().unwrap()))
+        Self(Board::new(Cutoff::new().unwrap(), RealClock::shared()))
     }
 
     fn stops(&self) -> [Option<Stop>; 3] {
@@ -72,4 +73,32 @@ fn however_late_one_looks_a_run_has_its_time_from_when_it_was_told() {
     slot.leaves();
     let abandoned = slot.look(1005 * SECOND, &told.0);
     assert!(matches!(abandoned, Look::Abandon { leaves: true, .. }), "{abandoned:?}");
+}
+
+/// A clock that stands still.
+struct At(Duration);
+
+impl Clock for At {
+    fn wall_ms(&self) -> u64 {
+        0
+    }
+
+    fn mono(&self) -> Duration {
+        self.0
+    }
+}
+
+#[test]
+fn a_run_that_asks_for_more_time_is_told_when_that_is_over_and_each_run_asks_for_itself() {
+    let told = Told(Board::new(Cutoff::new().unwrap(), Arc::new(At(105 * SECOND))));
+    let slot = holding(&[1, 2]);
+    // It asks for a minute, and has until second 120.
+    told.0.run(lease(1), 0).extend(60 * SECOND, 120 * SECOND);
+    assert_eq!(slot.look(111 * SECOND, &told.0), Look::Again(120 * SECOND));
+    assert_eq!((slot.look(120 * SECOND, &told.0), told.stops()[0]), (Look::Again(125 * SECOND), Some(Stop::Overdue)));
+    // Told, it asks once more, and gets some.
+    told.0.run(lease(1), 0).extend(60 * SECOND, 123 * SECOND);
+    assert_eq!((slot.look(121 * SECOND, &told.0), told.stops()[0]), (Look::Again(123 * SECOND), None));
+    assert!(slot.answers(lease(1), 122 * SECOND));
+    assert_eq!(slot.look(131 * SECOND, &told.0), Look::Again(132 * SECOND), "the next one has its own time");
 }

@@ -189,7 +189,7 @@ fn cutoff_gives_back_what_runs_and_what_waits() {
 /// Cancels the first of two jobs once its program, which says so in `running`, runs; what became of both, and its pid.
 fn cancelled(script: &str) -> (Vec<(u64, Outcome)>, String) {
     let (dir, cut) = (tempfile::tempdir().unwrap(), cutoff());
-    let board = Board::new(Arc::clone(&cut));
+    let board = Board::new(Arc::clone(&cut), RealClock::shared());
     let job = |n| Assignment { kill_after: SHORT, run: board.run(assignment(n).lease, 0), ..assignment(n) };
     let batch = vec![job(1), job(2)];
     let first = batch[0].lease;
@@ -218,7 +218,7 @@ fn cancelled_job_ends_its_process_and_the_next_one_runs() {
 #[test]
 fn job_that_was_cancelled_before_its_turn_is_not_begun() {
     let dir = tempfile::tempdir().unwrap();
-    let board = Board::new(cutoff());
+    let board = Board::new(cutoff(), RealClock::shared());
     let job = |n| Assignment { run: board.run(assignment(n).lease, 0), ..assignment(n) };
     board.cancel(assignment(1).lease);
     let mut worker = worker(sh(dir.path(), "echo $BIOTOPE_JOB_ID >>begun"), &cutoff());
@@ -337,4 +337,37 @@ fn program_that_is_replaced_while_it_runs_ends_as_it_began_and_the_next_run_is_o
 #[test]
 fn silent_failure_is_named_by_its_code() {
     assert_eq!(error(run("exit 9")), "sh exited with code 9");
+}
+
+#[test]
+fn a_line_on_stderr_may_say_how_far_it_is_and_the_error_leaves_it_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cut, job) = (cutoff(), assignment(1));
+    let board = Board::new(Arc::clone(&cut), RealClock::shared());
+    let lease = job.lease;
+    let script =
+        "echo first >&2; echo biotope:progress 40% page 3 >&2; echo >running; read -r go <go; echo last >&2; exit 1";
+    fifo(&dir.path().join("go"));
+    let (seen, go) = (Arc::clone(&board), dir.path().join("go"));
+    let looker = when_running(dir.path(), move || {
+        until("the progress", || seen.told(lease).is_some());
+        let progress = seen.told(lease).unwrap().progress.unwrap().0;
+        assert_eq!((progress.fraction(), progress.text()), (Some(0.4), Some("page 3")));
+        std::fs::write(go, "\n").unwrap();
+    });
+    let job = Assignment { run: board.run(lease, 0), ..job };
+    let got = outcomes(&mut *worker(sh(dir.path(), script), &cut), vec![job]);
+    looker.join().unwrap();
+    assert_eq!(got, [(1, fail("sh exited with code 1: first\nlast"))]);
+}
+
+#[test]
+fn a_line_on_stderr_moves_the_timeout_up_to_its_bound() {
+    let (timeout, timeout_max) = (Duration::from_millis(400), Duration::from_secs(2));
+    let job = || Assignment { timeout, timeout_max, kill_after: SHORT, ..assignment(1) };
+    assert_eq!(result(run_job("echo biotope:extend 10s >&2; sleep 0.8; echo 1", job())), "1");
+    assert_eq!(result(run_job("for i in 1 2 3 4; do echo biotope:extend >&2; sleep 0.2; done; echo 1", job())), "1");
+    let late = run_job("while :; do echo biotope:extend 10s >&2; sleep 0.1; done", job());
+    assert_eq!(late, fail("sh timed out after 2s"));
+    assert_eq!(run_job("echo biotope:extend 1ms >&2; sleep 30", job()), fail("sh timed out after 400ms"));
 }

@@ -2,22 +2,25 @@
 
 use std::time::Duration;
 
+use crate::clock::{Clock, RealClock};
 use crate::job::new::NewJob;
 use crate::limits::FOLLOW_UPS_MAX;
 use crate::types::UnixMs;
-use crate::worker::{Assignment, Cutoff, Outcome, Run};
+use crate::worker::pulse::Pulse;
+use crate::worker::{Assignment, Cutoff, Outcome, Progress, Run};
 
 /// One run of one job.
 #[derive(Debug)]
 pub struct Context<'a> {
     job: &'a Assignment,
     cutoff: &'a Cutoff,
+    pulse: Option<&'a Pulse>,
     enqueue: Vec<NewJob>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(job: &'a Assignment, cutoff: &'a Cutoff) -> Self {
-        Self { job, cutoff, enqueue: Vec::new() }
+    pub(super) fn new(job: &'a Assignment, cutoff: &'a Cutoff, pulse: Option<&'a Pulse>) -> Self {
+        Self { job, cutoff, pulse, enqueue: Vec::new() }
     }
 
     /// Enqueues a job with this one's completion: both are one record, so that either both happen or neither. Nothing is
@@ -41,6 +44,24 @@ impl<'a> Context<'a> {
     /// abandoned: the attempt failed, a new thread takes its place, and nothing that it answers counts.
     pub fn is_cancelled(&self) -> bool {
         self.job.run.is_cancelled()
+    }
+
+    /// Says how far it is: `0.4`, `"page 3"`, or `(0.4, "page 3")`. Shown with the job while it runs, with its age; the last
+    /// word stands, and none of it is kept.
+    pub fn progress(&self, progress: impl Into<Progress>) {
+        self.job.run.progress(progress.into());
+        if let Some(pulse) = self.pulse {
+            pulse.beat(RealClock.mono());
+        }
+    }
+
+    /// Asks for `more` time from now on, and returns the deadline that it then has, as [`Context::deadline_ms`] does: no later
+    /// than `timeout_max` after its beginning, and no earlier than before.
+    pub fn extend(&self, more: Duration) -> UnixMs {
+        let Some(pulse) = self.pulse else { return self.deadline_ms() };
+        let latest = pulse.turn().saturating_add(self.job.timeout_max);
+        pulse.allow(RealClock.mono(), more.min(self.job.timeout_max).saturating_add(self.job.kill_after));
+        self.job.run.extend(more, latest)
     }
 
     /// The run, for other threads to ask whether it shall stop, and why.
@@ -100,7 +121,7 @@ impl<'a> Context<'a> {
 
     /// Unix time in milliseconds at which the run should be through.
     pub fn deadline_ms(&self) -> UnixMs {
-        self.job.deadline_ms
+        self.job.run.deadline_ms()
     }
 
     /// How long a run may take (`timeout`).

@@ -45,6 +45,7 @@ pub use self::context::Context;
 pub use self::payload::{Payload, Raw};
 pub use self::reply::{Failure, Reply};
 
+use super::pulse::Pulse;
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
 use crate::types::{BadName, Lease, WorkerType};
@@ -237,7 +238,7 @@ struct NativeFactory<W> {
 
 impl<W: NativeWorker> WorkerFactory for NativeFactory<W> {
     fn make(&self, cutoff: &Arc<Cutoff>) -> Box<dyn Worker> {
-        Box::new(NativeRun { worker: Arc::clone(&self.worker), cutoff: Arc::clone(cutoff) })
+        Box::new(NativeRun { worker: Arc::clone(&self.worker), cutoff: Arc::clone(cutoff), pulse: None })
     }
 
     fn check(&self) -> Result<(), StartError> {
@@ -253,6 +254,8 @@ impl<W: NativeWorker> WorkerFactory for NativeFactory<W> {
 struct NativeRun<W> {
     worker: Arc<W>,
     cutoff: Arc<Cutoff>,
+    /// Where its signs of life are shown.
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl<W: NativeWorker> NativeRun<W> {
@@ -264,7 +267,7 @@ impl<W: NativeWorker> NativeRun<W> {
                 Err(error) => return Outcome::Dead { error: format!("the payload cannot be read: {error}") },
             };
             let cycle = cycle.get_or_insert_with(|| self.worker.begin());
-            let mut context = Context::new(job, &self.cutoff);
+            let mut context = Context::new(job, &self.cutoff, self.pulse.as_deref());
             let outcome = self.worker.run(cycle, payload, &mut context).outcome();
             context.finish(outcome)
         });
@@ -302,6 +305,10 @@ impl<W: NativeWorker> Worker for NativeRun<W> {
     }
 
     fn stop(&mut self) {}
+
+    fn watch(&mut self, pulse: &Arc<Pulse>) {
+        self.pulse = Some(Arc::clone(pulse));
+    }
 }
 
 /// Runs what has no job to fail; its panic is told and goes no further.

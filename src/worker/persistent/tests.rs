@@ -1,6 +1,7 @@
 //! A process that stays: hello, batches, wipes, and everything that breaks the protocol.
 
 mod cancel;
+mod told;
 
 use super::*;
 use crate::worker::zoo::{assignment, cut_when_running, cutoff, limits, outcomes, runs, script, sh, spawner, until};

@@ -69,7 +69,7 @@ fn error_becomes_what_it_says() {
     assert_eq!(error(r#","data":{"outcome":"dead"}"#), Outcome::Dead { error: "no stock".into() });
     let defer = |after| Outcome::Defer { error: "no stock".into(), after };
     assert_eq!(error(r#","data":{"outcome":"retry"}"#), defer(None));
-    let after = Some(std::time::Duration::from_millis(1500));
+    let after = Some(Duration::from_millis(1500));
     assert_eq!(error(r#","data":{"outcome":"retry","after_ms":1500}"#), defer(after));
     assert_eq!(outcome(r#""error":{"code":7}"#), fail("error 7"));
     let Outcome::Fail { error: text, .. } = error(r#","data":{"outcome":"maybe"}"#) else { panic!() };
@@ -161,15 +161,56 @@ fn ids_of_a_cycle_are_unknown_after_its_wipe() {
 fn log_is_passed_on_and_other_notifications_are_not() {
     let text = "{\"jsonrpc\":\"2.0\",\"method\":\"log\",\"params\":{\"message\":\"hi\"}}\n\
                 {\"jsonrpc\":\"2.0\",\"method\":\"extend\",\"params\":[]}\n{\"jsonrpc\":\"2.0\",\"method\":\"new\"}\n";
-    let want = (vec![Event::Log("{\"message\":\"hi\"}".into())], None);
-    assert_eq!(events(&mut session(0), text.as_bytes()), want);
+    let line = LogLine { lease: None, level: Level::Info, text: "{\"message\":\"hi\"}".into() };
+    assert_eq!(events(&mut session(0), text.as_bytes()), (vec![Event::Log(line)], None));
+}
+
+/// What one notification says to a conversation with two jobs.
+fn notice(method: &str, params: &str) -> Vec<Event> {
+    let text = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params}}}\n");
+    let (events, violation) = events(&mut session(2), text.as_bytes());
+    assert_eq!(violation, None, "{method} {params}");
+    events
+}
+
+#[test]
+fn a_log_line_may_have_a_level_and_name_an_open_job() {
+    let line = |lease, level, text: &str| vec![Event::Log(LogLine { lease, level, text: text.into() })];
+    let second = Some(assignment(2).lease);
+    assert_eq!(notice("log", r#"{"id":"2-1-2","level":"warn","text":"a\nb"}"#), line(second, Level::Warn, "a\nb"));
+    assert_eq!(notice("log", r#"{"id":"9-9-9","text":"x","more":1}"#), line(None, Level::Info, "x"));
+    let odd = r#"{"level":"loud","text":"x"}"#;
+    assert_eq!(notice("log", odd), line(None, Level::Info, odd), "as it is");
+    let long = notice("log", &format!("{{\"text\":\"{}\"}}", "x".repeat(10_000)));
+    assert!(matches!(&long[..], [Event::Log(line)] if line.text.len() == 2048));
+}
+
+#[test]
+fn progress_is_of_an_open_job_in_a_share_or_in_percent_or_in_words() {
+    let second = assignment(2).lease;
+    let progress = |params: &str| match notice("progress", params).pop() {
+        Some(Event::Progressed(lease, progress)) if lease == second => Some(progress),
+        None => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(progress(r#"{"id":"2-1-2","fraction":0.5}"#), Some(0.5.into()));
+    assert_eq!(progress(r#"{"id":"2-1-2","percent":50,"text":"half"}"#), Some((0.5, "half").into()));
+    assert_eq!(progress(r#"{"id":"2-1-2","text":"soon"}"#), Some("soon".into()));
+    for none in [r#"{"id":"9-9-9","fraction":1}"#, r#"{"fraction":1}"#, r#"{"id":"2-1-2","fraction":"x"}"#, "7"] {
+        assert_eq!(progress(none), None, "{none}");
+    }
 }
 
 #[test]
 fn extend_counts_for_an_open_job_alone() {
     let extend = |params: &str| format!("{{\"jsonrpc\":\"2.0\",\"method\":\"extend\",\"params\":{params}}}\n");
     let mut session = session(2);
-    assert_eq!(events(&mut session, extend("{\"id\":\"1-1-1\"}").as_bytes()), (vec![Event::Extended], None));
+    assert_eq!(
+        events(&mut session, extend("{\"id\":\"1-1-1\"}").as_bytes()),
+        (vec![Event::Extended(assignment(1).lease, None)], None)
+    );
+    let more = events(&mut session, extend("{\"id\":\"1-1-1\",\"ms\":1500}").as_bytes());
+    assert_eq!(more.0, [Event::Extended(assignment(1).lease, Some(Duration::from_millis(1500)))]);
     for none in ["{\"id\":\"9-9-9\"}", "{\"id\":7}", "{}", "null"] {
         assert_eq!(events(&mut session, extend(none).as_bytes()), (vec![], None), "{none}");
     }
@@ -226,7 +267,7 @@ proptest! {
         prop_assert_eq!(&(got, end), &want);
         let mut born: Vec<u64> = want.0.iter().filter_map(|event| match event {
             Event::Answer(lease, _) => Some(lease.born),
-            Event::Hello | Event::Extended | Event::Wiped | Event::Log(_) => None,
+            Event::Hello | Event::Extended(..) | Event::Progressed(..) | Event::Wiped | Event::Log(_) => None,
         }).chain(whole.open_jobs().map(|lease| lease.born)).collect();
         born.sort_unstable();
         prop_assert_eq!(born, [1, 2, 3, 4]);

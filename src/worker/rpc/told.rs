@@ -41,7 +41,7 @@ pub fn told(pieces: &[&[u8]]) -> Vec<String> {
                                 drop(session.wipe());
                             }
                         }
-                        Event::Log(_) | Event::Extended => {}
+                        Event::Log(_) | Event::Extended(..) | Event::Progressed(..) => {}
                     }
                 }
                 Err(violation) => {
@@ -74,6 +74,7 @@ fn ask(session: &mut Session, first: u64) -> usize {
             deadline_ms: 1_764_000_030_000,
             run: Run::alone(lease, 1_764_000_030_000),
             timeout: Duration::from_secs(30),
+            timeout_max: Duration::from_secs(300),
             kill_after: Duration::from_secs(5),
         };
         drop(session.job(&job).expect("its payload is JSON"));

@@ -6,7 +6,7 @@ use crate::worker::zoo::when_running;
 
 /// A cycle of three jobs, of which the first is cancelled once the program has written to `running`.
 fn cancelled_cycle(cage: &mut Cage) -> Vec<(u64, Outcome)> {
-    let board = Board::new(Arc::clone(&cage.cut));
+    let board = Board::new(Arc::clone(&cage.cut), RealClock::shared());
     let job = |n| Assignment { kill_after: SHORT, run: board.run(assignment(n).lease, 0), ..assignment(n) };
     let batch = vec![job(1), job(2), job(3)];
     let cancelled = batch[0].lease;
@@ -45,7 +45,7 @@ fn a_program_that_does_not_stop_is_replaced_and_the_others_are_given_back() {
 #[test]
 fn a_job_that_is_cancelled_before_it_is_asked_for_is_not() {
     let mut cage = started("job() { echo $1 >>asked; result $1 '{}'; }");
-    let board = Board::new(Arc::clone(&cage.cut));
+    let board = Board::new(Arc::clone(&cage.cut), RealClock::shared());
     let job = |n| Assignment { run: board.run(assignment(n).lease, 0), ..assignment(n) };
     board.cancel(assignment(1).lease);
     let got = outcomes(&mut *cage.worker, vec![job(1), job(2)]);

@@ -1,7 +1,7 @@
 //! The whole life of a job through the public API, beside the raw loop: the same bytes, written and synced.
 //!
 //! `cargo bench --bench lifecycle` prints, first, what the disk itself does with the same frames; then jobs a second
-//! from push to durable ack, and durable pushes a second of 64 producers with one job in flight each. Medians of five.
+//! from push to durable ack, of one who pushes and of two at a time, and durable pushes a second of 64 producers with one job in flight each. Medians of five.
 //! Both the log and the raw loop write to files that were written before: the log has run for a while when the clock
 //! starts, so that its segments are recycled ones.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures, and prints")]
@@ -101,15 +101,21 @@ fn ecosystem(handle: &Handle) -> EcosystemView {
     from.recv().unwrap().unwrap()
 }
 
-/// Pushes so many jobs, and waits until all that were ever pushed are done, durably; the log's figures then.
-fn push_and_wait(handle: &Handle, jobs: usize, all: usize) -> LogView {
-    let payload = payload();
-    for _ in 0..jobs / AT_A_TIME {
-        let batch = (0..AT_A_TIME).map(|_| NewJob::new("ack".parse().unwrap(), payload.clone())).collect();
-        for pushed in handle.push_many(batch) {
-            pushed.unwrap();
+/// So many `pushers` push so many jobs together; waits until all that were ever pushed are done, durably; the log's figures then.
+fn push_and_wait(handle: &Handle, pushers: usize, jobs: usize, all: usize) -> LogView {
+    std::thread::scope(|scope| {
+        for _ in 0..pushers {
+            scope.spawn(|| {
+                let payload = payload();
+                for _ in 0..jobs / pushers / AT_A_TIME {
+                    let batch = (0..AT_A_TIME).map(|_| NewJob::new("ack".parse().unwrap(), payload.clone())).collect();
+                    for pushed in handle.push_many(batch) {
+                        pushed.unwrap();
+                    }
+                }
+            });
         }
-    }
+    });
     loop {
         let view = ecosystem(handle);
         if view.types.iter().map(|of_type| of_type.completed).sum::<u64>() >= all as u64 {
@@ -119,12 +125,12 @@ fn push_and_wait(handle: &Handle, jobs: usize, all: usize) -> LogView {
 }
 
 /// Jobs a second from the first push to the last durable ack, and the sizes of the frames that the log wrote for them.
-fn lifecycle(dir: &Path, before: usize, jobs: usize) -> (f64, Vec<usize>) {
+fn lifecycle(dir: &Path, pushers: usize, before: usize, jobs: usize) -> (f64, Vec<usize>) {
     let clock = RealClock::shared();
     let (handle, _) = Engine::open(spec(dir, &["ack"], 100), Arc::clone(&clock)).unwrap();
-    let first = push_and_wait(&handle, before, before).durable_up_to;
+    let first = push_and_wait(&handle, pushers, before, before).durable_up_to;
     let began = clock.mono();
-    let last = push_and_wait(&handle, jobs, before + jobs).durable_up_to;
+    let last = push_and_wait(&handle, pushers, jobs, before + jobs).durable_up_to;
     let took = clock.mono().saturating_sub(began);
     handle.stop_and_wait();
     (jobs as f64 / took.as_secs_f64(), frames(dir, first..last))
@@ -212,17 +218,24 @@ fn main() {
     let is_asked = |part: &str| asked.is_empty() || asked.iter().any(|word| word == part);
     if is_asked("jobs") {
         // In turns, so that what else the machine does falls on both; each raw loop has the frames of the run before it.
-        let (mut rates, mut raw_rates, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            let (rate, frames) = lifecycle(fresh().path(), JOBS_BEFORE, JOBS);
-            let bytes: usize = frames.iter().sum();
-            rates.push(rate);
-            raw_rates.push(raw(fresh().path(), JOBS, &frames));
-            shapes.push(format!("{} B a job in frames of {} KiB", bytes / JOBS, bytes / frames.len().max(1) / 1024));
+        for pushers in [1, 2] {
+            let (mut rates, mut raw_rates, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                let (rate, frames) = lifecycle(fresh().path(), pushers, JOBS_BEFORE, JOBS);
+                let bytes: usize = frames.iter().sum();
+                rates.push(rate);
+                raw_rates.push(raw(fresh().path(), JOBS, &frames));
+                shapes.push(format!(
+                    "{} B a job in frames of {} KiB",
+                    bytes / JOBS,
+                    bytes / frames.len().max(1) / 1024
+                ));
+            }
+            let ratio = median(rates.iter().zip(&raw_rates).map(|(rate, raw)| rate / raw).collect());
+            let (rate, raw) = (median(rates), median(raw_rates));
+            println!("raw loop        {raw:>12.0} jobs/s  ({})", shapes.join(", "));
+            println!("{pushers} at a time     {rate:>12.0} jobs/s  {ratio:.2} of raw  (wanted 1000000, 0.25)");
         }
-        let ratio = median(rates.iter().zip(&raw_rates).map(|(rate, raw)| rate / raw).collect());
-        println!("raw loop        {:>12.0} jobs/s  ({})", median(raw_rates), shapes.join(", "));
-        println!("lifecycle       {:>12.0} jobs/s  {ratio:.2} of raw  (wanted 1000000, 0.25)", median(rates));
     }
     if is_asked("producers") {
         let rates = (0..ROUNDS).map(|_| producers(fresh().path())).collect();

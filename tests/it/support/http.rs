@@ -69,6 +69,10 @@ fn request(port: u16, head: &str, body: &[u8]) -> io::Result<Answer> {
     let mut some = vec![0; 1 << 16];
     loop {
         let read = stream.read(&mut some);
+        // With a timeout set, a read is cut short when the whole machine is stopped for a while.
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            continue;
+        }
         all.extend_from_slice(&some[..*read.as_ref().unwrap_or(&0)]);
         let ended = !matches!(read, Ok(1..));
         match parse(&all, ended) {

@@ -110,7 +110,7 @@ fn figures(view: &Value) -> Result<(), Failure> {
     if rows.len() == 1 { Ok(()) } else { print(&format!("\n{}\n", table(&rows, 2))) }
 }
 
-/// Versions that fail, and workers that are stuck.
+/// Versions that fail, or do not do all that they should, and workers that are stuck.
 fn troubles(view: &Value) -> Result<(), Failure> {
     let since = |at: u64| ago(&RealClock.wall_ms().saturating_sub(at));
     for (name, version) in versions(view) {
@@ -124,6 +124,8 @@ fn troubles(view: &Value) -> Result<(), Failure> {
                 count(failing, "tries"),
                 next.map_or_else(|| "now again".to_owned(), |ms| format!("again in {}", ago(&ms))),
             ))?;
+        } else if let Some(reason) = version.get("reason").and_then(Value::as_str) {
+            print(&format!("{name} {label} {}: {}", text(version, "state"), first_line(reason)))?;
         } else if let Some(last) = version.get("last_restart") {
             let reason = first_line(text(last, "reason"));
             print(&format!("{name} {label}: last restart {} ago: {reason}", since(count(last, "at_ms"))))?;

@@ -124,7 +124,7 @@ impl Core {
             Report::Outcome { lease, outcome, about, ran } => {
                 if let Some(run) = self.pools.get_mut(&pool) {
                     run.got_back(self.mono, outcome.is_own_end());
-                    if matches!(outcome, Outcome::Done { .. }) {
+                    if run.not_up.is_none() && matches!(outcome, Outcome::Done { .. }) {
                         run.health.has_done();
                     }
                     if let Some(ran) = ran {

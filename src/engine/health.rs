@@ -57,7 +57,7 @@ impl Health {
         self.failing.take_if(|failing| !failing.was_up);
     }
 
-    /// A job is done.
+    /// A job is done, while all workers are up that are to be.
     pub(super) fn has_done(&mut self) {
         self.failing = None;
     }

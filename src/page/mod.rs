@@ -137,7 +137,7 @@ fn has_more(version: &VersionView) -> bool {
 
 /// Whether somebody should see it at once.
 fn needs_look(version: &VersionView) -> bool {
-    version.failing.is_some() || has_stuck(version)
+    version.failing.is_some() || has_stuck(version) || (version.reason.is_some() && version.state != "rejected")
 }
 
 fn has_stuck(version: &VersionView) -> bool {
@@ -317,6 +317,6 @@ mod tests {
         ] {
             assert!(html.contains(shown), "{shown} is missing in\n{html}");
         }
-        assert!(html.contains("press v1 is failing: no") && !html.contains("cannot start"), "{html}");
+        assert!(html.contains("press v1 is failing: no") && !html.contains("needs a look"), "{html}");
     }
 }

@@ -44,11 +44,11 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
             }
             let Some(reason) = version.reason.as_ref().filter(|_| version.failing.is_none()) else { continue };
             match version.state {
-                "rejected" => look.push(format!("{name} {} was rejected: {reason}", version.version)),
+                "rejected" => look.push(format!("{name} {label} was rejected: {reason}")),
                 "starting" | "current" if !serving => {
-                    bad.push(format!("{name} {} cannot start: {reason}", version.version));
+                    bad.push(format!("{name} {label}: {reason}"));
                 }
-                _ => look.push(format!("{name} {}: {reason}", version.version)),
+                _ => look.push(format!("{name} {label}: {reason}")),
             }
         }
         if of_type.dead > 0 {
@@ -131,7 +131,7 @@ mod tests {
         view.generation.last_error = Some("line 3\nmore".to_owned());
         let seen = verdict(&view);
         assert_eq!((seen.class, seen.reasons.len()), ("bad", 5), "{seen:?}");
-        for (reason, shown) in seen.reasons.iter().zip(["no space", "segment 3", "cannot start"]) {
+        for (reason, shown) in seen.reasons.iter().zip(["no space", "segment 3", "press v1: no such program"]) {
             assert!(reason.contains(shown), "{seen:?}");
         }
     }

@@ -13,10 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
-use biotope::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
-    WorkerConfig,
-};
+use biotope::config::{Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
 use biotope::engine::view::{EcosystemView, LogView};
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
@@ -32,23 +29,7 @@ const PRODUCERS: usize = 64;
 const PUSHES_EACH: usize = 3_000;
 
 fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
-    let live = LiveConfig {
-        concurrency: Concurrency::fixed(1),
-        target_wait: Duration::from_secs(10),
-        batch,
-        batch_wait: Duration::ZERO,
-        timeout: Duration::from_secs(30),
-        timeout_max: Duration::from_secs(300),
-        kill_after: Duration::from_secs(5),
-        start_timeout: Duration::from_secs(10),
-        recycle: Recycle::default(),
-        max_attempts: 4,
-        backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
-        retry_budget: RetryBudget::default(),
-        on_dead: None,
-        drain_timeout: Duration::from_secs(300),
-        request: RequestTimeouts::default(),
-    };
+    let live = LiveConfig { batch, ..LiveConfig::default() };
     let worker = |name: &&str| WorkerConfig {
         worker_type: name.parse().unwrap(),
         version: "v1".parse().unwrap(),

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
-use biotope::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
-    WorkerConfig,
-};
+use biotope::config::{Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
@@ -23,21 +20,9 @@ pub(crate) type Work = Arc<dyn Fn(&[u8]) + Send + Sync>;
 /// A config with one worker for each type, which does this and then acks.
 pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationSpec {
     let live = LiveConfig {
-        concurrency: Concurrency::fixed(1),
-        target_wait: Duration::from_secs(10),
-        batch: 1,
-        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(3600),
         timeout_max: Duration::from_secs(36_000),
-        kill_after: Duration::from_secs(5),
-        start_timeout: Duration::from_secs(10),
-        recycle: Recycle::default(),
-        max_attempts: 4,
-        backoff: Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) },
-        retry_budget: RetryBudget::default(),
-        on_dead: None,
-        drain_timeout: Duration::from_secs(300),
-        request: RequestTimeouts::default(),
+        ..LiveConfig::default()
     };
     let mut natives = Natives::new();
     let mut versions = Vec::new();

@@ -25,7 +25,9 @@ pub use problem::{Places, Problem, Problems};
 pub use recycle::Recycle;
 
 use self::target::Target;
-use crate::limits::{RETRIES_PER_SECOND_DEFAULT, RETRY_SHARE_DEFAULT};
+use crate::limits::{
+    MAX_ATTEMPTS_DEFAULT, RETRIES_PER_SECOND_DEFAULT, RETRY_SHARE_DEFAULT, TARGET_WAIT_DEFAULT, TIMEOUT_MAX_FACTOR,
+};
 use crate::types::{Label, WorkerType};
 
 /// A checked config. Paths are as written; what they are relative to is the config file's folder.
@@ -192,6 +194,30 @@ pub struct LiveConfig {
     pub request: RequestTimeouts,
 }
 
+impl Default for LiveConfig {
+    /// As a worker type is that says nothing of it.
+    fn default() -> Self {
+        let timeout = Duration::from_secs(30);
+        Self {
+            concurrency: Concurrency::fixed(1),
+            target_wait: TARGET_WAIT_DEFAULT,
+            batch: 1,
+            batch_wait: Duration::ZERO,
+            timeout,
+            timeout_max: timeout.saturating_mul(TIMEOUT_MAX_FACTOR),
+            kill_after: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(10),
+            recycle: Recycle::default(),
+            max_attempts: MAX_ATTEMPTS_DEFAULT,
+            backoff: Backoff::default(),
+            retry_budget: RetryBudget::default(),
+            on_dead: None,
+            drain_timeout: Duration::from_secs(300),
+            request: RequestTimeouts::default(),
+        }
+    }
+}
+
 /// Deadlines within a request; `timeout` is over all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestTimeouts {
@@ -216,6 +242,12 @@ pub struct Backoff {
     pub factor: u32,
     /// Highest bound.
     pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) }
+    }
 }
 
 /// Retries that are more than both come later than their backoff says.

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, RetryBudget, units};
 use super::{concurrency, confinement, recycle, request};
-use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_DEFAULT, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX, TIMEOUT_MAX_FACTOR};
+use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX, TIMEOUT_MAX_FACTOR};
 use crate::types::Label;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -162,17 +162,17 @@ fn env_pass(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<String> {
 }
 
 fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindConfig>) -> LiveConfig {
+    let usual = LiveConfig::default();
     let (concurrency, target_wait) = concurrency::of_type(gathered, section);
-    let batch = section.number(gathered, "batch", 1, 1..=BATCH_MAX);
-    let batch_wait = section.duration(gathered, "batch_wait", Duration::ZERO, Duration::ZERO..=MINUTE);
-    let timeout = section.duration(gathered, "timeout", Duration::from_secs(30), SHORTEST..=7 * DAY);
+    let batch = section.number(gathered, "batch", usual.batch, 1..=BATCH_MAX);
+    let batch_wait = section.duration(gathered, "batch_wait", usual.batch_wait, Duration::ZERO..=MINUTE);
+    let timeout = section.duration(gathered, "timeout", usual.timeout, SHORTEST..=7 * DAY);
     let timeout_max = timeout.saturating_mul(TIMEOUT_MAX_FACTOR);
     let timeout_max = section.duration(gathered, "timeout_max", timeout_max, timeout..=70 * DAY);
-    let kill_after = section.duration(gathered, "kill_after", Duration::from_secs(5), Duration::ZERO..=60 * MINUTE);
-    let start_timeout = section.duration(gathered, "start_timeout", Duration::from_secs(10), SHORTEST..=10 * MINUTE);
+    let kill_after = section.duration(gathered, "kill_after", usual.kill_after, Duration::ZERO..=60 * MINUTE);
+    let start_timeout = section.duration(gathered, "start_timeout", usual.start_timeout, SHORTEST..=10 * MINUTE);
     let recycle = recycle::read(gathered, section, kind);
-    let attempts = u32::from(MAX_ATTEMPTS_DEFAULT);
-    let max_attempts = section.number(gathered, "max_attempts", attempts, 1..=u32::from(MAX_ATTEMPTS_MAX));
+    let attempts = section.number(gathered, "max_attempts", usual.max_attempts.into(), 1..=MAX_ATTEMPTS_MAX.into());
     let backoff = backoff(gathered, section);
     let retry_budget = retry_budget(gathered, section);
     let had = gathered.problems.len();
@@ -185,7 +185,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
         Err(_) => None,
     });
     let mut rollout = section.section(gathered, "rollout");
-    let drain_timeout = rollout.duration(gathered, "drain_timeout", 5 * MINUTE, Duration::ZERO..=7 * DAY);
+    let drain_timeout = rollout.duration(gathered, "drain_timeout", usual.drain_timeout, Duration::ZERO..=7 * DAY);
     rollout.finish(gathered, &LATER_ROLLOUT);
     let request = request::timeouts(gathered, section);
     LiveConfig {
@@ -198,7 +198,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
         kill_after,
         start_timeout,
         recycle,
-        max_attempts: u16::try_from(max_attempts).unwrap_or(MAX_ATTEMPTS_DEFAULT),
+        max_attempts: u16::try_from(attempts).unwrap_or(usual.max_attempts),
         backoff,
         retry_budget,
         on_dead,
@@ -209,9 +209,10 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
 
 fn backoff(gathered: &mut Gathered, section: &mut Section<'_>) -> Backoff {
     let mut inner = section.section(gathered, "backoff");
-    let first = inner.duration(gathered, "first", Duration::from_secs(5), Duration::ZERO..=DAY);
-    let factor = inner.number(gathered, "factor", 4, 1..=100);
-    let max = inner.duration(gathered, "max", 60 * MINUTE, Duration::ZERO..=30 * DAY);
+    let usual = Backoff::default();
+    let first = inner.duration(gathered, "first", usual.first, Duration::ZERO..=DAY);
+    let factor = inner.number(gathered, "factor", usual.factor, 1..=100);
+    let max = inner.duration(gathered, "max", usual.max, Duration::ZERO..=30 * DAY);
     if max < first {
         let (first, max) = (units::show_duration(first), units::show_duration(max));
         let message = format!("`{}` is {max:?}, below `first`, which is {first:?}", inner.path_of("max"));

@@ -258,8 +258,7 @@ impl Core {
 
     fn backoff_of(&self, type_no: u32) -> Backoff {
         let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
-        let default = Backoff { first: Duration::from_secs(5), factor: 4, max: Duration::from_secs(3600) };
-        worker.map_or(default, |worker| worker.live.backoff)
+        worker.map_or_else(Backoff::default, |worker| worker.live.backoff)
     }
 }
 

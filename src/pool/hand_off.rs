@@ -96,20 +96,11 @@ fn jobs() -> (Log, Vec<Task>) {
 fn live(size: u32, batch: u32) -> LiveConfig {
     LiveConfig {
         concurrency: Concurrency::fixed(size),
-        target_wait: Duration::from_secs(1),
         batch,
-        batch_wait: Duration::ZERO,
         timeout: Duration::from_secs(1),
         timeout_max: Duration::from_secs(10),
-        kill_after: Duration::from_secs(1),
-        start_timeout: Duration::from_secs(1),
-        recycle: Recycle::default(),
         max_attempts: 1,
-        backoff: Backoff { first: Duration::from_secs(1), factor: 1, max: Duration::from_secs(1) },
-        retry_budget: RetryBudget::default(),
-        on_dead: None,
-        drain_timeout: Duration::from_secs(1),
-        request: RequestTimeouts::default(),
+        ..LiveConfig::default()
     }
 }
 

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
-    WorkerConfig,
-};
+use crate::config::{Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
 use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Kind, decode_home};
 use crate::types::{Lease, Seq, UnixMs};
@@ -72,20 +69,14 @@ fn version(plan: u8, of: &str) -> VersionSpec {
     let label = if of == "a" { plan & 0b11 } else { 0 };
     let live = LiveConfig {
         concurrency: if of == "c" { Concurrency { min: 0, max: 3 } } else { Concurrency::fixed(2) },
-        target_wait: Duration::from_secs(10),
         batch: 1 + u32::from(plan >> 5 & 1),
-        batch_wait: Duration::ZERO,
-        timeout: Duration::from_secs(30),
-        timeout_max: Duration::from_secs(300),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
-        recycle: Recycle::default(),
         max_attempts: max_attempts(plan, of).unwrap_or(1),
         backoff: Backoff { first: Duration::from_millis(500), factor: 4, max: BACKOFF_MAX },
-        retry_budget: RetryBudget::default(),
         on_dead: on_dead(of).map(|to| to.parse().expect("a name")),
         drain_timeout: Duration::from_secs(10),
-        request: RequestTimeouts::default(),
+        ..LiveConfig::default()
     };
     let worker = WorkerConfig {
         worker_type: of.parse().expect("a name"),

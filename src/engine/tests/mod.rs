@@ -21,8 +21,7 @@ use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Recycle, RequestTimeouts, RetryBudget, SyncPolicy,
-    WorkerConfig,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RetryBudget, SyncPolicy, WorkerConfig,
 };
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::refusal::Refusal;
@@ -117,20 +116,12 @@ impl Worker for Broken {
 fn live() -> LiveConfig {
     LiveConfig {
         concurrency: Concurrency::fixed(2),
-        target_wait: Duration::from_secs(10),
-        batch: 1,
-        batch_wait: Duration::ZERO,
-        timeout: Duration::from_secs(30),
-        timeout_max: Duration::from_secs(300),
         kill_after: Duration::from_secs(1),
         start_timeout: Duration::from_secs(1),
-        recycle: Recycle::default(),
         max_attempts: 3,
         backoff: Backoff { first: Duration::ZERO, factor: 1, max: Duration::ZERO },
-        retry_budget: RetryBudget::default(),
-        on_dead: None,
         drain_timeout: Duration::from_secs(10),
-        request: RequestTimeouts::default(),
+        ..LiveConfig::default()
     }
 }
 

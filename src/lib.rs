@@ -102,3 +102,8 @@ pub mod worker;
 #[cfg(all(doctest, feature = "daemon"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is that of the reference of Rust workers.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rust-workers.md")]
+struct RustWorkers;

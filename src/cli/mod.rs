@@ -112,7 +112,7 @@ struct PushArgs {
     /// The payload; `-` reads jobs from stdin, one a line
     #[arg(value_name = "JSON", conflicts_with = "file")]
     payload: Option<String>,
-    /// Jobs, one a line (NDJSON)
+    /// Jobs, one a line (NDJSON); `-` reads them from stdin
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }

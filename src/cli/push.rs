@@ -17,9 +17,12 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECES_AHEAD: usize = 8;
 
 pub(super) fn push(client: &Client, args: &PushArgs) -> Result<(), Failure> {
-    let from_stdin = args.payload.as_deref() == Some("-") || args.worker_type.as_deref() == Some("-");
+    let file = args.file.as_ref().filter(|file| file.as_os_str() != "-");
+    let from_stdin = args.payload.as_deref() == Some("-")
+        || args.worker_type.as_deref() == Some("-")
+        || args.file.is_some() && file.is_none();
     let worker_type = args.worker_type.as_deref().filter(|name| *name != "-");
-    if let Some(file) = &args.file {
+    if let Some(file) = file {
         let opened = std::fs::File::open(file)
             .map_err(|error| Failure::new(NO_INPUT, format!("cannot read {}: {error}", file.display())))?;
         let size = opened.metadata().map_or(0, |metadata| metadata.len());

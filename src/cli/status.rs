@@ -147,11 +147,8 @@ fn sizes(view: &Value) -> Result<(), Failure> {
     for of_type in list_of(view, "types") {
         if let Some(scale) = of_type.get("scale") {
             let [workers, min, max] = ["workers", "min", "max"].map(|key| count(scale, key));
-            print(&format!(
-                "{}: {workers} workers ({min} to {max}): {}",
-                text(of_type, "type"),
-                text(scale, "reason")
-            ))?;
+            let noun = if workers == 1 { "worker" } else { "workers" };
+            print(&format!("{}: {workers} {noun} ({min} to {max}): {}", text(of_type, "type"), text(scale, "reason")))?;
         }
     }
     for of_type in list_of(view, "types").iter().filter(|of_type| count(of_type, "retries_held_ms") > 0) {

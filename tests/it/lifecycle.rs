@@ -88,10 +88,12 @@ fn a_file_of_jobs_is_pushed_line_by_line() {
     assert_eq!(ids[2], "third");
     biotope.until_count("echo", "completed", 3);
 
-    let mut command = home.command(&["push", "-"]);
-    command.stdin(std::fs::File::open(file).unwrap());
-    let refused = command.output().unwrap();
-    assert_eq!(refused.status.code(), Some(65), "no line names a type: {}", shown(&refused));
+    for words in [&["push", "-"][..], &["push", "--file", "-"]] {
+        let mut command = home.command(words);
+        command.stdin(std::fs::File::open(&file).unwrap());
+        let refused = command.output().unwrap();
+        assert_eq!(refused.status.code(), Some(65), "no line names a type: {}", shown(&refused));
+    }
     assert_eq!(biotope.of_type("echo")["enqueued"], 3);
 }
 

@@ -69,11 +69,18 @@ impl Tray {
         Ok(Self { path, dir, owner })
     }
 
-    /// An empty file for the next run; the one before is gone.
+    /// An empty file for the next run, after `clear`; never one that was there.
     pub(super) fn fresh(&self) -> io::Result<PathBuf> {
-        self.clear();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&self.dir, FILE, flags, Mode::RUSR | Mode::WUSR)?;
+        let make = || openat(&self.dir, FILE, flags, Mode::RUSR | Mode::WUSR);
+        let file = match make() {
+            // Something that had outlived its run made it.
+            Err(Errno::EXIST) => {
+                self.clear();
+                make()?
+            }
+            made => made?,
+        };
         give(&file, self.owner)?;
         Ok(self.path.join(FILE))
     }

@@ -64,7 +64,9 @@ fn guard(command: &mut Command, confined: Taking) {
             let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
             let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
         }
-        take_every_signal()?;
+        if TAKES_EVERY_SIGNAL.get().is_none() {
+            take_every_signal(1..=SIGNAL_MAX)?;
+        }
         confined.take_on()?;
         // After its user is set, which would undo it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -79,12 +81,17 @@ fn guard(command: &mut Command, confined: Taking) {
     }
 }
 
-/// Lets this process, a child before its exec, ignore and block no signal: it may have been given both through us, who need not
+/// Set where this process ignores and blocks nothing itself, so that its children need not see to it. (SIGPIPE it does, and the
+/// standard library sees to that.)
+static TAKES_EVERY_SIGNAL: OnceLock<()> = OnceLock::new();
+
+/// Lets this process ignore and block no signal: a child before its exec may have been given both through us, who need not
 /// know, and neither ends with exec.
-fn take_every_signal() -> Result<(), Errno> {
-    for signal in 1..=SIGNAL_MAX {
+fn take_every_signal(all: impl Iterator<Item = i32>) -> Result<(), Errno> {
+    for signal in all {
         #[expect(unsafe_code, reason = "the dispositions of signals have no safe handle")]
-        // SAFETY: a system call, safe between fork and exec; what was handled is only set to what exec would make of it.
+        // SAFETY: a system call, safe between fork and exec, and before anything is handled; what was handled is only set to
+        // what exec would make of it.
         // The two signals that cannot be set, and those that the C library keeps, give an error.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
@@ -105,10 +112,17 @@ pub(super) fn block_no_signal() -> Result<(), Errno> {
     if failed == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(failed)) }
 }
 
-/// Takes note of what this process was started with, before anything else is opened.
+/// Makes this process one that starts others and does nothing else: takes note of what it was started with, before anything
+/// else is opened, and ignores and blocks no signal, before any is handled.
+///
+/// # Errors
+/// As the operating system says.
 #[cfg(feature = "daemon")]
-pub(super) fn note_inherited() {
+pub(super) fn become_helper() -> Result<(), Errno> {
     inherited();
+    take_every_signal((1..=SIGNAL_MAX).filter(|signal| *signal != Signal::PIPE.as_raw()))?;
+    TAKES_EVERY_SIGNAL.get_or_init(|| ());
+    Ok(())
 }
 
 /// Descriptors above 2 that would pass on to children: what we open closes on exec, what we were started with may not.

@@ -49,8 +49,8 @@ pub fn asked() -> Option<PathBuf> {
 /// Lives as a helper; the engine is at the other end of stdin.
 pub fn serve(lock: &Path) -> ExitCode {
     // Before anything is opened here: what is open now is not for children.
-    spawn::note_inherited();
-    match Family::new(lock).and_then(|(mut family, _lock)| family.live()) {
+    let begun = spawn::become_helper().map_err(std::io::Error::from).and_then(|()| Family::new(lock));
+    match begun.and_then(|(mut family, _lock)| family.live()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(std::io::stderr(), "biotope: the process that starts children: {error}"));
@@ -83,7 +83,6 @@ impl Family {
         for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
             signal_hook::flag::register(signal, std::sync::Arc::default())?;
         }
-        spawn::block_no_signal()?;
         let (ends, told) = UnixStream::pair()?;
         ends.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGCHLD, told)?;

@@ -30,7 +30,8 @@ pub(super) const PASSED: usize = 4;
 /// What a helper says when it can start children.
 const READY: &[u8] = b"ready";
 /// Bytes of a request that go through the socket; larger ones are put into a file in memory, which is passed.
-const INLINE_BYTES: usize = 64 << 10;
+/// Few, since what is written to before a fork is copied after it.
+const INLINE_BYTES: usize = 8 << 10;
 /// Most bytes that a request can have: more than the kernel lets any program be started with.
 #[cfg(feature = "daemon")]
 const REQUEST_BYTES_MAX: u64 = 16 << 20;

@@ -4,12 +4,12 @@ use super::core::Core;
 use super::runs::{PoolRun, Role, TypeRun};
 use super::scrubber::Scrubber;
 use super::shared::KnownNames;
-use super::view::{DamagedView, EcosystemView, GenerationView, LogView, TypeView, VersionView};
+use super::view::{DamagedView, EcosystemView, GenerationView, LogView, PaceView, TypeView, VersionView};
 use crate::archive::{History, Standing};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;
 use crate::log::damage::Place;
-use crate::recent::{Shares, shares};
+use crate::recent::shares;
 
 impl Core {
     pub(super) fn ecosystem(&self) -> EcosystemView {
@@ -30,7 +30,6 @@ impl Core {
         let parked = self.is_parked(no);
         let waiting = of_type.queue.len();
         let versions = self.version_views(no, run);
-        let (took, waited) = self.shares_of(no, &versions);
         let oldest = of_type.queue.oldest().and_then(|born| self.table.job_of(no, born));
         TypeView {
             worker_type: of_type.name.clone(),
@@ -49,10 +48,7 @@ impl Core {
             retries_held_ms: run.map_or(0, |run| run.retries.held(self.now)),
             paused: of_type.paused_since != 0,
             configured: !parked,
-            run_ms: took,
-            wait_ms: waited,
-            per_second: versions.iter().map(|version| version.per_second).sum(),
-            failures_per_second: versions.iter().map(|version| version.failures_per_second).sum(),
+            pace: self.pace_of(no, &versions),
             scale: self.scale_view(no),
             versions,
         }
@@ -65,10 +61,7 @@ impl Core {
             pool_size: 0,
             busy: 0,
             percent: 0,
-            run_ms: None,
-            wait_ms: None,
-            per_second: 0.0,
-            failures_per_second: 0.0,
+            pace: PaceView::default(),
             reason: past.reason.clone(),
             failing: None,
             restarts: 0,
@@ -80,17 +73,21 @@ impl Core {
         past.chain(live).collect()
     }
 
-    /// How long runs took and jobs had waited, of all versions of a type together.
-    fn shares_of(&self, no: u32, versions: &[VersionView]) -> (Option<Shares>, Option<Shares>) {
-        let mut with = versions.iter().filter(|version| version.run_ms.is_some());
-        match (with.next(), with.next()) {
+    /// How fast jobs go, of all versions of a type together.
+    fn pace_of(&self, no: u32, versions: &[VersionView]) -> PaceView {
+        let paces = || versions.iter().map(|version| version.pace);
+        let mut with = paces().filter(|pace| pace.run_ms.is_some());
+        let (run_ms, wait_ms) = match (with.next(), with.next()) {
             (Some(only), None) => (only.run_ms, only.wait_ms),
             (None, _) => (None, None),
             (Some(_), Some(_)) => {
                 let live = self.pools.values().filter(|run| run.type_no == no);
                 shares(live.map(|run| &run.recent), self.mono)
             }
-        }
+        };
+        let per_second = paces().map(|pace| pace.per_second).sum();
+        let failures_per_second = paces().map(|pace| pace.failures_per_second).sum();
+        PaceView { run_ms, wait_ms, per_second, failures_per_second }
     }
 
     fn version_view(&self, run: &PoolRun) -> VersionView {
@@ -108,10 +105,7 @@ impl Core {
             pool_size: run.pool.size(),
             busy: run.handed,
             percent: if run.role == Role::Current { 100 } else { 0 },
-            run_ms,
-            wait_ms,
-            per_second: rates.well,
-            failures_per_second: rates.ill,
+            pace: PaceView { run_ms, wait_ms, per_second: rates.well, failures_per_second: rates.ill },
             reason: run.hangs().or_else(|| run.not_up.clone()),
             failing: self.failing_view(run, &workers),
             restarts,

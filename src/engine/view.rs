@@ -60,21 +60,29 @@ pub struct TypeView {
     pub paused: bool,
     /// Whether the config has the type.
     pub configured: bool,
-    /// How long its runs took, of the last five minutes, in milliseconds.
+    /// How fast its jobs go.
+    #[serde(flatten)]
+    pub pace: PaceView,
+    /// How its size was decided, where that follows the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleView>,
+    /// Its live versions and the last ones that ended, newest last.
+    pub versions: Vec<VersionView>,
+}
+
+/// How fast jobs go, of a type or of one of its versions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct PaceView {
+    /// How long runs took, of the last five minutes, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_ms: Option<Shares>,
-    /// How long its jobs had waited when their runs began, from when they were due, of the last five minutes.
+    /// How long jobs had waited when their runs began, from when they were due, of the last five minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<Shares>,
     /// Jobs completed a second, of the last two minutes.
     pub per_second: f64,
     /// Attempts failed a second, of the last two minutes.
     pub failures_per_second: f64,
-    /// How its size was decided, where that follows the queue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scale: Option<ScaleView>,
-    /// Its live versions and the last ones that ended, newest last.
-    pub versions: Vec<VersionView>,
 }
 
 /// How many workers a type has been given, and why.
@@ -105,16 +113,9 @@ pub struct VersionView {
     pub busy: u64,
     /// Share of new work that goes to it.
     pub percent: u8,
-    /// How long its runs took, of the last five minutes, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_ms: Option<Shares>,
-    /// How long jobs had waited when its runs began, from when they were due, of the last five minutes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wait_ms: Option<Shares>,
-    /// Jobs completed a second, of the last two minutes.
-    pub per_second: f64,
-    /// Attempts failed a second, of the last two minutes.
-    pub failures_per_second: f64,
+    /// How fast its jobs go.
+    #[serde(flatten)]
+    pub pace: PaceView,
     /// Why it was rejected, or why it cannot start just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

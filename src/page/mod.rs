@@ -112,7 +112,7 @@ impl Fragment {
 
     /// Whether there is any figure that needs to be explained.
     fn has_figures(&self) -> bool {
-        self.view.types.iter().any(|of_type| of_type.run_ms.is_some())
+        self.view.types.iter().any(|of_type| of_type.pace.run_ms.is_some())
     }
 
     /// Of all types together.
@@ -128,7 +128,7 @@ fn spread(shares: &Shares) -> String {
 
 /// What else a row has to say of a version: that it runs something, or has done so, or does not come to it.
 fn has_more(version: &VersionView) -> bool {
-    version.run_ms.is_some()
+    version.pace.run_ms.is_some()
         || version.restarts > 0
         || version.rss_bytes.is_some()
         || needs_look(version)
@@ -162,19 +162,20 @@ fn size(version: &VersionView) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::view::{FailingView, GenerationView, HeldView, LogView, RestartView, ScaleView, WorkerView};
+    use crate::engine::view::{
+        FailingView, GenerationView, HeldView, LogView, PaceView, RestartView, ScaleView, WorkerView,
+    };
 
     pub(super) fn view() -> EcosystemView {
+        let run_ms = Some(Shares { p50: 12.0, p95: 340.0, p99: 5600.0 });
+        let pace = PaceView { run_ms, per_second: 7.25, ..PaceView::default() };
         let version = VersionView {
             version: "v1".to_owned(),
             state: "current",
             pool_size: 2,
             busy: 1,
             percent: 100,
-            run_ms: Some(Shares { p50: 12.0, p95: 340.0, p99: 5600.0 }),
-            wait_ms: None,
-            per_second: 7.25,
-            failures_per_second: 0.0,
+            pace,
             reason: None,
             failing: None,
             restarts: 0,
@@ -199,10 +200,7 @@ mod tests {
             retries_held_ms: 0,
             paused: false,
             configured: true,
-            run_ms: version.run_ms,
-            wait_ms: None,
-            per_second: 7.25,
-            failures_per_second: 0.0,
+            pace,
             scale: None,
             versions: vec![version],
         };

@@ -39,7 +39,7 @@ fn runs_and_waits_are_shown_by_how_long_they_took() {
     known.set(Arc::clone(&clock)).map_err(|_| ()).unwrap();
     assert_eq!(wait(|then| handle.pause("t", true, then)), Ok(1_000_000));
     let before = of_type(&handle, "t");
-    assert_eq!((before.run_ms, before.wait_ms, before.per_second), (None, None, 0.0));
+    assert_eq!((before.pace.run_ms, before.pace.wait_ms, before.pace.per_second), (None, None, 0.0));
 
     // Ten seconds after these could have been run the first of them begins, and each waits for all before it.
     let pushed: Vec<Pushed> = ["5"; 9].iter().chain(&["80"]).map(|payload| push(&handle, "t", payload)).collect();
@@ -47,10 +47,13 @@ fn runs_and_waits_are_shown_by_how_long_they_took() {
     assert_eq!(wait(|then| handle.pause("t", false, then)), Ok(0));
     pushed.iter().for_each(|pushed| drop(until(&handle, &pushed.id, "completed")));
     let view = version(&handle, "t");
-    near(view.run_ms, [5_000.0, 80_000.0, 80_000.0]);
-    near(view.wait_ms, [10_000.0 + 4.0 * 5_000.0, 55_000.0, 55_000.0]);
+    near(view.pace.run_ms, [5_000.0, 80_000.0, 80_000.0]);
+    near(view.pace.wait_ms, [10_000.0 + 4.0 * 5_000.0, 55_000.0, 55_000.0]);
     let all = of_type(&handle, "t");
-    assert_eq!((all.run_ms, all.wait_ms, all.per_second), (view.run_ms, view.wait_ms, view.per_second));
+    assert_eq!(
+        (all.pace.run_ms, all.pace.wait_ms, all.pace.per_second),
+        (view.pace.run_ms, view.pace.wait_ms, view.pace.per_second)
+    );
 
     // A failed run took its time, too; and a job that was delayed was not kept waiting by that.
     let mut late = job("t", "7");
@@ -60,15 +63,15 @@ fn runs_and_waits_are_shown_by_how_long_they_took() {
     // Awake, it sees what time it is.
     until(&handle, &late.id, "dead");
     let view = version(&handle, "t");
-    near(view.wait_ms, [10_000.0 + 4.0 * 5_000.0, 55_000.0, 55_000.0]);
-    assert!(view.failures_per_second > 0.0 && view.failures_per_second < 1.0, "{view:?}");
-    assert_eq!(version(&handle, "idle").run_ms, None);
+    near(view.pace.wait_ms, [10_000.0 + 4.0 * 5_000.0, 55_000.0, 55_000.0]);
+    assert!(view.pace.failures_per_second > 0.0 && view.pace.failures_per_second < 1.0, "{view:?}");
+    assert_eq!(version(&handle, "idle").pace.run_ms, None);
 
     // After five minutes nothing of it is left.
     clock.ahead(300);
     let view = version(&handle, "t");
-    assert_eq!((view.run_ms, view.wait_ms), (None, None));
-    assert_eq!((view.per_second, view.failures_per_second), (0.0, 0.0));
+    assert_eq!((view.pace.run_ms, view.pace.wait_ms), (None, None));
+    assert_eq!((view.pace.per_second, view.pace.failures_per_second), (0.0, 0.0));
     handle.stop_and_wait();
 }
 

@@ -23,6 +23,7 @@ mod programs;
 mod recycle;
 mod rollover;
 mod scaling;
+mod scarcity;
 mod services;
 mod shop;
 mod support;

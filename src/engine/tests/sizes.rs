@@ -248,15 +248,18 @@ fn one_budget_is_shared_and_a_new_version_keeps_the_size() {
     let (to, verdict) = crossbeam_channel::bounded(1);
     handle.reload(types("v2", next, told().0, 12), Box::new(move |answer| to.send(answer).unwrap()));
     until_size(&handle, &clock, "slow", (5, BUDGET), 1);
-    let old = || {
-        let versions = of_type(&handle, "busy").versions;
-        versions.iter().find(|version| version.state == "draining").map_or(0, |version| version.busy)
+    let of_the_new = |_| {
+        clock.ahead(1);
+        let is_new = of_type(&handle, "busy").versions.iter().any(|v| v.version == "v2" && v.state == "current");
+        let (workers, scale) = size(&handle, "busy");
+        (is_new && scale.is_some_and(|scale| scale.reason == BUDGET && scale.workers == workers)).then_some(workers)
     };
-    let old = (0..1000).map(|_| old()).inspect(|_| clock.ahead(1)).find(|old| *old > 0).expect("v2 takes over");
-    let left = u32::try_from(5_u64.saturating_sub(old).max(1)).unwrap();
-    assert!(left < 3, "the old ones hold something: {left}");
-    until_size(&handle, &clock, "busy", (left, BUDGET), 1);
+    let left = (0..1000).find_map(of_the_new).expect("v2 takes over");
     hear(&next_events, usize::try_from(left).unwrap(), "started");
+    for look in 0..50 {
+        let now = of_the_new(look);
+        assert!(now.is_none_or(|workers| (1..3).contains(&workers)), "three at least are still the old one's: {now:?}");
+    }
     drop(answer);
     until_size(&handle, &clock, "busy", (5, BUDGET), 1);
     hear(&next_events, usize::try_from(5 - left).unwrap(), "started");

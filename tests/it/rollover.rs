@@ -167,6 +167,8 @@ fn reload_tells_the_verdict_by_its_exit_code() {
     let home = Home::new(&table("v1", "w.sh"));
     home.script("w.sh", ":");
     let biotope = home.start();
+    // Until then a reload has the start itself to wait for, and tells what that came to.
+    biotope.until_version("w", "v1", "current");
     let unchanged = home.cli(&["reload", "--wait"]);
     assert_eq!(unchanged.status.code(), Some(0), "{}", shown(&unchanged));
     assert!(String::from_utf8_lossy(&unchanged.stdout).contains("generation 1: unchanged"), "{}", shown(&unchanged));

@@ -10,4 +10,5 @@ pub mod lines;
 pub mod new;
 pub mod queue;
 pub mod table;
+pub mod tenant;
 pub mod transition;

@@ -1,15 +1,16 @@
 //! Fresh jobs as bytes: what a job that waits as it came needs in memory, written as the difference to the one before it.
 //!
 //! Pure. A chunk holds some hundred jobs of one line in ascending order of their born seq, and is never changed in place:
-//! whoever looks at it may keep it. A job takes three to eight bytes, where a value of its own would take forty-eight.
+//! whoever looks at it may keep it. A job takes three to eight bytes, and two more if it has a
+//! tenant, where a value of its own would take forty-eight.
 //!
 //! ```text
 //! job   flags u8 │ born - born before │ [moved: home seq - born] │ [created: zigzag to the one before]
-//!       │ [delayed: ready - created, zigzag]
+//!       │ [delayed: ready - created, zigzag] │ [tenant: its number, u16]
 //!       │ [attempts: max_attempts] │ [segment: zigzag] │ offset: zigzag to where the record before it ends │ [body: zigzag]
 //! ```
 //!
-//! All numbers but the flags are varints (seven bits a byte, the lowest first); what is in brackets is there if its flag is.
+//! All numbers but the flags and the tenant's are varints (seven bits a byte, the lowest first); what is in brackets is there if its flag is.
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ const ATTEMPTS: u8 = 8;
 const SEGMENT: u8 = 16;
 const BODY: u8 = 32;
 const DELAYED: u8 = 64;
+const TENANT: u8 = 128;
 
 /// A job that waits as it came: never handed out, failed or given back, and it does not expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +45,8 @@ pub struct Fresh {
     pub max_attempts: u16,
     /// Whether its caller chose an id or a key.
     pub named: bool,
+    /// Whom it is for, as [`tenant_no`](crate::job::tenant::tenant_no) has it; 0: nobody.
+    pub tenant: u16,
 }
 
 /// Some fresh jobs of one line.
@@ -175,7 +179,8 @@ fn encode(out: &mut Vec<u8>, before: &Fresh, job: &Fresh) {
             | flag(attempts, ATTEMPTS)
             | flag(segment, SEGMENT)
             | flag(body, BODY)
-            | flag(delayed, DELAYED),
+            | flag(delayed, DELAYED)
+            | flag(job.tenant != 0, TENANT),
     );
     put(out, job.born - before.born);
     if moved {
@@ -187,6 +192,10 @@ fn encode(out: &mut Vec<u8>, before: &Fresh, job: &Fresh) {
     }
     if delayed {
         put(out, zigzag(job.ready_ms.wrapping_sub(job.created_ms)));
+    }
+    if job.tenant != 0 {
+        // Any number is as likely as any other: a varint of it would be longer.
+        out.extend_from_slice(&job.tenant.to_le_bytes());
     }
     if attempts {
         put(out, u64::from(job.max_attempts));
@@ -223,6 +232,7 @@ fn decode(bytes: &[u8], jobs: usize) -> Option<Vec<Fresh>> {
         }
         // Zero is no time, and would not be written.
         job.ready_ms = if is(DELAYED) { job.created_ms.wrapping_add(unzigzag(take(&mut rest)?)) } else { 0 };
+        job.tenant = if is(TENANT) { take_u16(&mut rest)? } else { 0 };
         if is(ATTEMPTS) {
             job.max_attempts = u16::try_from(take(&mut rest)?).ok()?;
         }
@@ -268,6 +278,12 @@ fn low_bits(value: u64) -> u8 {
     u8::try_from(value & 0x7F).unwrap_or(0)
 }
 
+fn take_u16(rest: &mut &[u8]) -> Option<u16> {
+    let (bytes, more) = rest.split_first_chunk()?;
+    *rest = more;
+    Some(u16::from_le_bytes(*bytes))
+}
+
 fn take(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -290,13 +306,14 @@ mod tests {
     fn fresh() -> impl Strategy<Value = Fresh> {
         let home = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>());
         let home = home.prop_map(|(segment, offset, body, seq)| Home { seq, segment, offset, body: body >> 8 });
+        let tenant = prop_oneof![Just(0), any::<u16>()];
         let times = (any::<u64>(), prop_oneof![Just(0), any::<u64>()]);
-        (1..1_u64 << 40, home, times, any::<u16>(), any::<bool>(), any::<bool>()).prop_map(
-            |(born, mut home, (created_ms, ready_ms), max_attempts, named, moved)| {
+        (1..1_u64 << 40, home, times, any::<u16>(), any::<bool>(), any::<bool>(), tenant).prop_map(
+            |(born, mut home, (created_ms, ready_ms), max_attempts, named, moved, tenant)| {
                 if !moved {
                     home.seq = born;
                 }
-                Fresh { born, home, created_ms, ready_ms, max_attempts, named }
+                Fresh { born, home, created_ms, ready_ms, max_attempts, named, tenant }
             },
         )
     }
@@ -330,9 +347,15 @@ mod tests {
             ready_ms: 0,
             max_attempts: 4,
             named: false,
+            tenant: 0,
         };
         let jobs: Vec<Fresh> = (0..256).map(job).collect();
-        let chunk = Chunk::of(&jobs).unwrap();
-        assert!(chunk.bytes().len() <= 256 * 3 + 20, "{}", chunk.bytes().len());
+        let bytes = Chunk::of(&jobs).unwrap().bytes().len();
+        assert!(bytes <= 256 * 3 + 20, "{bytes}");
+        // Those with a tenant take two more, whoever it is; the others none.
+        let every_other = |n: u16| if n.is_multiple_of(2) { 0 } else { u16::MAX - n };
+        let jobs: Vec<Fresh> =
+            jobs.into_iter().zip(0..).map(|(job, n)| Fresh { tenant: every_other(n), ..job }).collect();
+        assert_eq!(Chunk::of(&jobs).unwrap().bytes().len(), bytes + 2 * 128);
     }
 }

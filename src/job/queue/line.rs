@@ -331,6 +331,7 @@ mod tests {
             ready_ms: born % 3 * 1000,
             max_attempts: 3,
             named: born.is_multiple_of(2),
+            tenant: u16::try_from(born % 5).unwrap(),
         }
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names, Restated};
 use crate::job::queue::Fresh;
+use crate::job::tenant::tenant_no;
 use crate::job::transition::State;
 use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT};
 use crate::types::{Fence, Priority, Seq, UnixMs};
@@ -39,6 +40,10 @@ pub struct Job {
     pub home: Home,
     /// Whether its caller chose an id or a key; they stand in its home record.
     pub named: bool,
+    /// Whom it is for, as [`tenant_no`] has it; 0: nobody, or a checkpoint of before this was kept said nothing of it.
+    /// Beside the job in a checkpoint.
+    #[serde(skip)]
+    pub tenant: u16,
     /// What few jobs have.
     extras: Option<Box<Extras>>,
 }
@@ -104,14 +109,15 @@ impl Job {
             version_no: 0,
             home: fresh.home,
             named: fresh.named,
+            tenant: fresh.tenant,
             extras: None,
         }
     }
 
     /// The job as a fresh one, if that says all of it.
     pub(super) fn as_fresh(&self, born: Seq) -> Option<Fresh> {
-        let (home, created_ms, max_attempts, named) = (self.home, self.created_ms, self.max_attempts, self.named);
-        let fresh = Fresh { born, home, created_ms, ready_ms: self.ready_ms, max_attempts, named };
+        let Self { home, created_ms, ready_ms, max_attempts, named, tenant, .. } = *self;
+        let fresh = Fresh { born, home, created_ms, ready_ms, max_attempts, named, tenant };
         let waits = matches!(self.state, State::Ready | State::Delayed);
         (waits && *self == Self::of(fresh, self.state, self.type_no, self.priority)).then_some(fresh)
     }
@@ -187,6 +193,7 @@ pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
         version_no: 0,
         home,
         named: meta.names.is_some(),
+        tenant: tenant_no(meta.tenant),
         extras: kept.map(|names| Box::new(Extras { names: Some(names), failures: Vec::new() })),
     }
 }

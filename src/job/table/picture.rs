@@ -8,7 +8,8 @@
 //!   1     postcard: types, versions, generation, counts                   the first one
 //!   2     type u32 │ priority u8 │ for each chunk: jobs u32 │ first u64 │ last u64 │ bytes u32 │ bytes
 //!   4     as 2, of jobs that are delayed
-//!   3     postcard: (born seq, job) for some of the jobs with a state of their own
+//!   5     postcard: (born seq, job, number of its tenant) for some of the jobs with a state of their own
+//!   3     as 5, without tenants: up to shape 4 of these blocks
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,14 +24,17 @@ use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 
 const META: u8 = 1;
 const LINE: u8 = 2;
-const NOTED: u8 = 3;
+const NOTED_BEFORE: u8 = 3;
 const LATER: u8 = 4;
+const NOTED: u8 = 5;
 /// A block is ended when it has so many bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
 const NOTED_AT_ONCE: usize = 1000;
-/// The shape of these blocks.
-const VERSION: u32 = 4;
+/// The shape of these blocks, and the oldest one that is read. Up to 3, delayed jobs were among those with a state of their
+/// own, which is as good; up to 4, tenants had no numbers: a job of such a checkpoint has none until it is restated.
+const VERSION: u32 = 5;
+const OLDEST: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
@@ -93,15 +97,26 @@ impl Table {
             LINE | LATER => self
                 .load_line(*kind == LATER, rest)
                 .ok_or_else(|| "a block of waiting jobs does not have its shape".to_owned()),
-            NOTED => self.load_noted(rest),
+            NOTED => {
+                let jobs: Vec<(Seq, Job, u16)> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+                for (born, mut job, tenant) in jobs {
+                    job.tenant = tenant;
+                    self.load_noted(born, job);
+                }
+                Ok(())
+            }
+            NOTED_BEFORE => {
+                let jobs: Vec<(Seq, Job)> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+                jobs.into_iter().for_each(|(born, job)| self.load_noted(born, job));
+                Ok(())
+            }
             other => Err(format!("a block of kind {other} is not known")),
         }
     }
 
     fn load_meta(&mut self, bytes: &[u8]) -> Result<(), String> {
         let meta: Meta = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-        // The one before had delayed jobs among those with a state of their own, which is as good.
-        if !(VERSION - 1..=VERSION).contains(&meta.version) {
+        if !(OLDEST..=VERSION).contains(&meta.version) {
             return Err(format!("it is of shape {}, this program knows {VERSION}", meta.version));
         }
         for (name, route, totals, paused_since) in meta.types {
@@ -155,13 +170,9 @@ impl Table {
         Some(())
     }
 
-    fn load_noted(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let jobs: Vec<(Seq, Job)> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-        for (born, job) in jobs {
-            self.enter(born, &job);
-            self.noted.insert(born, job);
-        }
-        Ok(())
+    fn load_noted(&mut self, born: Seq, job: Job) {
+        self.enter(born, &job);
+        self.noted.insert(born, job);
     }
 }
 
@@ -191,7 +202,8 @@ impl Picture {
         let mut jobs = self.noted.iter().peekable();
         std::iter::from_fn(move || {
             jobs.peek()?;
-            let some: Vec<(Seq, &Job)> = jobs.by_ref().take(NOTED_AT_ONCE).collect();
+            let some = jobs.by_ref().take(NOTED_AT_ONCE).map(|(born, job)| (born, job, job.tenant));
+            let some: Vec<(Seq, &Job, u16)> = some.collect();
             Some(postcard::to_extend(&some, vec![NOTED]).expect("a plain value can be written into memory"))
         })
     }
@@ -218,4 +230,78 @@ fn line_blocks(
         }
         Some(block)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::event::{Enqueued, Event, Reserved, TypeNamed};
+    use crate::job::tenant::tenant_no;
+    use crate::log::Position;
+    use crate::types::Fence;
+
+    /// A table with fresh, delayed and reserved jobs, every other one of a tenant.
+    fn table() -> Table {
+        let mut table = Table::new([5; 16]);
+        let mut put = |seq, event: Event<'_>| {
+            table.apply(seq, Position { segment: 1, offset: 64, body: 100 }, &event).unwrap();
+        };
+        put(1, Event::TypeNamed(TypeNamed { no: 1, name: "a" }));
+        for born in 2..12 {
+            let meta = Enqueued {
+                type_no: 1,
+                task: "",
+                priority: Priority::default(),
+                tenant: (born % 2 == 0).then_some("acme"),
+                created_ms: 1000,
+                ready_ms: if born < 6 { 2000 } else { 0 },
+                expires_ms: 0,
+                max_attempts: 3,
+                names: None,
+                parent: None,
+            };
+            put(born, Event::Enqueued(meta, b"{}"));
+        }
+        for born in 8..12 {
+            let fence = Fence { epoch: 1, counter: born };
+            put(born + 10, Event::Reserved(Reserved { born, fence, version_no: 1, at: 1000 }));
+        }
+        table
+    }
+
+    fn loaded(blocks: &[Vec<u8>]) -> Table {
+        let mut table = Table::to_replay([5; 16]);
+        blocks.iter().for_each(|block| table.load(block).unwrap());
+        table
+    }
+
+    fn tenants(table: &Table) -> Vec<(Seq, u16)> {
+        let mut tenants: Vec<(Seq, u16)> = table.jobs().map(|(born, job)| (born, job.tenant)).collect();
+        tenants.sort_unstable();
+        tenants
+    }
+
+    #[test]
+    fn a_tenant_is_kept_and_missing_in_a_checkpoint_of_before() {
+        let table = table();
+        let acme = tenant_no(Some("acme"));
+        let expected: Vec<(Seq, u16)> = (2..12).map(|born| (born, if born % 2 == 0 { acme } else { 0 })).collect();
+        assert_eq!(tenants(&table), expected);
+        let blocks: Vec<Vec<u8>> = table.picture().blocks().collect();
+        assert_eq!(tenants(&loaded(&blocks)), expected);
+
+        // As the shape before had it: another number in front, and jobs without tenants.
+        let noted: Vec<(Seq, &Job)> = table.noted.iter().collect();
+        let mut before = blocks;
+        before.retain(|block| block[0] != NOTED);
+        assert_eq!((before[0][0], before[0][1]), (META, 5));
+        before[0][1] = 4;
+        before.push(postcard::to_extend(&noted, vec![NOTED_BEFORE]).unwrap());
+        let loaded = loaded(&before);
+        assert_eq!((loaded.live_jobs(), loaded.worker_type(1).unwrap().reserved), (10, 4));
+        // What waited has its tenant with it: its chunk was written by this program.
+        let expected: Vec<(Seq, u16)> =
+            expected.into_iter().map(|(born, tenant)| (born, if born < 8 { tenant } else { 0 })).collect();
+        assert_eq!(tenants(&loaded), expected);
+    }
 }

@@ -60,7 +60,7 @@ impl Life {
             type_no,
             task: "task",
             priority: Priority::new(priority).unwrap(),
-            tenant: Some("tenant"),
+            tenant: [None, Some("tenant"), Some("another")][usize::try_from(self.next % 3).unwrap()],
             created_ms: self.now,
             ready_ms: if delay == 0 { 0 } else { self.now + delay },
             expires_ms: if expires == 0 { 0 } else { self.now + expires },
@@ -156,7 +156,12 @@ fn snapshot(table: &Table) -> String {
         for (born, job) in jobs {
             assert_eq!(table.job(born), table.job_of(no, born));
             let (restated, names) = (job.restate(born), job.names());
-            writeln!(shown, "{restated:?} {names:?} {:?} {} {}", job.priority, job.max_attempts, job.named).unwrap();
+            writeln!(
+                shown,
+                "{restated:?} {names:?} {:?} {} {} {}",
+                job.priority, job.max_attempts, job.named, job.tenant
+            )
+            .unwrap();
             if job.named {
                 let (id, key) = (format!("id-{born}"), format!("key-{born}"));
                 let newest = |seqs: Vec<Seq>| seqs.into_iter().max();

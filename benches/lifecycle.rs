@@ -66,7 +66,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         },
         workers,
     };
-    GenerationSpec { config, versions }
+    GenerationSpec { config, versions, text: Arc::from("") }
 }
 
 fn payload() -> Vec<u8> {

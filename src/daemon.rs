@@ -49,8 +49,10 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(system("find out the address"))?;
     let said = Said::of(&spec, path);
     let history_dir = spec.config.history_index.then(|| spec.config.data_dir.join("history"));
-    let (handle, opened) =
-        Engine::open(spec, Arc::clone(&clock)).map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
+    let folder = crate::generation::folder_of(path).map_err(system("find the config's folder"))?;
+    let resolver = crate::generation::resolver(folder, natives.clone());
+    let (handle, opened) = Engine::open_with(spec, resolver, Arc::clone(&clock))
+        .map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
 
     let archive =
         history_dir.map(|dir| Archive::start(dir, handle.reader(), Arc::clone(&clock), ArchiveOptions::default()));

@@ -17,10 +17,11 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::clock::RealClock;
-use crate::engine::{Engine, Handle, OpenError};
-use crate::generation::{LoadError, from_text};
+use crate::engine::{Engine, Handle, OpenError, Resolver};
+use crate::generation::{LoadError, from_text, resolver};
 use crate::worker::native::Natives;
 
 /// Why no biotope could be opened.
@@ -52,6 +53,12 @@ pub fn open_with(dir: impl AsRef<Path>, config: &str, natives: &Natives) -> Resu
     let here = std::path::absolute(".").map_err(|source| OpenError::System { doing: "find this directory", source })?;
     let mut spec = from_text("config", config, &here, natives)?;
     spec.config.data_dir = dir.as_ref().to_path_buf();
-    let (handle, _) = Engine::open(spec, RealClock::shared())?;
+    let (resolve, data_dir) = (resolver(here, natives.clone()), spec.config.data_dir.clone());
+    let resolver: Resolver = Arc::new(move |text| {
+        let mut spec = resolve(text)?;
+        spec.config.data_dir.clone_from(&data_dir);
+        Ok(spec)
+    });
+    let (handle, _) = Engine::open_with(spec, resolver, RealClock::shared())?;
     Ok(handle)
 }

@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Draft, KindConfig, Problem, Problems, WorkerConfig};
-use crate::engine::{GenerationSpec, VersionSpec};
+use crate::config::{self, Draft, KindConfig, Problem, Problems, WorkerConfig, units};
+use crate::engine::{GenerationSpec, Resolver, VersionSpec};
+use crate::limits::CONFIG_BYTES_MAX;
 use crate::worker::WorkerFactory;
 use crate::worker::definition::{self, Surroundings};
 use crate::worker::exec::ExecFactory;
@@ -15,8 +16,8 @@ use crate::worker::launch::OutputLimits;
 use crate::worker::native::Natives;
 use crate::worker::persistent::PersistentFactory;
 
-/// Largest config file, in bytes.
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// What messages call the text of a config that was accepted.
+const ACCEPTED: &str = "the last accepted config";
 
 /// Why a config was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +41,26 @@ pub enum LoadError {
 /// See [`LoadError`].
 pub fn load(path: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
     let read_error = |source| LoadError::Read { path: path.to_path_buf(), source };
-    if std::fs::metadata(path).map_err(read_error)?.len() > CONFIG_BYTES_MAX {
-        return Err(read_error(io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes"))));
+    if std::fs::metadata(path).map_err(read_error)?.len() > CONFIG_BYTES_MAX as u64 {
+        let most = units::show_size(CONFIG_BYTES_MAX as u64);
+        return Err(read_error(io::Error::other(format!("it is larger than {most}, the most that a config may have"))));
     }
     let text = std::fs::read_to_string(path).map_err(read_error)?;
-    let absolute = std::path::absolute(path).map_err(read_error)?;
-    let folder = absolute.parent().unwrap_or(Path::new("/"));
-    from_text(&path.display().to_string(), &text, folder, natives)
+    from_text(&path.display().to_string(), &text, &folder_of(path).map_err(read_error)?, natives)
+}
+
+/// The folder that a config's paths are relative to.
+///
+/// # Errors
+/// The folder that this process runs in cannot be found.
+pub fn folder_of(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_path_buf())
+}
+
+/// Makes of the text of a config that was accepted what it asks for, as if it stood in this folder.
+pub fn resolver(folder: PathBuf, natives: Natives) -> Resolver {
+    Arc::new(move |text| from_text(ACCEPTED, text, &folder, &natives).map_err(|error| error.to_string()))
 }
 
 /// Checks a config's text, and all that it names, as if it stood in this folder; `file` is what messages call it.
@@ -56,11 +70,11 @@ pub fn load(path: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError>
 pub fn from_text(file: &str, text: &str, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
     let mut draft = config::draft(file, text, &natives.names()).map_err(LoadError::Invalid)?;
     draft.config.data_dir = folder.join(&draft.config.data_dir);
-    resolve(draft, folder, natives)
+    resolve(draft, text, folder, natives)
 }
 
 /// Looks up what the config names, even if something else is wrong with it: people mend everything in one go.
-fn resolve(draft: Draft, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
+fn resolve(draft: Draft, text: &str, folder: &Path, natives: &Natives) -> Result<GenerationSpec, LoadError> {
     let Draft { config, places, mut problems } = draft;
     let variable = |name: &str| std::env::var_os(name);
     let around = Surroundings { folder, variable: &variable, places: &places };
@@ -73,7 +87,7 @@ fn resolve(draft: Draft, folder: &Path, natives: &Natives) -> Result<GenerationS
         }
     }
     if problems.is_empty() {
-        return Ok(GenerationSpec { config, versions });
+        return Ok(GenerationSpec { config, versions, text: text.into() });
     }
     Err(LoadError::Invalid(places.problems(problems)))
 }

@@ -97,6 +97,16 @@ pub const LOG_LINE_BYTES_MAX: usize = 2048;
 pub const LOG_LINES_MAX: u32 = 1000;
 /// Largest batch of a cycle.
 pub const BATCH_MAX: u32 = 1000;
+/// Largest config, in bytes: its text is in the log, and there again in each segment.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Accepted configs that are remembered: when, what changed, and what became of it.
+pub const GENERATIONS_KEPT: usize = 20;
+/// Bytes of the texts of accepted configs that are kept together, but for the newest one.
+pub const GENERATION_TEXTS_BYTES_MAX: usize = 3 << 19;
+/// Bytes of what is remembered of one reload: which types it changed, and how.
+pub const SETTLED_BYTES_MAX: usize = 8 << 10;
+/// Configs that were refused and are shown, since the process started.
+pub const REFUSED_SHOWN_MAX: usize = 20;
 /// Most worker types in a config.
 pub const TYPES_MAX: usize = 1000;
 /// Workers of a version that are shown at most, those first that need a look.

@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::engine::no_resolver;
 use crate::engine::stepped::{Stepped, Surrounding};
 use crate::engine::view::JobView;
 use crate::generation::{LoadError, from_text};
@@ -120,6 +121,7 @@ impl Inline {
             log_id: [1; 16],
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             pools: Box::new(pools.clone()),
+            resolver: no_resolver(),
             seed: 0,
         };
         let (engine, _) = Stepped::open(spec, around).expect(IN_MEMORY);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use biotope::clock::{Clock, RealClock};
 use biotope::config::LiveConfig;
 use biotope::engine::stepped::{Stepped, Surrounding};
-use biotope::engine::{Engine, Handle};
+use biotope::engine::{Engine, Handle, no_resolver};
 use biotope::job::ids::IdMaker;
 use biotope::job::new::NewJob;
 use biotope::log::{LogOptions, Reader};
@@ -170,6 +170,7 @@ impl InMemory {
             log_id: [7; 16],
             clock: RealClock::shared(),
             pools: Box::new(hand.clone()),
+            resolver: no_resolver(),
             seed: 1,
         };
         let nothing: Work = Arc::new(|_| ());

@@ -58,7 +58,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),
     };
-    GenerationSpec { config, versions }
+    GenerationSpec { config, versions, text: Arc::from("") }
 }
 
 /// 200 bytes of JSON.

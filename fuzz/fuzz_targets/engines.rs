@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use biotope::clock::Clock;
 use biotope::config::parse;
-use biotope::engine::GenerationSpec;
+use biotope::engine::{GenerationSpec, no_resolver};
 use biotope::engine::stepped::Surrounding;
 use biotope::job::ids::IdMaker;
 use biotope::log::{LogId, LogOptions, Making, Reader};
@@ -48,6 +48,7 @@ pub fn around(disk: SimDisk) -> Surrounding {
         log_id: LOG_ID,
         clock: Arc::new(Still),
         pools: Box::new(NoPools),
+        resolver: no_resolver(),
         seed: 1,
     }
 }
@@ -63,5 +64,5 @@ pub fn spec() -> GenerationSpec {
     config.log.segment = OPTIONS.segment_bytes;
     config.log.retain = OPTIONS.segment_bytes * 4;
     config.log.payload_max = 1000;
-    GenerationSpec { config, versions: Vec::new() }
+    GenerationSpec { config, versions: Vec::new(), text: "".into() }
 }

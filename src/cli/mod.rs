@@ -7,6 +7,7 @@ mod client;
 mod copies;
 mod log;
 mod push;
+mod reload;
 mod show;
 mod simulate;
 mod status;
@@ -60,6 +61,12 @@ enum Command {
         /// Wait until all versions are up or rejected, and old ones gone
         #[arg(long)]
         wait: bool,
+    },
+    /// List the last configs: when, what they changed, what became of them; and those that were refused
+    Generations {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List, show or change jobs
     #[command(subcommand)]
@@ -236,7 +243,8 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
             match command {
                 Command::Push(args) => push::push(&client, &args),
                 Command::Status { json } => status::status(&client, json),
-                Command::Reload { wait } => show::reload(&client, wait),
+                Command::Reload { wait } => reload::reload(&client, wait),
+                Command::Generations { json } => reload::generations(&client, json),
                 Command::Jobs(command) => jobs(&client, &command),
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),
                 Command::Pause { worker_type } => show::pause(&client, &worker_type, true),

@@ -1,18 +1,14 @@
 //! Looking at a running biotope, and changing single jobs of it.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::Value;
 
 use super::client::{Client, escape, whole};
 use super::print;
-use crate::exit::{Failure, PARTIAL, UNAVAILABLE};
+use crate::exit::{Failure, UNAVAILABLE};
 
-/// A reload that is waited for may drain for as long as the config says.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(630);
 /// Jobs that are asked for at once.
 const PAGE: usize = 1000;
 
@@ -36,30 +32,6 @@ pub(super) fn count(value: &Value, key: &str) -> u64 {
 
 pub(super) fn list_of<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
-    let path = if wait { "/v1/reload?wait=true" } else { "/v1/reload" };
-    let (_, answer) = client.ask_within(RELOAD_TIMEOUT, Method::POST, path, whole(""))?;
-    if !wait {
-        return print("accepted; `biotope status` or the page show how it goes");
-    }
-    let verdict = json(&answer)?;
-    for of_type in list_of(&verdict, "types") {
-        let mut line = format!("{}: {}", text(of_type, "type"), text(of_type, "change").replace('_', " "));
-        for (word, key) in [("from", "from"), ("to", "to"), ("because", "reason")] {
-            if let Some(value) = of_type.get(key).and_then(Value::as_str) {
-                let _: std::fmt::Result = write!(line, " {word} {value}");
-            }
-        }
-        print(&line)?;
-    }
-    let word = text(&verdict, "verdict");
-    print(&format!("generation {}: {word}", count(&verdict, "generation")))?;
-    if word == "partial" {
-        return Err(Failure::new(PARTIAL, "at least one version could not start; what ran before goes on"));
-    }
-    Ok(())
 }
 
 pub(super) fn list(

@@ -159,7 +159,7 @@ fn sizes(view: &Value) -> Result<(), Failure> {
 }
 
 /// Columns as wide as their widest cell; those from `numbers` on are set to the right.
-fn table<const N: usize>(rows: &[[String; N]], numbers: usize) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]], numbers: usize) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -4,6 +4,7 @@
 
 mod concurrency;
 mod confinement;
+mod differ;
 mod parse;
 mod problem;
 mod recycle;

@@ -2,7 +2,7 @@
 //!
 //! A sweep reads the segment, on a thread of its own; the engine restates those that are still alive with their payload
 //! there.
-//! What is no job (types, versions, routes, the generation, the counters) is restated where each segment begins, so
+//! What is no job (types, versions, routes, the accepted configs, the counters) is restated where each segment begins, so
 //! that a replay may begin with any of them.
 
 use std::collections::VecDeque;
@@ -166,7 +166,7 @@ struct Context {
     /// Types that are paused, and since when.
     paused: Vec<(u32, UnixMs)>,
     versions: Vec<(u32, VersionRecord)>,
-    generation: GenerationRecord,
+    generations: Vec<GenerationRecord>,
 }
 
 impl Context {
@@ -175,18 +175,19 @@ impl Context {
             table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
         let paused = table.types().filter(|(_, of_type)| of_type.paused_since != 0);
         let paused = paused.map(|(no, of_type)| (no, of_type.paused_since)).collect();
-        let generation = table.generation().clone();
+        let generations = table.generations().to_vec();
+        let targets: &[u32] = generations.last().map_or(&[], |newest| &newest.targets);
         let mut versions: Vec<_> = table.versions().map(|(no, version)| (no, version.clone())).collect();
         versions.sort_by_key(|(no, _)| std::cmp::Reverse(*no));
         let mut seen = std::collections::BTreeMap::new();
         versions.retain(|(no, version)| {
             let count: &mut usize = seen.entry(version.type_no).or_default();
             *count += 1;
-            let named = generation.targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
+            let named = targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
             *count <= VERSIONS_KEPT || named
         });
         versions.reverse();
-        Self { types, paused, versions, generation }
+        Self { types, paused, versions, generations }
     }
 
     fn events(&self, at: UnixMs) -> Vec<Event<'_>> {
@@ -208,9 +209,11 @@ impl Context {
         }
         let paused = self.paused.iter().map(|(type_no, since)| Paused { type_no: *type_no, since: *since, at });
         events.extend(paused.map(Event::Paused));
-        if self.generation.number > 0 {
-            let (number, at, targets) = (self.generation.number, self.generation.at, self.generation.targets.clone());
-            events.push(Event::Generation(Generation { number, at, targets }));
+        for known in &self.generations {
+            let (number, at, targets) = (known.number, known.at, known.targets.clone());
+            let text = known.text.as_deref().unwrap_or_default();
+            events.push(Event::Generation(Generation { number, at, targets }, text));
+            events.extend(known.settled.as_deref().cloned().map(Event::Settled));
         }
         events
     }
@@ -259,5 +262,81 @@ impl Iterator for Sweep {
         }
         self.scan = Some(scan);
         Some(Survivors { records, done: None, last: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::event::{Settled, TypeChange};
+    use crate::limits::{
+        CONFIG_BYTES_MAX, FRAME_BYTES_MAX, GENERATION_TEXTS_BYTES_MAX, GENERATIONS_KEPT, LABEL_BYTES_MAX,
+        SETTLED_BYTES_MAX, TYPE_NAME_BYTES_MAX, TYPES_MAX,
+    };
+    use crate::log::Position;
+    use crate::log::frame::RECORD_HEADER_BYTES;
+
+    /// The context of the largest config that there may be, changed as often as is remembered.
+    fn largest() -> Context {
+        let mut table = Table::new([0; 16]);
+        let mut seq = 0;
+        let mut apply = |event: &Event<'_>| {
+            seq += 1;
+            table.apply(seq, Position { segment: 1, offset: 0, body: 0 }, event).unwrap();
+        };
+        let types = u32::try_from(TYPES_MAX).unwrap();
+        let versions = u32::try_from(VERSIONS_KEPT).unwrap();
+        let at = UnixMs::MAX;
+        const OLD: u32 = 1 << 20;
+        let label = "v".repeat(LABEL_BYTES_MAX);
+        for type_no in 1..=types {
+            let name = format!("{type_no:0>width$}", width = TYPE_NAME_BYTES_MAX);
+            apply(&Event::TypeNamed(TypeNamed { no: type_no, name: &name }));
+            for round in 0..versions {
+                let no = 1 + round * types + type_no;
+                apply(&Event::VersionAccepted(VersionAccepted { no, type_no, label: &label, hash: [1; 32], at }));
+            }
+            // Each of the last configs is the newest to say what some type's work goes to.
+            apply(&Event::Routed(Routed { type_no, version_no: OLD + type_no, at }));
+            apply(&Event::Paused(Paused { type_no, since: at, at }));
+            let totals =
+                Totals { type_no, enqueued: u64::MAX, completed: u64::MAX, failed: u64::MAX, ..Totals::default() };
+            apply(&Event::Totals(totals));
+        }
+        let targets: Vec<u32> = (1..=types).map(|type_no| (versions - 1) * types + type_no).collect();
+        let change = TypeChange {
+            name: "x".repeat(SETTLED_BYTES_MAX - 32),
+            change: String::new(),
+            from: None,
+            to: None,
+            keys: Vec::new(),
+            reason: None,
+        };
+        for number in 1..=GENERATIONS_KEPT as u64 {
+            let bytes =
+                if number == GENERATIONS_KEPT as u64 { CONFIG_BYTES_MAX } else { GENERATION_TEXTS_BYTES_MAX / 3 };
+            let mut targets = targets.clone();
+            targets.push(OLD + u32::try_from(number).unwrap());
+            let generation = Generation { number, at, targets };
+            apply(&Event::Generation(generation, &"c".repeat(bytes)));
+            let changes = vec![change.clone()];
+            let (verdict, keys) = ("partial".to_owned(), Vec::new());
+            apply(&Event::Settled(Settled { number, at, verdict, keys, changes, left_out: 0 }));
+        }
+        Context::of(&table)
+    }
+
+    #[test]
+    fn the_largest_context_fits_in_a_frame() {
+        let context = largest();
+        let mut bytes = 0;
+        for event in context.events(UnixMs::MAX) {
+            let mut body = Vec::new();
+            event.encode(&mut body);
+            assert!(body.len() <= event.bytes_max());
+            bytes += RECORD_HEADER_BYTES + body.len();
+        }
+        assert!(bytes > 3 << 20, "{bytes} B: it is the largest");
+        assert!(bytes + (64 << 10) <= FRAME_BYTES_MAX, "{bytes} B");
     }
 }

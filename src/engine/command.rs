@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
 use super::facts::Facts;
-use super::view::{EcosystemView, ReloadVerdict};
+use super::view::{EcosystemView, GenerationsView, ReloadVerdict};
 use crate::job::event::End;
 use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::new::{NewJob, Pushed};
@@ -144,6 +144,8 @@ pub(super) enum Command {
     PurgeRest(Purging),
     /// Show everything.
     Ecosystem { to: To<Result<EcosystemView, Refusal>> },
+    /// Show the last configs.
+    Generations { to: To<Result<GenerationsView, Refusal>> },
     /// Find a job.
     Find { id: String, to: To<Known> },
     /// Answer once a job has ended, or is dead.
@@ -198,7 +200,11 @@ impl Command {
         /// Bytes of numbers, headers and attempts beside a restated job's payload.
         const RESTATED_SPARE: u64 = 4096;
         match self {
-            Self::Push(_) | Self::Ecosystem { .. } | Self::Find { .. } | Self::LiveAt { .. } => false,
+            Self::Push(_)
+            | Self::Ecosystem { .. }
+            | Self::Generations { .. }
+            | Self::Find { .. }
+            | Self::LiveAt { .. } => false,
             Self::AwaitEnd { .. } => false,
             Self::Known { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,

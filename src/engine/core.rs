@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::Resolver;
 use super::ahead::{Ahead, Carrier};
 use super::awaited::Awaited;
 use super::checkpoint::{Checkpointing, Scribe};
@@ -29,6 +30,7 @@ use crate::job::table::Table;
 use crate::log::lock::DirLock;
 use crate::log::{Log, Poisoned};
 use crate::pool::{PoolId, PoolMaker, Task};
+use crate::refusal::Refusal;
 use crate::types::{Seq, UnixMs};
 
 /// A seal follows a burst of commits after so much quiet.
@@ -83,6 +85,7 @@ pub(super) struct Core {
     /// Counts leases of this epoch.
     pub(super) leases: u64,
     pub(super) pool_maker: Box<dyn PoolMaker>,
+    pub(super) resolver: Resolver,
     pub(super) pools: BTreeMap<PoolId, PoolRun>,
     pub(super) types: BTreeMap<u32, TypeRun>,
     pub(super) rollover: Rollover,
@@ -133,6 +136,7 @@ pub(super) struct CoreParts {
     pub(super) unclean: bool,
     pub(super) lock: Option<DirLock>,
     pub(super) pool_maker: Box<dyn PoolMaker>,
+    pub(super) resolver: Resolver,
     pub(super) cleaning: Cleaning,
     pub(super) beside: Beside,
     pub(super) random: fastrand::Rng,
@@ -162,6 +166,7 @@ impl Core {
             staged: Vec::new(),
             leases: 0,
             pool_maker: parts.pool_maker,
+            resolver: parts.resolver,
             pools: BTreeMap::new(),
             types: BTreeMap::new(),
             rollover: Rollover::default(),
@@ -340,9 +345,12 @@ impl Core {
             Command::Pause { worker_type, paused, to } => self.pause(&worker_type, paused, to),
             Command::Ecosystem { to } => {
                 let view = self.ecosystem();
-                self.reply(move |durable| {
-                    to.give(if durable { Ok(view) } else { Err(crate::refusal::Refusal::Poisoned) });
-                });
+                self.reply(move |durable| to.give(if durable { Ok(view) } else { Err(Refusal::Poisoned) }));
+                Ok(())
+            }
+            Command::Generations { to } => {
+                let view = self.generations_view();
+                self.reply(move |durable| to.give(if durable { Ok(view) } else { Err(Refusal::Poisoned) }));
                 Ok(())
             }
             Command::Find { id, to } => self.answer_find(id, to),
@@ -361,7 +369,7 @@ impl Core {
             }
             Command::Reload { generation, to } => self.reload(*generation, to),
             Command::ReloadFailed { why } => {
-                self.rollover.last_error = Some((why, self.now));
+                self.rollover.refuse(why, self.now);
                 Ok(())
             }
             Command::Backup { to } => self.hold_for_backup(to),
@@ -403,7 +411,7 @@ impl Core {
 
     /// Records an event for which there is room: in the frame, and in the table.
     pub(super) fn put(&mut self, event: &Event<'_>, joined: bool) -> Seq {
-        let (seq, position) = self.log.append(event.kind().record_kind(), joined, |out| event.encode(out));
+        let (seq, position) = self.log.append(event.record_kind(), joined, |out| event.encode(out));
         if let Err(illegal) = self.table.apply(seq, position, event) {
             // Decisions are made on the table itself. An engine that contradicts it must not go on.
             unreachable!("decided an illegal event: {illegal}");

@@ -12,7 +12,7 @@ pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::shared::Shared;
-use super::view::{EcosystemView, JobFilter, JobPage, JobView, ReloadVerdict};
+use super::view::{EcosystemView, GenerationsView, JobFilter, JobPage, JobView, ReloadVerdict};
 use super::{ended, listing, lookup};
 use crate::archive::{History, Standing};
 use crate::job::intake::IntakeLimits;
@@ -202,6 +202,11 @@ impl Handle {
     pub fn reload(&self, generation: super::GenerationSpec, then: Then<Result<ReloadVerdict, Refusal>>) {
         let generation = Box::new(generation);
         drop(self.to_engine.send(Command::Reload { generation, to: To::Then(then) }));
+    }
+
+    /// The last configs, and what became of them.
+    pub fn generations(&self, then: Then<Result<GenerationsView, Refusal>>) {
+        drop(self.to_engine.send(Command::Generations { to: To::Then(then) }));
     }
 
     /// Tells that the newest config was not accepted, for the page.

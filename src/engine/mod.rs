@@ -25,6 +25,7 @@ mod outcome;
 mod overdue;
 mod pause;
 mod push;
+mod remembered;
 mod retries;
 mod rollover;
 mod runs;
@@ -56,6 +57,16 @@ pub struct GenerationSpec {
     pub config: Config,
     /// One entry for each of `config.workers`, in the same order.
     pub versions: Vec<VersionSpec>,
+    /// The config's text, by which a [`Resolver`] makes the same again; empty: nobody can.
+    pub text: Arc<str>,
+}
+
+/// Makes of a config's text what it was made into when it was accepted; or says why that cannot be any more. Reads files.
+pub type Resolver = Arc<dyn Fn(&str) -> Result<GenerationSpec, String> + Send + Sync>;
+
+/// One that knows no text.
+pub fn no_resolver() -> Resolver {
+    Arc::new(|_| Err("what was accepted cannot be made again here".to_owned()))
 }
 
 /// One worker version of a generation.

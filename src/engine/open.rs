@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::GenerationSpec;
 use super::ahead::Carrier;
 use super::checkpoint::Scribe;
 use super::clean::Cleaning;
@@ -18,6 +17,7 @@ use super::gather::{Gatherer, Gathering};
 use super::handle::Handle;
 use super::scrubber::Scrubber;
 use super::shared::Shared;
+use super::{GenerationSpec, Resolver};
 use crate::clock::Clock;
 use crate::config::LogConfig;
 use crate::job::event::{self, Event, decode_home};
@@ -111,6 +111,18 @@ impl Engine {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(spec: GenerationSpec, clock: Arc<dyn Clock>) -> Result<(Handle, Opened), OpenError> {
+        Self::open_with(spec, super::no_resolver(), clock)
+    }
+
+    /// As [`Engine::open`], with a way back from the text of a config that was accepted to what it asked for.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_with(
+        spec: GenerationSpec,
+        resolver: Resolver,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Handle, Opened), OpenError> {
         let dir = spec.config.data_dir.clone();
         let lock = DirLock::take(&dir)?;
         let disk = open_disk(&dir.join("log"))?;
@@ -128,6 +140,7 @@ impl Engine {
                 new_id,
                 pool_maker: Box::new(ThreadPools { clock: Arc::clone(&clock) }),
                 clock,
+                resolver,
                 cleaning: Cleaning::default(),
                 threads: true,
                 random: fastrand::Rng::new(),
@@ -151,6 +164,7 @@ pub(super) struct Surroundings {
     pub(super) new_id: LogId,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pool_maker: Box<dyn PoolMaker>,
+    pub(super) resolver: Resolver,
     pub(super) cleaning: Cleaning,
     /// Whether records are read by a thread beside the engine's.
     pub(super) threads: bool,
@@ -251,6 +265,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         unclean,
         lock: around.lock,
         pool_maker: around.pool_maker,
+        resolver: around.resolver,
         cleaning: around.cleaning,
         beside,
         random: around.random,
@@ -302,7 +317,8 @@ impl Core {
         self.record(&Event::Opened(event::Opened { epoch: self.log.epoch(), at: self.now }))?;
         // The segment may have been begun without it, if the process ended right then.
         self.ensure_context()?;
-        self.accept(spec)?;
+        let before = self.config_before(&spec);
+        self.accept(spec, before)?;
         for born in self.table.died_at_opening().to_vec() {
             let about = self.about(born);
             self.report_death(born, about.as_ref())?;

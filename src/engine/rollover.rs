@@ -39,24 +39,29 @@ impl Core {
             fixed_keys(&self.config, &generation.config).map(|detail| Refusal::InvalidConfig { detail })
         };
         if let Some(refusal) = refusal {
-            self.rollover.last_error = Some((refusal.to_string(), self.now));
+            self.rollover.refuse(refusal.to_string(), self.now);
             self.reply(move |_| to.give(Err(refusal)));
             return Ok(());
         }
         self.rollover.last_error = None;
         self.rollover.waiting.push(to);
-        self.accept(generation)?;
-        self.settle();
-        Ok(())
+        let before = self.config.clone();
+        self.accept(generation, Some(before))?;
+        self.settle()
     }
 
-    /// Records a config as the newest generation, and begins what it changes.
-    pub(super) fn accept(&mut self, generation: GenerationSpec) -> Result<(), Poisoned> {
+    /// Records a config as the newest generation, and begins what it changes; `before`: what ran up to now, if it is known.
+    pub(super) fn accept(&mut self, generation: GenerationSpec, before: Option<Config>) -> Result<(), Poisoned> {
         if !std::mem::replace(&mut self.rollover.open, true) {
             self.rollover.changes.clear();
+            self.rollover.keys.clear();
             self.rollover.is_new = false;
         }
-        let live_changes = self.config != generation.config;
+        let live_changes = before.as_ref() != Some(&generation.config);
+        let text = generation.text;
+        if let Some(before) = &before {
+            add(&mut self.rollover.keys, before.keys_changed(&generation.config));
+        }
         self.config = generation.config;
         self.sizes_changed();
         self.shared.set_limits(&self.config);
@@ -68,10 +73,15 @@ impl Core {
             targets.push(version_no);
             planned.push((type_no, version_no, spec));
         }
-        if live_changes || self.table.generation().targets != targets || self.table.generation().number == 0 {
+        let newest = self.table.generation();
+        if live_changes || newest.targets != targets || newest.number == 0 {
             self.rollover.is_new = true;
-            let number = self.table.generation().number + 1;
-            self.record(&Event::Generation(Generation { number, at: self.now, targets }))?;
+            let number = newest.number + 1;
+            self.record(&Event::Generation(Generation { number, at: self.now, targets }, &text))?;
+        } else if !text.is_empty() && newest.text.as_ref() != Some(&text) {
+            // The same in other words, or not known in words up to now.
+            let (number, at) = (newest.number, newest.at);
+            self.record(&Event::Generation(Generation { number, at, targets }, &text))?;
         }
         let kept: Vec<u32> = planned.iter().map(|(type_no, ..)| *type_no).collect();
         let gone: Vec<u32> = self.table.types().map(|(no, _)| no).filter(|no| !kept.contains(no)).collect();
@@ -79,7 +89,10 @@ impl Core {
             self.remove_type(type_no)?;
         }
         for (type_no, version_no, spec) in planned {
-            self.take_over(type_no, version_no, spec)?;
+            let before = before.iter().flat_map(|before| &before.workers);
+            let before = before.into_iter().find(|worker| worker.worker_type == spec.worker.worker_type);
+            let keys = before.map(|before| before.live.keys_changed(&spec.worker.live)).unwrap_or_default();
+            self.take_over(type_no, version_no, spec, keys)?;
         }
         self.publish_names();
         Ok(())
@@ -116,7 +129,12 @@ impl Core {
 
     /// A type that the config has no more: its pools drain, its backlog is parked.
     fn remove_type(&mut self, type_no: u32) -> Result<(), Poisoned> {
-        let Some(of_type) = self.types.get_mut(&type_no) else { return self.route(type_no, 0) };
+        let Some(of_type) = self.types.get_mut(&type_no) else {
+            if let (Some(from), Some(of_type)) = (self.routed(type_no), self.table.worker_type(type_no)) {
+                self.changed(of_type.name.clone(), "removed", Some(from), None, None);
+            }
+            return self.route(type_no, 0);
+        };
         let Some(worker) = of_type.worker.take() else { return Ok(()) };
         let (current, incoming) = (of_type.current.take(), of_type.incoming.take());
         of_type.next = None;
@@ -131,7 +149,13 @@ impl Core {
     }
 
     /// A type that the config has.
-    fn take_over(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
+    fn take_over(
+        &mut self,
+        type_no: u32,
+        version_no: u32,
+        spec: VersionSpec,
+        keys: Vec<String>,
+    ) -> Result<(), Poisoned> {
         let step = self.step(type_no, version_no, &spec);
         let live = spec.worker.live.clone();
         let name = spec.worker.worker_type.clone();
@@ -147,7 +171,7 @@ impl Core {
                 if let Some(pool) = target {
                     self.set_live(pool, live);
                 }
-                self.changed(name, "changed_live", None, None, None);
+                self.changed_live(name, keys);
                 return Ok(());
             }
             Step::Version => {}
@@ -160,7 +184,8 @@ impl Core {
                 let from = Some(run.label.to_string());
                 let to = self.table.version(version_no).map(|version| version.label.to_string());
                 of_type.next = Some((version_no, spec));
-                self.changed(name, "rolled_over", from, to, None);
+                self.changed(name.clone(), "rolled_over", from, to, None);
+                self.changed_live(name, keys);
                 return Ok(());
             }
             self.drain(pool, Some(self.mono))?;
@@ -169,12 +194,21 @@ impl Core {
         if let Some(pool) = running {
             // Back to the version that still runs: its successor never took over.
             self.set_live(pool, live);
+            self.rollover.changes.retain(|change| change.worker_type != name);
+            self.changed_live(name, keys);
             return Ok(());
         }
+        if self.table.worker_type(type_no).is_some_and(|of_type| of_type.route == version_no) {
+            // It ran when the last process ended.
+            self.changed_live(name, keys);
+            return self.start(type_no, version_no, spec);
+        }
         let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
+        let from = from.or_else(|| self.routed(type_no));
         let to = self.table.version(version_no).map(|version| version.label.to_string());
         let change = if from.is_some() { "rolled_over" } else { "added" };
-        self.changed(name, change, from, to, None);
+        self.changed(name.clone(), change, from, to, None);
+        self.changed_live(name, keys);
         self.start(type_no, version_no, spec)
     }
 
@@ -186,6 +220,23 @@ impl Core {
         }
         let same = of_type.worker.as_ref().is_some_and(|worker| worker.live == spec.worker.live);
         if same { Step::Same } else { Step::Live }
+    }
+
+    /// The label of the version that a type's work went to last.
+    fn routed(&self, type_no: u32) -> Option<String> {
+        let route = self.table.worker_type(type_no)?.route;
+        self.table.version(route).map(|version| version.label.to_string())
+    }
+
+    /// A type has other settings, if it has; what became of its version is told all the same.
+    fn changed_live(&mut self, worker_type: WorkerType, keys: Vec<String>) {
+        let changes = &mut self.rollover.changes;
+        if let Some(earlier) = changes.iter_mut().find(|earlier| earlier.worker_type == worker_type) {
+            add(&mut earlier.keys, keys);
+        } else if !keys.is_empty() {
+            let change = "changed_live".into();
+            changes.push(ReloadTypeView { worker_type, change, from: None, to: None, keys, reason: None });
+        }
     }
 
     pub(super) fn changed(
@@ -200,29 +251,45 @@ impl Core {
         let changes = &mut self.rollover.changes;
         let earlier =
             changes.iter().position(|earlier| earlier.worker_type == worker_type).map(|at| changes.remove(at));
-        let from = earlier.and_then(|earlier| earlier.from).or(from);
-        changes.push(ReloadTypeView { worker_type, change, from, to, reason });
+        let (earlier_from, keys) = earlier.map(|earlier| (earlier.from, earlier.keys)).unwrap_or_default();
+        let from = earlier_from.or(from);
+        changes.push(ReloadTypeView { worker_type, change: change.into(), from, to, keys, reason });
     }
 
     /// Answers those who wait for a reload, once nothing of it is left to happen.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) -> Result<(), Poisoned> {
         let busy = self.pools.values().any(|run| match run.role {
             Role::Starting => run.not_up.is_none(),
             Role::Draining => true,
             Role::Current => false,
         });
         if busy {
-            return;
+            return Ok(());
         }
-        self.rollover.open = false;
+        if std::mem::take(&mut self.rollover.open) {
+            self.note_settled()?;
+        }
+        let changes = |name: &WorkerType| self.rollover.changes.iter().any(|change| change.worker_type == *name);
         let verdict = ReloadVerdict {
             generation: self.table.generation().number,
             verdict: self.rollover.verdict(),
+            keys: self.rollover.keys.clone(),
             types: self.rollover.changes.clone(),
+            unchanged: self.config.workers.iter().filter(|worker| !changes(&worker.worker_type)).count(),
         };
         for to in std::mem::take(&mut self.rollover.waiting) {
             let verdict = verdict.clone();
             self.reply(move |durable| to.give(if durable { Ok(verdict) } else { Err(Refusal::Poisoned) }));
+        }
+        Ok(())
+    }
+}
+
+/// Adds those that are not there yet.
+fn add(keys: &mut Vec<String>, more: Vec<String>) {
+    for key in more {
+        if !keys.contains(&key) {
+            keys.push(key);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::VersionSpec;
 use super::command::To;
 use super::health::Health;
 use super::retries::Retries;
-use super::view::{ReloadTypeView, ReloadVerdict};
+use super::view::{RefusedView, ReloadTypeView, ReloadVerdict};
 use crate::config::{LiveConfig, WorkerConfig};
 use crate::pool::{Pool, PoolId};
 use crate::recent::Recent;
@@ -97,6 +97,10 @@ pub(super) struct TypeRun {
 pub(super) struct Rollover {
     /// Why the newest config was not accepted, and when.
     pub(super) last_error: Option<(String, UnixMs)>,
+    /// Configs that were not accepted, the newest last.
+    pub(super) refused: VecDeque<RefusedView>,
+    /// Keys beside those of types that the last accepted config changes.
+    pub(super) keys: Vec<String>,
     /// What the last accepted config changes, type by type.
     pub(super) changes: Vec<ReloadTypeView>,
     /// Whether what they began is still going on; a reload that comes meanwhile adds to it.
@@ -175,7 +179,7 @@ impl PoolRun {
 impl Rollover {
     /// What became of the newest config.
     pub(super) fn verdict(&self) -> &'static str {
-        if self.changes.is_empty() && !self.is_new {
+        if self.changes.is_empty() && self.keys.is_empty() && !self.is_new {
             "unchanged"
         } else if self.changes.iter().any(|change| change.change == "rejected") {
             "partial"

@@ -13,7 +13,7 @@ use super::core::Core;
 use super::handle::Handle;
 use super::open::{OpenError, Opened, Surroundings, open_core};
 use super::view::JobView;
-use super::{Command, GenerationSpec};
+use super::{Command, GenerationSpec, Resolver};
 use crate::clock::Clock;
 use crate::job::table::Table;
 use crate::log::disk::Disk;
@@ -33,6 +33,8 @@ pub struct Surrounding {
     pub clock: Arc<dyn Clock>,
     /// What makes its pools.
     pub pools: Box<dyn PoolMaker>,
+    /// What makes of a config's text the same again.
+    pub resolver: Resolver,
     /// Seed of the little that it leaves to chance.
     pub seed: u64,
 }
@@ -57,6 +59,7 @@ impl Stepped {
                 new_id: around.log_id,
                 clock: around.clock,
                 pool_maker: around.pools,
+                resolver: around.resolver,
                 cleaning: Cleaning::SteppedIdle,
                 threads: false,
                 random: fastrand::Rng::with_seed(around.seed),

@@ -95,8 +95,7 @@ impl Core {
             self.drain(old, Some(self.mono + drain_timeout))?;
         }
         self.start_next(type_no)?;
-        self.settle();
-        Ok(())
+        self.settle()
     }
 
     /// Starts the version that was wanted while another one was still starting.
@@ -149,8 +148,7 @@ impl Core {
             }
             Role::Current | Role::Draining => {}
         }
-        self.settle();
-        Ok(())
+        self.settle()
     }
 
     /// A worker that was up has left, since its pool has become smaller.
@@ -217,8 +215,7 @@ impl Core {
             if of_type.past.len() > PAST_SHOWN {
                 of_type.past.pop_front();
             }
-            self.settle();
-            return Ok(());
+            return self.settle();
         }
         // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
         tracing::error!(version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");

@@ -1,11 +1,15 @@
 //! What the engine shows: plain values with their shape on the wire.
 
+mod configs;
+
 use serde::Serialize;
 
 use crate::archive::Standing;
 use crate::recent::Shares;
 use crate::types::{Seq, UnixMs, WorkerType};
 use crate::worker::resident_bytes;
+
+pub use configs::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView, ReloadVerdict};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
 #[derive(Debug, Clone, Serialize)]
@@ -413,34 +417,4 @@ pub struct JobFilter {
     pub limit: usize,
     /// Continue where an earlier page ended.
     pub cursor: Option<String>,
-}
-
-/// What became of a reload, when it is settled: every new version is up or rejected, every old one gone.
-#[derive(Debug, Clone, Serialize)]
-pub struct ReloadVerdict {
-    /// The generation that was made; the running one when nothing changed.
-    pub generation: u64,
-    /// `ok`, `unchanged`, or `partial`: at least one version could not start and its predecessor stays.
-    pub verdict: &'static str,
-    /// One line for each type that changed.
-    pub types: Vec<ReloadTypeView>,
-}
-
-/// What a reload did to one type.
-#[derive(Debug, Clone, Serialize)]
-pub struct ReloadTypeView {
-    /// Its name.
-    #[serde(rename = "type")]
-    pub worker_type: WorkerType,
-    /// `added`, `removed`, `rolled_over`, `changed_live`, or `rejected`.
-    pub change: &'static str,
-    /// The version before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// The version now, or the one that was rejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<String>,
-    /// Why it was rejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }

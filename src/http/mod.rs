@@ -64,6 +64,7 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/types/{type}/resume", post(resume))
         .route("/v1/ecosystem", get(show_ecosystem))
         .route("/v1/reload", post(reload))
+        .route("/v1/generations", get(generations))
         .route("/v1/backup", post(backup::backup))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -164,6 +165,10 @@ async fn set_paused(app: &App, worker_type: &str, paused: bool) -> Result<Respon
     let since = answer(&app.handle, |then| app.handle.pause(worker_type, paused, then)).await??;
     let since = paused.then_some(since);
     Ok(Json(serde_json::json!({ "type": worker_type, "paused": paused, "since_ms": since })).into_response())
+}
+
+async fn generations(State(app): State<App>) -> Result<Response, Problem> {
+    Ok(Json(answer(&app.handle, |then| app.handle.generations(then)).await??).into_response())
 }
 
 #[derive(serde::Deserialize)]

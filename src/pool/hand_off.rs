@@ -75,7 +75,7 @@ fn jobs() -> (Log, Vec<Task>) {
             parent: None,
         };
         let event = Event::Enqueued(meta, b"null");
-        let (born, position) = log.append(event.kind().record_kind(), false, |out| event.encode(out));
+        let (born, position) = log.append(event.record_kind(), false, |out| event.encode(out));
         let lease = Lease { born, fence: Fence { epoch: 1, counter } };
         tasks.push(Task {
             lease,

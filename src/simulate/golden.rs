@@ -28,7 +28,7 @@ type Files = BTreeMap<String, Vec<u8>>;
 /// Every format there was.
 const FORMATS: [u16; 1] = [1];
 /// Every kind of record.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Enqueued,
     Kind::Reserved,
     Kind::Ended,
@@ -46,6 +46,7 @@ const KINDS: [Kind; 17] = [
     Kind::Totals,
     Kind::Lost,
     Kind::Paused,
+    Kind::Settled,
 ];
 
 /// A config in which the type `a` has another version.
@@ -90,6 +91,8 @@ fn ops() -> Vec<Op> {
     ops.extend([Op::Act(27, 1), Op::Turn, Op::Act(1, 0), Op::Turn, Op::Act(34, 2), Op::Turn]);
     ops.extend([Op::Reload(OTHER_VERSION), Op::PoolNotUp(3), Op::Turn]);
     ops.extend([Op::Push(vec![job(0), job(1)]), Op::Turn, Op::Wait(20), Op::Turn]);
+    // What the config began is over.
+    ops.extend([Op::PoolEnds(3), Op::PoolNotUp(2), Op::Turn]);
     ops
 }
 
@@ -220,7 +223,9 @@ fn state(files: &Files) -> String {
         )
         .unwrap();
     }
-    writeln!(text, "{:?}", table.generation()).unwrap();
+    for known in table.generations() {
+        writeln!(text, "{known:?}").unwrap();
+    }
     writeln!(text, "stopped cleanly: {}", table.stopped_cleanly()).unwrap();
     jobs(&engine, &mut text);
     text

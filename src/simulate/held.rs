@@ -140,7 +140,7 @@ fn same(replayed: &Table, live: &Table) -> Result<(), String> {
     let parts = [
         ("types", format!("{:?}", types(replayed)), format!("{:?}", types(live))),
         ("routed versions", format!("{:?}", routed(replayed)), format!("{:?}", routed(live))),
-        ("the newest config", format!("{:?}", replayed.generation()), format!("{:?}", live.generation())),
+        ("the accepted configs", format!("{:?}", replayed.generations()), format!("{:?}", live.generations())),
         ("live bytes", replayed.live_bytes().to_string(), live.live_bytes().to_string()),
     ];
     match parts.into_iter().find(|(_, ours, theirs)| ours != theirs) {

@@ -110,6 +110,7 @@ impl World {
             log_id: *b"a simulated log.",
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             pools: Box::new(self.hands.clone()),
+            resolver: plan::resolver(self.retain, self.options.segment_bytes),
             seed: self.seed ^ self.lives,
         };
         Stepped::open(plan::spec(self.plan, self.retain, self.options.segment_bytes), around)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
-use crate::engine::{GenerationSpec, VersionSpec};
+use crate::engine::{GenerationSpec, Resolver, VersionSpec};
 use crate::job::event::{Kind, decode_home};
 use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::{Assignment, Cutoff, Outcome, StartError, Worker, WorkerFactory};
@@ -62,7 +62,15 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),
     };
-    GenerationSpec { config, versions }
+    GenerationSpec { config, versions, text: format!("plan {plan}").into() }
+}
+
+/// Makes of a config's text the same again.
+pub(super) fn resolver(retain: u64, segment: u64) -> Resolver {
+    Arc::new(move |text| {
+        let number = text.strip_prefix("plan ").and_then(|number| number.parse().ok());
+        number.map(|plan| spec(plan, retain, segment)).ok_or_else(|| format!("{text:?} is no config"))
+    })
 }
 
 fn version(plan: u8, of: &str) -> VersionSpec {

@@ -21,6 +21,7 @@ mod press;
 mod processes;
 mod programs;
 mod recycle;
+mod reload;
 mod rollover;
 mod scaling;
 mod scarcity;

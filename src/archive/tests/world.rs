@@ -113,7 +113,7 @@ impl World {
                 self.log.rotate().unwrap();
             }
         }
-        let (seq, position) = self.log.append(event.kind().record_kind(), false, |out| event.encode(out));
+        let (seq, position) = self.log.append(event.record_kind(), false, |out| event.encode(out));
         Home::new(seq, position)
     }
 

@@ -30,6 +30,7 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::Join
         options: OPTIONS,
         new_id: [7; 16],
         pool_maker: Box::new(ThreadPools { clock: Arc::clone(&clock) }),
+        resolver: crate::engine::no_resolver(),
         clock,
         cleaning: Cleaning::default(),
         threads: true,

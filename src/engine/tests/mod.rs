@@ -6,6 +6,7 @@ mod health;
 mod jobs;
 mod log;
 mod overdue;
+mod remembered;
 mod sizes;
 mod told;
 mod versions;
@@ -174,7 +175,7 @@ impl Spec {
             },
             workers: self.versions.iter().map(|version| version.worker.clone()).collect(),
         };
-        GenerationSpec { config, versions: self.versions }
+        GenerationSpec { config, versions: self.versions, text: Arc::from("") }
     }
 
     fn open(self) -> Handle {

@@ -171,7 +171,7 @@ fn a_worker_too_many_finishes_its_job_before_it_leaves() {
     // A smaller pool by a reload: all three hold a job.
     let (factory, ..) = told();
     let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v1", factory, range(0, 1)));
-    assert_eq!((verdict.verdict, verdict.types[0].change), ("ok", "changed_live"));
+    assert_eq!((verdict.verdict, &*verdict.types[0].change), ("ok", "changed_live"));
     let (workers, scale) = size(&handle, "t");
     assert_eq!((workers, scale.map(|scale| (scale.min, scale.max))), (1, Some((0, 1))));
     assert!(events.is_empty(), "who is busy stays");
@@ -196,7 +196,7 @@ fn a_reload_turns_a_number_into_a_range_and_back_without_a_new_version() {
     for (settings, workers) in [(range(3, 5), 3), (live(), 2), (range(0, 5), 2), (live(), 2)] {
         let (factory, ..) = told();
         let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v1", factory, settings.clone()));
-        assert_eq!((verdict.verdict, verdict.types[0].change), ("ok", "changed_live"));
+        assert_eq!((verdict.verdict, &*verdict.types[0].change), ("ok", "changed_live"));
         assert_eq!(size(&handle, "t").0, workers);
         assert_eq!(size(&handle, "t").1.is_some(), settings.concurrency.is_scaled());
         assert_eq!(of_type(&handle, "t").versions.len(), 1, "no other version");

@@ -35,7 +35,7 @@ fn a_new_version_takes_over_and_the_old_one_finishes_what_it_holds() {
 }
 
 /// A worker whose start waits for a word.
-struct Slow(Receiver<()>, Run);
+pub(super) struct Slow(pub(super) Receiver<()>, pub(super) Run);
 
 impl WorkerFactory for Slow {
     fn make(&self, _: &Arc<Cutoff>) -> Box<dyn Worker> {

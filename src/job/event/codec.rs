@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ended, Enqueued, Failed, Generation, Kind, Names, Opened, Paused, Redriven, Released, Reserved, Restated, Routed,
-    Stopped, Totals, TypeNamed, VERSION, VersionAccepted, VersionRejected, quick,
+    Settled, Stopped, Totals, TypeChange, TypeNamed, VERSION, VersionAccepted, VersionRejected, WITH_TEXT, quick,
 };
+use crate::log::RecordKind;
 
 /// Any event, borrowed from the record it was read from or made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,11 +24,13 @@ pub enum Event<'a> {
     TypeNamed(TypeNamed<'a>),
     VersionAccepted(VersionAccepted<'a>),
     VersionRejected(VersionRejected, &'a [u8]),
-    Generation(Generation),
+    /// And the config's text; empty where it is not known.
+    Generation(Generation, &'a str),
     Routed(Routed),
     Totals(Totals),
     Lost(&'a [u8]),
     Paused(Paused),
+    Settled(Settled),
 }
 
 /// A record that this program does not understand.
@@ -55,7 +58,8 @@ impl<'a> Event<'a> {
     /// # Errors
     /// See [`BadRecord`].
     pub fn decode(kind: u8, version: u8, body: &'a [u8]) -> Result<Self, BadRecord> {
-        if version != VERSION {
+        let with_text = kind == Kind::Generation as u8 && version == WITH_TEXT;
+        if version != VERSION && !with_text {
             return Err(BadRecord::Unknown { kind, version });
         }
         fn take<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<(T, &'a [u8]), BadRecord> {
@@ -82,11 +86,16 @@ impl<'a> Event<'a> {
             k if k == Kind::VersionRejected as u8 => {
                 take(body, kind).map(|(meta, tail)| Self::VersionRejected(meta, tail))?
             }
-            k if k == Kind::Generation as u8 => Self::Generation(whole(body, kind)?),
+            k if k == Kind::Generation as u8 && with_text => {
+                let (meta, tail) = take(body, kind)?;
+                Self::Generation(meta, std::str::from_utf8(tail).map_err(|_| BadRecord::Shape { kind })?)
+            }
+            k if k == Kind::Generation as u8 => Self::Generation(whole(body, kind)?, ""),
             k if k == Kind::Routed as u8 => Self::Routed(whole(body, kind)?),
             k if k == Kind::Totals as u8 => Self::Totals(whole(body, kind)?),
             k if k == Kind::Lost as u8 => Self::Lost(body),
             k if k == Kind::Paused as u8 => Self::Paused(whole(body, kind)?),
+            k if k == Kind::Settled as u8 => Self::Settled(whole(body, kind)?),
             _ => return Err(BadRecord::Unknown { kind, version }),
         })
     }
@@ -106,12 +115,19 @@ impl<'a> Event<'a> {
             Self::TypeNamed(_) => Kind::TypeNamed,
             Self::VersionAccepted(_) => Kind::VersionAccepted,
             Self::VersionRejected(..) => Kind::VersionRejected,
-            Self::Generation(_) => Kind::Generation,
+            Self::Generation(..) => Kind::Generation,
             Self::Routed(_) => Kind::Routed,
             Self::Totals(_) => Kind::Totals,
             Self::Lost(_) => Kind::Lost,
             Self::Paused(_) => Kind::Paused,
+            Self::Settled(_) => Kind::Settled,
         }
+    }
+
+    /// Its kind, and the shape in which it is written.
+    pub fn record_kind(&self) -> RecordKind {
+        let version = if matches!(self, Self::Generation(_, text) if !text.is_empty()) { WITH_TEXT } else { VERSION };
+        RecordKind { version, ..self.kind().record_kind() }
     }
 
     /// Appends the body to `out`.
@@ -129,11 +145,12 @@ impl<'a> Event<'a> {
             Self::TypeNamed(meta) => put(out, meta, &[]),
             Self::VersionAccepted(meta) => put(out, meta, &[]),
             Self::VersionRejected(meta, tail) => put(out, meta, tail),
-            Self::Generation(meta) => put(out, meta, &[]),
+            Self::Generation(meta, text) => put(out, meta, text.as_bytes()),
             Self::Routed(meta) => put(out, meta, &[]),
             Self::Totals(meta) => put(out, meta, &[]),
             Self::Lost(body) => out.extend_from_slice(body),
             Self::Paused(meta) => put(out, meta, &[]),
+            Self::Settled(meta) => put(out, meta, &[]),
         }
     }
 
@@ -161,7 +178,11 @@ impl<'a> Event<'a> {
                 Self::Lost(body) => body.len(),
                 Self::TypeNamed(meta) => meta.name.len(),
                 Self::VersionAccepted(meta) => meta.label.len(),
-                Self::Generation(meta) => meta.targets.len() * 5,
+                Self::Generation(meta, text) => meta.targets.len() * 5 + text.len(),
+                Self::Settled(meta) => {
+                    let keys = meta.keys.iter().map(|key| key.len() + 2).sum::<usize>();
+                    meta.verdict.len() + keys + meta.changes.iter().map(TypeChange::bytes_max).sum::<usize>()
+                }
                 _ => 0,
             }
     }
@@ -183,5 +204,32 @@ pub fn decode_home(kind: u8, body: &[u8]) -> Result<(Enqueued<'_>, &[u8]), BadRe
         Event::Enqueued(meta, payload) => Ok((meta, payload)),
         Event::Restated(_, enqueued) => decode_home(Kind::Enqueued as u8, enqueued),
         _ => Err(BadRecord::Shape { kind }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_read_in_both_its_shapes() {
+        let generation = Generation { number: 3, at: 7, targets: vec![1, 300] };
+        let old = [3, 7, 2, 1, 0xac, 2];
+        let kind = Kind::Generation as u8;
+        assert_eq!(Event::decode(kind, 1, &old), Ok(Event::Generation(generation.clone(), "")));
+        for text in ["", "x = 1\n"] {
+            let event = Event::Generation(generation.clone(), text);
+            let mut body = Vec::new();
+            event.encode(&mut body);
+            let record = event.record_kind();
+            assert_eq!(
+                (record.version, &body),
+                (if text.is_empty() { 1 } else { 2 }, &[&old, text.as_bytes()].concat())
+            );
+            assert_eq!(Event::decode(record.kind, record.version, &body), Ok(event));
+        }
+        assert_eq!(Event::decode(kind, 1, &[&old[..], b"x"].concat()), Err(BadRecord::Shape { kind }));
+        assert_eq!(Event::decode(kind, 2, &[&old[..], &[0xff]].concat()), Err(BadRecord::Shape { kind }));
+        assert_eq!(Event::decode(kind, 3, &old), Err(BadRecord::Unknown { kind, version: 3 }));
     }
 }

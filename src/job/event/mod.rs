@@ -44,7 +44,7 @@ pub enum Kind {
     VersionAccepted = 19,
     /// [`VersionRejected`], tail: the reason.
     VersionRejected = 20,
-    /// [`Generation`].
+    /// [`Generation`]; in its second shape with a tail: the config's text.
     Generation = 21,
     /// [`Routed`].
     Routed = 22,
@@ -54,16 +54,20 @@ pub enum Kind {
     Lost = 24,
     /// [`Paused`].
     Paused = 38,
+    /// [`Settled`].
+    Settled = 41,
     // Reserved for what comes later, never to be used for anything else:
     // 32 schedule, 33 schedule fired, 34 unique lock, 35 rate limit, 36 batch, 37 batch member,
     // 39 quarantine, 40 ramp.
 }
 
-/// The shape in which bodies are written now.
+/// The shape in which bodies are written.
 const VERSION: u8 = 1;
+/// The shape of a generation that says what its config was.
+const WITH_TEXT: u8 = 2;
 
 impl Kind {
-    /// As the log stores it.
+    /// As the log stores it, in its first shape.
     pub fn record_kind(self) -> RecordKind {
         RecordKind { kind: self as u8, version: VERSION }
     }
@@ -337,6 +341,51 @@ pub struct Generation {
     pub at: UnixMs,
     /// The version that it asks for, of each type that it has.
     pub targets: Vec<u32>,
+}
+
+/// What became of a generation, once every version that it started was up or rejected, and every one that it ended gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The generation.
+    pub number: u64,
+    /// When.
+    pub at: UnixMs,
+    /// In a word.
+    pub verdict: String,
+    /// Keys of the config, beside those of types, that have another value.
+    pub keys: Vec<String>,
+    /// What changed, by type.
+    pub changes: Vec<TypeChange>,
+    /// Changes that had no room here.
+    pub left_out: u32,
+}
+
+/// What a generation did to one type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeChange {
+    /// The type's name.
+    pub name: String,
+    /// In a word.
+    pub change: String,
+    /// The version before.
+    pub from: Option<String>,
+    /// The version since, or the one that was rejected.
+    pub to: Option<String>,
+    /// Keys of the config that have another value.
+    pub keys: Vec<String>,
+    /// Why it was rejected.
+    pub reason: Option<String>,
+}
+
+impl TypeChange {
+    /// An upper bound on the bytes that it takes.
+    pub fn bytes_max(&self) -> usize {
+        /// Lengths, and which of the parts are there.
+        const FIXED: usize = 16;
+        let texts = [&self.from, &self.to, &self.reason].into_iter().flatten().chain([&self.name, &self.change]);
+        let keys = self.keys.iter().map(|key| key.len() + 2).sum::<usize>();
+        FIXED + keys + texts.map(|text| text.len() + 2).sum::<usize>()
+    }
 }
 
 /// New work of a type goes to this version from now on.

@@ -60,6 +60,7 @@ impl Kind {
             Self::Totals => "totals",
             Self::Lost => "lost",
             Self::Paused => "paused",
+            Self::Settled => "settled",
         }
     }
 }
@@ -142,7 +143,7 @@ impl Namer {
             }
             Event::Totals(meta) => named.worker_type = self.types.get(&meta.type_no).cloned(),
             Event::Paused(meta) => named.worker_type = self.types.get(&meta.type_no).cloned(),
-            Event::Opened(_) | Event::Stopped(_) | Event::Generation(_) | Event::Lost(_) => {}
+            Event::Opened(_) | Event::Stopped(_) | Event::Generation(..) | Event::Settled(_) | Event::Lost(_) => {}
         }
         named
     }
@@ -217,7 +218,10 @@ impl Named {
             Event::VersionRejected(meta, why) => {
                 format!("{} {version} rejected: {:?}", moment(meta.at), String::from_utf8_lossy(why))
             }
-            Event::Generation(meta) => format!("{} generation {}", moment(meta.at), meta.number),
+            Event::Generation(meta, config) => {
+                format!("{} generation {}, config {} B", moment(meta.at), meta.number, config.len())
+            }
+            Event::Settled(meta) => format!("{} generation {} settled: {}", moment(meta.at), meta.number, meta.verdict),
             Event::Routed(meta) if meta.version_no == 0 => {
                 format!("{} {of_type} goes to none, and is parked", moment(meta.at))
             }

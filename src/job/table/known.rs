@@ -67,14 +67,3 @@ pub struct VersionRecord {
     /// Whether it could not start when it was tried last.
     pub rejected: bool,
 }
-
-/// The newest accepted config.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GenerationRecord {
-    /// Its number; 0: there was none yet.
-    pub number: u64,
-    /// When it was accepted.
-    pub at: UnixMs,
-    /// The versions that it asks for.
-    pub targets: Vec<u32>,
-}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{GenerationRecord, Job, Table, TypeState, VersionRecord};
+use super::{Job, Table, TypeState, VersionRecord};
 use crate::job::ids::IdIndex;
 use crate::job::queue::{Fresh, Line, Queue};
 use crate::job::transition::State;
@@ -89,11 +89,6 @@ impl Table {
     /// All versions, by number.
     pub fn versions(&self) -> impl Iterator<Item = (u32, &VersionRecord)> {
         self.versions.iter().map(|(no, version)| (*no, version))
-    }
-
-    /// The newest accepted config.
-    pub fn generation(&self) -> &GenerationRecord {
-        &self.generation
     }
 
     /// The index of chosen ids and keys, once it is there.

@@ -3,6 +3,7 @@
 //! Pure: no clock, no disk, no randomness. Owns the state of every live job, types, versions and routes as recorded,
 //! and the counters. Never decides: decisions are the engine's, and reach the table as events.
 
+mod generations;
 mod job;
 mod known;
 mod look;
@@ -24,9 +25,11 @@ use crate::log::frame::RECORD_HEADER_BYTES;
 use crate::log::{LogId, Position};
 use crate::types::{Seq, UnixMs, WorkerType};
 
+pub use generations::GenerationRecord;
+use generations::Generations;
 use job::new_job;
 pub use job::{Job, OwnedNames, tail_of};
-pub use known::{GenerationRecord, TypeState, VersionRecord};
+pub use known::{TypeState, VersionRecord};
 use noted::Noted;
 pub use picture::Picture;
 
@@ -62,7 +65,7 @@ pub struct Table {
     types: Vec<TypeState>,
     type_numbers: HashMap<WorkerType, u32>,
     versions: HashMap<u32, VersionRecord>,
-    generation: GenerationRecord,
+    generations: Generations,
     ids: ChosenNames,
     expiring: BTreeSet<(UnixMs, Seq)>,
     dead: BTreeSet<(UnixMs, Seq)>,
@@ -84,7 +87,7 @@ impl Table {
             types: Vec::new(),
             type_numbers: HashMap::new(),
             versions: HashMap::new(),
-            generation: GenerationRecord::default(),
+            generations: Generations::default(),
             ids: ChosenNames::none(IdMaker::new(log_id)),
             expiring: BTreeSet::new(),
             dead: BTreeSet::new(),
@@ -154,9 +157,13 @@ impl Table {
                 }
                 Ok(())
             }
-            Event::Generation(event) => {
-                self.generation =
-                    GenerationRecord { number: event.number, at: event.at, targets: event.targets.clone() };
+            Event::Generation(event, text) => {
+                self.generations.accepted(event, text);
+                self.prune_texts();
+                Ok(())
+            }
+            Event::Settled(event) => {
+                self.generations.settled(event);
                 Ok(())
             }
             Event::Routed(event) => {
@@ -164,6 +171,7 @@ impl Table {
                 if let Some(version) = self.versions.get_mut(&event.version_no) {
                     version.rejected = false;
                 }
+                self.prune_texts();
                 Ok(())
             }
             Event::Totals(totals) => {

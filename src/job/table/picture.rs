@@ -8,6 +8,7 @@
 //!   1     postcard: types, versions, generation, counts                   the first one
 //!   2     type u32 │ priority u8 │ for each chunk: jobs u32 │ first u64 │ last u64 │ bytes u32 │ bytes
 //!   4     as 2, of jobs that are delayed
+//!   6     postcard: the accepted configs that are remembered               the second one, where there are any
 //!   5     postcard: (born seq, job, number of its tenant) for some of the jobs with a state of their own
 //!   3     as 5, without tenants: up to shape 4 of these blocks
 //! ```
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{GenerationRecord, Job, Noted, Table, TypeState, VersionRecord};
-use crate::job::event::Totals;
+use crate::job::event::{Settled, Totals};
 use crate::job::queue::{Chunk, Queue};
 use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 
@@ -27,6 +28,7 @@ const LINE: u8 = 2;
 const NOTED_BEFORE: u8 = 3;
 const LATER: u8 = 4;
 const NOTED: u8 = 5;
+const GENERATIONS: u8 = 6;
 /// A block is ended when it has so many bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
@@ -41,6 +43,7 @@ struct Meta {
     version: u32,
     types: Vec<(WorkerType, u32, Totals, UnixMs)>,
     versions: Vec<(u32, u32, Label, [u8; 32], UnixMs, bool)>,
+    /// The newest one; the others, and what else is known of this one, are in a block of their own.
     generation: (u64, UnixMs, Vec<u32>),
     live_bytes: u64,
     homes: BTreeMap<u32, u64>,
@@ -48,9 +51,22 @@ struct Meta {
     clean_stop: bool,
 }
 
+/// Number, moment, targets, text and end of an accepted config.
+type KeptGeneration = (u64, UnixMs, Vec<u32>, Option<String>, Option<Settled>);
+
+fn kept(record: &GenerationRecord) -> KeptGeneration {
+    let (text, settled) = (record.text.as_deref(), record.settled.as_deref());
+    (record.number, record.at, record.targets.clone(), text.map(str::to_owned), settled.cloned())
+}
+
+fn remembered((number, at, targets, text, settled): KeptGeneration) -> GenerationRecord {
+    GenerationRecord { number, at, targets, text: text.map(Arc::from), settled: settled.map(Arc::new) }
+}
+
 /// The picture.
 pub struct Picture {
     meta: Vec<u8>,
+    generations: Option<Vec<u8>>,
     lines: Vec<(u8, u32, Priority, Vec<Arc<Chunk>>)>,
     noted: Noted,
 }
@@ -58,16 +74,17 @@ pub struct Picture {
 impl Table {
     /// Takes a picture.
     pub fn picture(&self) -> Picture {
-        let generation = &self.generation;
+        let generation = self.generation();
         let version = |(no, version): (&u32, &VersionRecord)| {
             (*no, version.type_no, version.label.clone(), version.hash, version.at, version.rejected)
         };
-        let kept = |of_type: &TypeState| (of_type.name.clone(), of_type.route, of_type.totals, of_type.paused_since);
+        let kept_type =
+            |of_type: &TypeState| (of_type.name.clone(), of_type.route, of_type.totals, of_type.paused_since);
         let mut versions: Vec<_> = self.versions.iter().map(version).collect();
         versions.sort_unstable_by_key(|(no, ..)| *no);
         let meta = Meta {
             version: VERSION,
-            types: self.types.iter().map(kept).collect(),
+            types: self.types.iter().map(kept_type).collect(),
             versions,
             generation: (generation.number, generation.at, generation.targets.clone()),
             live_bytes: self.live_bytes,
@@ -83,7 +100,11 @@ impl Table {
         });
         // A plain value can always be written into memory.
         let meta = postcard::to_extend(&meta, vec![META]).expect("a plain value can be written into memory");
-        Picture { meta, lines: lines.collect(), noted: self.noted.clone() }
+        let generations = (!self.generations().is_empty()).then(|| {
+            let all: Vec<KeptGeneration> = self.generations().iter().map(kept).collect();
+            postcard::to_extend(&all, vec![GENERATIONS]).expect("a plain value can be written into memory")
+        });
+        Picture { meta, generations, lines: lines.collect(), noted: self.noted.clone() }
     }
 
     /// Takes a block of a checkpoint over, in the order in which they were written.
@@ -108,6 +129,11 @@ impl Table {
             NOTED_BEFORE => {
                 let jobs: Vec<(Seq, Job)> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
                 jobs.into_iter().for_each(|(born, job)| self.load_noted(born, job));
+                Ok(())
+            }
+            GENERATIONS => {
+                let all: Vec<KeptGeneration> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+                self.generations.load(all.into_iter().map(remembered).collect());
                 Ok(())
             }
             other => Err(format!("a block of kind {other} is not known")),
@@ -141,7 +167,9 @@ impl Table {
             self.versions.insert(no, VersionRecord { type_no, label, hash, at, rejected });
         }
         let (number, at, targets) = meta.generation;
-        self.generation = GenerationRecord { number, at, targets };
+        if number > 0 {
+            self.generations.load(vec![GenerationRecord { number, at, targets, ..GenerationRecord::default() }]);
+        }
         (self.live_bytes, self.homes) = (meta.live_bytes, meta.homes);
         (self.first_seq, self.clean_stop) = (meta.first_seq, meta.clean_stop);
         Ok(())
@@ -195,7 +223,8 @@ impl Picture {
             .lines
             .iter()
             .flat_map(|(kind, type_no, priority, chunks)| line_blocks(*kind, *type_no, *priority, chunks));
-        std::iter::once(self.meta.clone()).chain(lines).chain(self.noted_blocks())
+        let first = std::iter::once(self.meta.clone()).chain(self.generations.clone());
+        first.chain(lines).chain(self.noted_blocks())
     }
 
     fn noted_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {

@@ -43,7 +43,7 @@ impl Life {
     }
 
     fn put(&mut self, event: &Event<'_>) -> Result<Seq, Illegal> {
-        let kind = event.kind().record_kind();
+        let kind = event.record_kind();
         let mut body = Vec::new();
         event.encode(&mut body);
         assert!(body.len() <= event.bytes_max(), "the bound on an event's bytes holds");

@@ -1,0 +1,129 @@
+//! `biotope reload` and `biotope generations`: what a config changes, and what became of it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::Value;
+
+use super::client::{Client, whole};
+use super::print;
+use super::show::{count, get, json, list_of, text};
+use super::status::table;
+use crate::exit::{Failure, PARTIAL};
+use crate::figures::first_line;
+
+/// A reload that is waited for may drain for as long as the config says.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(630);
+
+pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
+    let path = if wait { "/v1/reload?wait=true" } else { "/v1/reload" };
+    let (_, answer) = client.ask_within(RELOAD_TIMEOUT, Method::POST, path, whole(""))?;
+    if !wait {
+        return print("accepted; `biotope status` or the page show how it goes");
+    }
+    let verdict = json(&answer)?;
+    for change in changes(&verdict) {
+        print(&change)?;
+    }
+    let word = text(&verdict, "verdict");
+    let unchanged = match count(&verdict, "unchanged") {
+        0 => String::new(),
+        1 => ", 1 worker type as before".to_owned(),
+        count => format!(", {count} worker types as before"),
+    };
+    print(&format!("generation {}: {word}{unchanged}", count(&verdict, "generation")))?;
+    if word == "partial" {
+        return Err(Failure::new(PARTIAL, "at least one version could not start; what ran before goes on"));
+    }
+    Ok(())
+}
+
+/// What a config changed, a line each.
+fn changes(of: &Value) -> impl Iterator<Item = String> + '_ {
+    let keys = keys(of).map(|keys| format!("changed live: {keys}"));
+    keys.into_iter().chain(list_of(of, "types").iter().map(change))
+}
+
+fn keys(of: &Value) -> Option<String> {
+    let keys: Vec<&str> = list_of(of, "keys").iter().filter_map(Value::as_str).collect();
+    (!keys.is_empty()).then(|| keys.join(", "))
+}
+
+/// What it changed about one type: `mail: rolled over from v1 to v2, changed live: timeout`.
+fn change(of_type: &Value) -> String {
+    let part = |key: &str| of_type.get(key).and_then(Value::as_str);
+    let (name, word) = (text(of_type, "type"), text(of_type, "change").replace('_', " "));
+    let of = |key: &str, before: &str| part(key).map_or_else(String::new, |value| format!("{before}{value}"));
+    let mut line = match part("change") {
+        Some("rejected") => {
+            format!("{name}: rejected {}{}{}", of("to", ""), of("from", ", still "), of("reason", ": "))
+        }
+        Some("changed_live") => return format!("{name}: changed live: {}", keys(of_type).unwrap_or_default()),
+        Some("added" | "removed") => format!("{name}: {word}{}{}", of("from", " "), of("to", " ")),
+        Some(_) | None => {
+            format!("{name}: {word}{}{}{}", of("from", " from "), of("to", " to "), of("reason", ": "))
+        }
+    };
+    if let Some(keys) = keys(of_type) {
+        // Writing into a string has no way to fail.
+        let _: std::fmt::Result = write!(line, ", changed live: {keys}");
+    }
+    line
+}
+
+pub(super) fn generations(client: &Client, as_json: bool) -> Result<(), Failure> {
+    let view = get(client, "/v1/generations")?;
+    if as_json {
+        return print(&view.to_string());
+    }
+    let mut rows = vec![["GENERATION", "ACCEPTED", "RESULT", "CHANGES"].map(str::to_owned)];
+    for known in list_of(&view, "generations") {
+        let mut lines: Vec<String> = changes(known).map(|line| first_line(&line).to_owned()).collect();
+        let left_out = count(known, "left_out");
+        if left_out > 0 {
+            lines.push(format!("and {left_out} more"));
+        }
+        let mut lines = lines.into_iter();
+        let head = [count(known, "number").to_string(), text(known, "accepted_at").to_owned()];
+        let [number, at] = head;
+        rows.push([number, at, text(known, "verdict").to_owned(), lines.next().unwrap_or_default()]);
+        rows.extend(lines.map(|line| [String::new(), String::new(), String::new(), line]));
+    }
+    print(&table(&rows, 4))?;
+    for refused in list_of(&view, "refused") {
+        let reason = text(refused, "reason").trim_end().replace('\n', "\n  ");
+        print(&format!("\nrefused {}:\n  {reason}", text(refused, "at")))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_change_says_from_what_to_what_with_which_keys_and_why() {
+        let lines = [
+            (json!({"type": "a", "change": "added", "to": "v1"}), "a: added v1"),
+            (
+                json!({"type": "a", "change": "rolled_over", "from": "v1", "to": "v2", "keys": ["timeout"]}),
+                "a: rolled over from v1 to v2, changed live: timeout",
+            ),
+            (
+                json!({"type": "a", "change": "changed_live", "keys": ["batch", "timeout"]}),
+                "a: changed live: batch, timeout",
+            ),
+            (
+                json!({"type": "a", "change": "rejected", "from": "v1", "to": "v2", "reason": "no such file"}),
+                "a: rejected v2, still v1: no such file",
+            ),
+        ];
+        for (of_type, line) in lines {
+            assert_eq!(change(&of_type), line);
+        }
+        let all = json!({"keys": ["stop_timeout"], "types": []});
+        assert_eq!(changes(&all).collect::<Vec<_>>(), ["changed live: stop_timeout"]);
+    }
+}

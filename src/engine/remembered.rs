@@ -1,0 +1,132 @@
+//! What is remembered of configs: which were accepted and what became of them, which were refused, and how the first one of
+//! an opening differs from the last one before it.
+
+use super::GenerationSpec;
+use super::core::Core;
+use super::runs::Rollover;
+use super::view::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView};
+use super::words::moment;
+use crate::config::Config;
+use crate::job::event::{Event, Settled, TypeChange};
+use crate::job::table::GenerationRecord;
+use crate::limits::{ERROR_BYTES_KEPT, ERROR_BYTES_MAX, REFUSED_SHOWN_MAX, SETTLED_BYTES_MAX};
+use crate::log::Poisoned;
+use crate::types::UnixMs;
+
+impl Core {
+    /// The config that ran before this opening, if it can be known.
+    pub(super) fn config_before(&self, spec: &GenerationSpec) -> Option<Config> {
+        match &self.table.generation().text {
+            Some(text) if **text != *spec.text => (self.resolver)(text).ok().map(|before| before.config),
+            Some(_) | None => Some(spec.config.clone()),
+        }
+    }
+
+    /// Records what became of the newest generation, where that is news.
+    pub(super) fn note_settled(&mut self) -> Result<(), Poisoned> {
+        let newest = self.table.generation();
+        let is_news = newest.settled.is_none() || !self.rollover.changes.is_empty();
+        if newest.number == 0 || !is_news || self.is_stopping() {
+            return Ok(());
+        }
+        let settled = self.rollover.settled(newest.number, self.now);
+        self.record(&Event::Settled(settled))?;
+        Ok(())
+    }
+
+    /// The last configs, newest first.
+    pub(super) fn generations_view(&self) -> GenerationsView {
+        let newest = self.table.generation().number;
+        let open = self.rollover.open.then_some(&self.rollover);
+        let entry = |known: &GenerationRecord| entry(known, newest, open);
+        GenerationsView {
+            generations: self.table.generations().iter().rev().map(entry).collect(),
+            refused: self.rollover.refused.iter().rev().cloned().collect(),
+        }
+    }
+}
+
+impl Rollover {
+    /// A config was not accepted.
+    pub(super) fn refuse(&mut self, why: String, at: UnixMs) {
+        let reason = front(&why, ERROR_BYTES_MAX).to_owned();
+        if self.refused.len() == REFUSED_SHOWN_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(RefusedView { at: moment(at), reason });
+        self.last_error = Some((why, at));
+    }
+
+    /// What became of it all, as much of it as may be kept: what was rejected comes first.
+    fn settled(&self, number: u64, at: UnixMs) -> Settled {
+        let (mut changes, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+        let (rejected, others): (Vec<_>, Vec<_>) = self.changes.iter().partition(|view| view.change == "rejected");
+        for view in rejected.into_iter().chain(others) {
+            let change = kept(view);
+            bytes += change.bytes_max();
+            if bytes > SETTLED_BYTES_MAX {
+                left_out += 1;
+            } else {
+                changes.push(change);
+            }
+        }
+        let (verdict, keys) = (self.verdict().to_owned(), self.keys.clone());
+        Settled { number, at, verdict, keys, changes, left_out }
+    }
+}
+
+/// The front of a text, whole characters.
+fn front(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
+}
+
+fn kept(view: &ReloadTypeView) -> TypeChange {
+    TypeChange {
+        name: view.worker_type.to_string(),
+        change: view.change.clone().into_owned(),
+        from: view.from.clone(),
+        to: view.to.clone(),
+        keys: view.keys.clone(),
+        reason: view.reason.as_deref().map(|reason| front(reason, ERROR_BYTES_KEPT).to_owned()),
+    }
+}
+
+fn shown(change: &TypeChange) -> Option<ReloadTypeView> {
+    Some(ReloadTypeView {
+        worker_type: change.name.parse().ok()?,
+        change: change.change.clone().into(),
+        from: change.from.clone(),
+        to: change.to.clone(),
+        keys: change.keys.clone(),
+        reason: change.reason.clone(),
+    })
+}
+
+/// One generation; `open`: what goes on about the newest one.
+fn entry(known: &GenerationRecord, newest: u64, open: Option<&Rollover>) -> GenerationEntry {
+    let open = open.filter(|_| known.number == newest);
+    let settled = known.settled.as_deref().filter(|_| open.is_none());
+    let verdict = match (settled, open) {
+        (Some(settled), _) => settled.verdict.clone(),
+        (None, Some(_)) => "rolling".to_owned(),
+        (None, None) if known.number < newest => "superseded".to_owned(),
+        (None, None) => "unknown".to_owned(),
+    };
+    let keys = match (settled, open) {
+        (Some(settled), _) => settled.keys.clone(),
+        (None, open) => open.map(|open| open.keys.clone()).unwrap_or_default(),
+    };
+    let types = match (settled, open) {
+        (Some(settled), _) => settled.changes.iter().filter_map(shown).collect(),
+        (None, open) => open.map(|open| open.changes.clone()).unwrap_or_default(),
+    };
+    GenerationEntry {
+        number: known.number,
+        accepted_at: moment(known.at),
+        settled_at: settled.map(|settled| moment(settled.at)),
+        verdict,
+        keys,
+        types,
+        left_out: settled.map_or(0, |settled| settled.left_out),
+    }
+}

@@ -1,0 +1,71 @@
+//! A reload says what it changes and what became of it, and that is remembered.
+
+use serde_json::json;
+
+use crate::support::{Home, shown};
+
+/// A worker table of one per-job script.
+fn table(version: &str, script: &str) -> String {
+    format!("[workers.w]\nversion = \"{version}\"\nexec = [\"./{script}\"]\nconcurrency = 2\n")
+}
+
+/// One whose process stays, which a script never is.
+fn silent(version: &str) -> String {
+    table(version, "w.sh") + "mode = \"persistent\"\nstart_timeout = \"50ms\"\n"
+}
+
+/// What a command prints, with a bracket for what no test can know.
+fn lines(home: &Home, args: &[&str], code: i32) -> Vec<String> {
+    let output = home.cli(args);
+    assert_eq!(output.status.code(), Some(code), "{}", shown(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_reload_says_what_changed_and_generations_remember_it() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "cat");
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    let reload = |code| lines(&home, &["reload", "--wait"], code);
+    let other = "[workers.other]\nversion = \"v1\"\nexec = [\"cat\"]\n";
+    home.configure_with("stop_timeout = \"20s\"", &(table("v2", "w.sh") + "timeout = \"9s\"\n" + other));
+    assert_eq!(
+        reload(0),
+        [
+            "changed live: stop_timeout",
+            "other: added v1",
+            "w: rolled over from v1 to v2, changed live: timeout",
+            "generation 2: ok"
+        ]
+    );
+    home.configure_with("stop_timeout = \"20s\"", &(silent("v3") + "timeout = \"9s\"\n" + other));
+    let rejected = reload(79);
+    assert!(rejected[0].starts_with("w: rejected v3, still v2: "), "{rejected:?}");
+    assert_eq!(rejected[1..], ["generation 3: partial, 1 worker type as before"]);
+    home.configure_with("stop_timeout = 20", &table("v2", "w.sh"));
+    lines(&home, &["reload", "--wait"], 78);
+
+    let shown = lines(&home, &["generations"], 0);
+    assert!(shown[0].starts_with("GENERATION  ACCEPTED"), "{shown:?}");
+    let row = |number: usize| shown.iter().find(|line| line.starts_with(&format!("{number} "))).unwrap();
+    for (number, word) in [(3, "  partial  w: rejected v3, still v2: "), (2, "  ok "), (1, "  ok       w: added v1")] {
+        assert!(row(number).contains(word), "{shown:?}");
+    }
+    assert!(shown[1].starts_with('3'), "the newest is the first: {shown:?}");
+    assert!(shown.iter().any(|line| line.trim() == "other: added v1"), "{shown:?}");
+    let refused = shown.iter().position(|line| line.starts_with("refused 2")).unwrap();
+    assert!(shown[refused..].join("\n").contains("stop_timeout"), "{shown:?}");
+
+    // Over a restart what was accepted is known, and the refused one is not the one that runs.
+    biotope.stop();
+    home.configure_with("stop_timeout = \"20s\"", &(table("v2", "w.sh") + "timeout = \"9s\"\n" + other));
+    let biotope = home.start();
+    biotope.until_version("w", "v2", "current");
+    biotope.until_version("other", "v1", "current");
+    let view = biotope.get("/v1/generations").json();
+    let numbers: Vec<_> = view["generations"].as_array().unwrap().iter().map(|known| known["number"].clone()).collect();
+    assert_eq!(numbers, [4, 3, 2, 1].map(|number| json!(number)));
+    assert_eq!((&view["generations"][1]["verdict"], &view["refused"]), (&json!("partial"), &json!([])));
+    biotope.stop();
+}

@@ -8,14 +8,15 @@ use std::sync::{Arc, mpsc};
 use tokio::sync::watch;
 
 use crate::archive::{Archive, ArchiveOptions, History};
-use crate::clock::RealClock;
+use crate::clock::{Clock, RealClock};
 use crate::config::units;
-use crate::engine::{Engine, GenerationSpec, Handle, Opened};
-use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
+use crate::engine::{Engine, GenerationSpec, Handle, Opened, Resolver};
+use crate::exit::{Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
+use crate::start::{self, Instead, Starting};
 use crate::worker::native::Natives;
 use crate::worker::spawner::{self, Orphans, Spawner};
 
@@ -31,7 +32,8 @@ enum End {
 }
 
 /// Runs a biotope until a signal ends it, or its disk fails.
-pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
+/// `strict`: only what the file says is run.
+pub(crate) fn run(path: &Path, natives: &Natives, strict: bool) -> Result<(), Failure> {
     let system =
         |doing: &'static str| move |error: std::io::Error| Failure::new(SYSTEM, format!("cannot {doing}: {error}"));
     // First of all, so that no signal comes too early, and none not at all.
@@ -42,17 +44,16 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
     let began = clock.mono();
     let spawner = Spawner::helper(spawner::asked_of_this_program, Orphans::Adopted);
     let natives = &natives.clone().with_spawner(spawner.clone());
-    let spec = crate::generation::load(path, natives).map_err(|error| Failure::new(CONFIG, error.to_string()))?;
+    let Starting { spec, instead } = start::config(path, natives, strict)?;
     spawner.live_in(&spec.config.data_dir);
     // Before the log is opened: a biotope that nobody can reach must not take jobs up.
     let listener = listen(spec.config.listen, &spec.config.data_dir)?;
     let address = listener.local_addr().map_err(system("find out the address"))?;
-    let said = Said::of(&spec, path);
+    let said = Said::of(&spec, path, instead.as_ref());
     let history_dir = spec.config.history_index.then(|| spec.config.data_dir.join("history"));
     let folder = crate::generation::folder_of(path).map_err(system("find the config's folder"))?;
     let resolver = crate::generation::resolver(folder, natives.clone());
-    let (handle, opened) = Engine::open_with(spec, resolver, Arc::clone(&clock))
-        .map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
+    let (handle, opened) = open(spec, resolver, instead, &clock)?;
 
     let archive =
         history_dir.map(|dir| Archive::start(dir, handle.reader(), Arc::clone(&clock), ArchiveOptions::default()));
@@ -107,6 +108,21 @@ pub(crate) fn run(path: &Path, natives: &Natives) -> Result<(), Failure> {
             ))
         }
     }
+}
+
+/// Opens the engine; where another config runs than that of the file, everyone who looks is told.
+fn open(
+    spec: GenerationSpec,
+    resolver: Resolver,
+    instead: Option<Instead>,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Handle, Opened), Failure> {
+    let opened = Engine::open_with(spec, resolver, Arc::clone(clock));
+    let (handle, opened) = opened.map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
+    if let Some(instead) = instead {
+        handle.reload_failed(instead.error);
+    }
+    Ok((handle, opened))
 }
 
 fn log_to_stderr() {
@@ -183,17 +199,23 @@ fn watch_signals(
 /// What is said of a config when it runs.
 struct Said {
     config: String,
+    /// What is wrong with the file, if it is not what runs.
+    error: Option<String>,
     data_dir: String,
     pools: Vec<String>,
 }
 
 impl Said {
-    fn of(spec: &GenerationSpec, path: &Path) -> Self {
+    fn of(spec: &GenerationSpec, path: &Path, instead: Option<&Instead>) -> Self {
         let pool = |worker: &crate::config::WorkerConfig| {
             format!("{} {} × {}", worker.worker_type, worker.version, worker.live.concurrency)
         };
         Self {
-            config: path.display().to_string(),
+            config: match instead {
+                Some(Instead { number, .. }) => format!("the last accepted config, generation {number}"),
+                None => path.display().to_string(),
+            },
+            error: instead.map(|instead| instead.error.trim_end().to_owned()),
             data_dir: spec.config.data_dir.display().to_string(),
             pools: spec.config.workers.iter().map(pool).collect(),
         }
@@ -206,6 +228,10 @@ impl Said {
         } else {
             format!("opened the log in {}: {live_jobs} jobs in {segments} segments", self.data_dir)
         };
+        if let Some(error) = &self.error {
+            tell(error);
+            tell("this config was not accepted; the last one that was runs instead. Mend it, then `biotope reload`");
+        }
         tell(&format!("biotope {} runs {}, pid {}", env!("CARGO_PKG_VERSION"), self.config, std::process::id()));
         tell(&format!("  {log}"));
         if *unclean {

@@ -95,6 +95,8 @@ mod scale;
 #[cfg(feature = "daemon")]
 mod signal;
 pub mod simulate;
+#[cfg(feature = "daemon")]
+mod start;
 pub mod sync;
 pub mod testing;
 pub mod types;

@@ -48,9 +48,14 @@ fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, inbox: &Recei
                 let then: Waiter = Box::new(move |answer| {
                     match &answer {
                         Ok(settled) => {
+                            if !settled.keys.is_empty() {
+                                tracing::info!("changed live: {}", settled.keys.join(", "));
+                            }
+                            settled.types.iter().for_each(|change| tracing::info!("{change}"));
                             tracing::info!(
                                 generation = settled.generation,
                                 verdict = settled.verdict,
+                                unchanged = settled.unchanged,
                                 "reload settled"
                             );
                         }

@@ -3,9 +3,11 @@
 //! Reads logs by [`crate::log::look`], and knows what their records mean by [`crate::job`]. Never changes a directory that
 //! it reads; writes only directories that were not there, under another name until they are whole and synced.
 
+mod accepted;
 mod place;
 mod show;
 
+pub use accepted::last_config;
 pub use place::{Source, Target};
 pub use show::{DumpError, damage_words, dump};
 

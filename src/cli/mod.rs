@@ -42,6 +42,9 @@ enum Command {
     Run {
         /// The config file
         file: Option<PathBuf>,
+        /// Do not start with a config that does not pass; without this, the last accepted one runs then
+        #[arg(long)]
+        strict: bool,
     },
     /// Check a config file, and everything that it names
     CheckConfig {
@@ -225,7 +228,9 @@ fn misuse(error: &clap::Error) -> Option<String> {
 fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
     let given = cli.config.as_deref();
     match cli.command {
-        Command::Run { file } => crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives),
+        Command::Run { file, strict } => {
+            crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives, strict)
+        }
         Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Log(command) => log::run(&command),

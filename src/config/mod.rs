@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use concurrency::Concurrency;
 pub use confinement::{Confinement, Limits};
-pub use parse::{Draft, Parsed, draft, parse};
+pub use parse::{Draft, Parsed, data_dir_of, draft, parse};
 pub use problem::{Places, Problem, Problems};
 pub use recycle::Recycle;
 

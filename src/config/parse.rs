@@ -74,6 +74,22 @@ pub fn draft(file: &str, text: &str, natives: &BTreeSet<String>) -> Result<Draft
     Ok(Draft { config, places: gathered.places, problems: gathered.problems })
 }
 
+/// The data directory that a text names, as written, whatever else is wrong with it. `None` where it may name one that cannot
+/// be read: a guess could lead to another one's log.
+pub fn data_dir_of(text: &str) -> Option<PathBuf> {
+    const KEY: &str = "data_dir";
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let names = |line: &str| line.trim_start().trim_start_matches(['"', '\'']).starts_with(KEY);
+    let mut lines = text.lines().enumerate().filter(|(_, line)| names(line)).map(|(number, _)| number);
+    let Some(line) = lines.next() else { return Some(PathBuf::from("data")) };
+    let number_at = |at: usize| text.get(..at).map(|before| before.bytes().filter(|byte| *byte == b'\n').count());
+    let is_wrong = |error: &toml::de::Error| error.span().is_none_or(|span| number_at(span.start) == Some(line));
+    let (_, value) = root.get_ref().iter().find(|(name, _)| name.get_ref() == KEY)?;
+    let is_it = number_at(value.span().start) == Some(line) && lines.next().is_none() && !errors.iter().any(is_wrong);
+    let named = value.get_ref().as_str().filter(|named| is_it && !named.is_empty())?;
+    Some(PathBuf::from(named))
+}
+
 /// Notes what the parser found. Returns whether the text can be read on: its only errors are keys and tables given twice.
 fn syntax_problems(gathered: &mut Gathered, text: &str, errors: &[toml::de::Error]) -> bool {
     let mut only_duplicates = true;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Concurrency, KindConfig, SyncPolicy, parse};
+use super::{Concurrency, KindConfig, SyncPolicy, data_dir_of, parse};
 
 fn natives() -> BTreeSet<String> {
     BTreeSet::from(["built-in".to_owned()])
@@ -45,6 +45,33 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(config.workers[0].kind, KindConfig::Native);
     let live = &config.workers[0].live;
     assert_eq!((live.concurrency, live.max_attempts, config.workers_max), (Concurrency::fixed(1), 4, 1024));
+}
+
+#[test]
+fn the_data_directory_is_known_in_spite_of_mistakes_elsewhere_or_not_at_all() {
+    let known = [
+        ("", "data"),
+        ("data_dir = \"a/b\"\nstop_timeout = 5\n", "a/b"),
+        ("data_dir = 'd' # here\n[workers.x\nversion =\n", "d"),
+        ("stop_timeout = \"5s\n\"data_dir\" = \"d\"\n", "d"),
+        ("[workers.x]\nexec = [\n", "data"),
+    ];
+    for (text, dir) in known {
+        assert_eq!(data_dir_of(text), Some(dir.into()), "{text}");
+    }
+    let unknown = [
+        "data_dir = \"a\n",
+        "data_dir = a\n",
+        "data_dir = \"\"\n",
+        "data_dir = 7\n",
+        "data_dir\n",
+        "data_dir = \"a\"\ndata_dir = \"b\"\n",
+        "x = \"\"\"\ndata_dir = \"a\"\n",
+        "[http]\ndata_dir = \"a\"\n",
+    ];
+    for text in unknown {
+        assert_eq!(data_dir_of(text), None, "{text}");
+    }
 }
 
 proptest! {

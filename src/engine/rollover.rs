@@ -253,6 +253,8 @@ impl Core {
             changes.iter().position(|earlier| earlier.worker_type == worker_type).map(|at| changes.remove(at));
         let (earlier_from, keys) = earlier.map(|earlier| (earlier.from, earlier.keys)).unwrap_or_default();
         let from = earlier_from.or(from);
+        // The settings that stand are then those of the version that goes on.
+        let keys = if change == "rejected" { Vec::new() } else { keys };
         changes.push(ReloadTypeView { worker_type, change: change.into(), from, to, keys, reason });
     }
 

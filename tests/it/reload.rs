@@ -9,7 +9,7 @@ fn table(version: &str, script: &str) -> String {
     format!("[workers.w]\nversion = \"{version}\"\nexec = [\"./{script}\"]\nconcurrency = 2\n")
 }
 
-/// One whose process stays, which a script never is.
+/// One whose process should stay, and never says hello.
 fn silent(version: &str) -> String {
     table(version, "w.sh") + "mode = \"persistent\"\nstart_timeout = \"50ms\"\n"
 }
@@ -68,4 +68,63 @@ fn a_reload_says_what_changed_and_generations_remember_it() {
     assert_eq!(numbers, [4, 3, 2, 1].map(|number| json!(number)));
     assert_eq!((&view["generations"][1]["verdict"], &view["refused"]), (&json!("partial"), &json!([])));
     biotope.stop();
+}
+
+#[test]
+fn a_start_with_a_broken_file_runs_what_was_accepted_last_and_says_so() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "cat");
+    let good = home.text("biotope.toml");
+    let broken = good.replace("concurrency = 2", "concurency = 2");
+    home.write("biotope.toml", &broken);
+    let first = home.cli(&["run"]);
+    assert_eq!(first.status.code(), Some(78), "there is nothing to run instead: {}", shown(&first));
+    home.write("biotope.toml", &good);
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    let held = biotope.push(&json!({"type": "w", "delay": "1h"}));
+    biotope.stop();
+
+    home.write("biotope.toml", &broken);
+    let strict = home.cli(&["run", "--strict"]);
+    assert_eq!(strict.status.code(), Some(78), "{}", shown(&strict));
+    for what in ["\ndata_dir = 7\n", "\ndata_dir = \"nowhere\"\n"] {
+        home.write("biotope.toml", &format!("{what}{}", broken.replace("data_dir", "#")));
+        let lost = home.cli(&["run"]);
+        assert_eq!(lost.status.code(), Some(78), "nobody knows where to look: {}", shown(&lost));
+    }
+    home.write("biotope.toml", &broken);
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    let done = biotope.push(&json!({"type": "w", "payload": 3}));
+    assert_eq!(biotope.until_state(&done, "completed")["result"], 3);
+    assert_eq!(biotope.job(&held)["state"], "delayed");
+    let generation = biotope.ecosystem()["generation"].clone();
+    assert_eq!(generation["number"], 1, "{generation}");
+    assert!(generation["last_error"].as_str().unwrap().contains("concurency"), "{generation}");
+    assert!(lines(&home, &["status"], 0).join("\n").contains("concurency"));
+    assert!(String::from_utf8_lossy(&biotope.get("/").body).contains("concurency"), "the page says so");
+    assert_eq!(home.cli(&["check-config"]).status.code(), Some(78));
+
+    home.write("biotope.toml", &good);
+    let mended = lines(&home, &["reload", "--wait"], 0);
+    assert_eq!(mended, ["generation 1: unchanged, 1 worker type as before"]);
+    assert_eq!(biotope.ecosystem()["generation"]["last_error"], json!(null));
+    biotope.stop();
+}
+
+#[test]
+fn what_was_accepted_for_another_directory_is_not_run() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "cat");
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    biotope.stop();
+    std::fs::rename(home.path("data"), home.path("other")).unwrap();
+    let text = home.text("biotope.toml").replace("concurrency = 2", "concurency = 2");
+    home.write("biotope.toml", &text.replace("data_dir = \"data\"", "data_dir = \"other\""));
+    let lost = home.cli(&["run"]);
+    assert_eq!(lost.status.code(), Some(78), "{}", shown(&lost));
+    let told = String::from_utf8_lossy(&lost.stderr);
+    assert!(told.contains("concurency") && told.contains("is of the data directory"), "{told}");
 }

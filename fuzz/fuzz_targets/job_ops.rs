@@ -79,6 +79,8 @@ fn job(u: &mut Unstructured<'_>) -> Result<PushOp> {
         delay_ms: when(u, 8, 3000)?.unwrap_or(0),
         expires_ms: when(u, 16, 6000)?,
         max_attempts: if shape & 32 == 0 { None } else { Some(u.int_in_range(1..=3)?) },
+        // Where it waits for long, it needs a version as well.
+        min: name(u, 128)?,
         bytes: if shape & 192 == 192 { 5000 } else { u.int_in_range(0..=400)? },
     })
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CareError, Source};
 use crate::job::event::words::{Named, Namer};
-use crate::job::event::{End, Event};
+use crate::job::event::{End, Enqueued, Event};
 use crate::log::StoredRecord;
 use crate::log::look::{Damage, FrameSeen, LookError, RecordSeen, Seen, look};
 use crate::types::Seq;
@@ -158,7 +158,7 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
     let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
     let data = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_else(|_| text(bytes));
     match event {
-        Event::Enqueued(meta, payload) => (value(meta), Some(("payload", data(payload)))),
+        Event::Enqueued(meta, payload) => (enqueued(meta), Some(("payload", data(payload)))),
         Event::Reserved(meta) => (value(meta), None),
         Event::Ended(meta, []) => (value(meta), None),
         Event::Ended(meta, reason) if meta.end == End::Cancelled => (value(meta), Some(("reason", text(reason)))),
@@ -183,6 +183,15 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
         Event::Totals(meta) => (value(meta), None),
         Event::Lost(_) => (Value::Null, None),
     }
+}
+
+/// With its least version, which stands in front of the rest.
+fn enqueued(meta: &Enqueued<'_>) -> Value {
+    let mut members = value(meta);
+    if let (Some(min), Value::Object(members)) = (&meta.min_version, &mut members) {
+        members.insert("min_version".to_owned(), value(min));
+    }
+    members
 }
 
 fn value(meta: &impl serde::Serialize) -> Value {

@@ -125,6 +125,9 @@ struct PushArgs {
     /// Jobs, one a line (NDJSON); `-` reads them from stdin
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The version that may run the job first, or one that was accepted after it; jobs of a file say so themselves
+    #[arg(long, value_name = "VERSION", conflicts_with = "file")]
+    min_version: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -342,6 +345,7 @@ mod tests {
             assert_eq!(Cli::try_parse_from(args).unwrap().config.unwrap(), PathBuf::from("x.toml"));
         }
         assert!(Cli::try_parse_from(["biotope", "push", "t", "1", "--file", "f"]).is_err());
+        assert!(Cli::try_parse_from(["biotope", "push", "--file", "f", "--min-version", "v2"]).is_err());
         assert!(Cli::try_parse_from(["biotope"]).is_err());
     }
 }

@@ -29,19 +29,28 @@ pub(super) fn push(client: &Client, args: &PushArgs) -> Result<(), Failure> {
         return push_lines(client, worker_type, Box::new(opened), size);
     }
     if from_stdin {
+        if args.min_version.is_some() {
+            return Err(Failure::new(
+                USAGE,
+                "--min-version is for one job; jobs of a file say `\"min_version\":\"v2\"` themselves",
+            ));
+        }
         return push_lines(client, worker_type, Box::new(std::io::stdin()), 0);
     }
     let Some(worker_type) = worker_type else {
         return Err(Failure::new(USAGE, "push what? `push TYPE JSON`, `push [TYPE] --file FILE`, or `push [TYPE] -`"));
     };
-    push_one(client, worker_type, args.payload.as_deref().unwrap_or("null"))
+    push_one(client, worker_type, args.payload.as_deref().unwrap_or("null"), args.min_version.as_deref())
 }
 
-fn push_one(client: &Client, worker_type: &str, payload: &str) -> Result<(), Failure> {
+fn push_one(client: &Client, worker_type: &str, payload: &str, min_version: Option<&str>) -> Result<(), Failure> {
     let payload: &serde_json::value::RawValue = serde_json::from_str(payload).map_err(|error| {
         Failure::new(DATA, format!("the payload is no JSON: {error}; quote it for the shell, like '{{\"a\":1}}'"))
     })?;
-    let job = serde_json::json!({ "type": worker_type });
+    let job = match min_version {
+        Some(label) => serde_json::json!({ "type": worker_type, "min_version": label }),
+        None => serde_json::json!({ "type": worker_type }),
+    };
     // The payload stays as it was written.
     let text = job.to_string();
     let text = format!("{},\"payload\":{}}}", text.trim_end_matches('}'), payload.get());

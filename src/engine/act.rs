@@ -1,6 +1,6 @@
 //! Finding a job, and what somebody wants done to one, or to all of a type.
 
-use super::command::{Command, JobAction, Known, LiveJob, LiveOrEnded, Purging, To};
+use super::command::{Command, JobAction, Known, LiveJob, LiveOrEnded, Parked, Purging, To};
 use super::core::Core;
 use super::facts::Fact;
 use super::words::{end_word, state_word};
@@ -25,15 +25,29 @@ pub(super) enum Found {
 impl Core {
     /// A live job's state on the wire.
     pub(super) fn state_of(&self, type_no: u32, born: Seq) -> &'static str {
-        self.table.job_of(type_no, born).map_or("completed", |job| state_word(job.state, self.is_parked(job.type_no)))
+        self.table.job_of(type_no, born).map_or("completed", |job| state_word(job.state, self.parked(&job).is_some()))
     }
 
     pub(super) fn is_parked(&self, type_no: u32) -> bool {
         self.types.get(&type_no).is_none_or(|of_type| of_type.worker.is_none())
     }
 
+    /// Why a job is parked, if it is ready and nobody may run it.
+    fn parked(&self, job: &Job) -> Option<Parked> {
+        if job.state != State::Ready {
+            return None;
+        }
+        if self.is_parked(job.type_no) {
+            return Some(Parked::NoVersion);
+        }
+        let min = job.min_version().filter(|_| self.table.is_held(job))?;
+        let of_type = self.table.worker_type(job.type_no)?;
+        let is_known = min.version_no != 0 || of_type.first_number(&min.label).is_some();
+        Some(Parked::NeedsVersion { is_known, route: of_type.route })
+    }
+
     fn live(&self, born: Seq, job: Job) -> LiveJob {
-        let parked = self.is_parked(job.type_no);
+        let parked = self.parked(&job);
         let id = self.names_of(&job, None).and_then(|names| names.id);
         let told = self.told(born, &job).map(|told| (told, self.now));
         LiveJob { born, job, id, parked, told }
@@ -139,12 +153,13 @@ impl Core {
             Known::Nothing => return Ok(Err(Refusal::NotFound { id })),
         };
         let (born, at) = (live.born, self.now);
-        let state = state_word(live.job.state, live.parked);
+        let state = state_word(live.job.state, live.parked.is_some());
         match (action, live.job.state) {
             (JobAction::Retry, State::Dead | State::Delayed) => {
                 self.record(&Event::Redriven(Redriven { born, at }))?;
                 let job = self.table.job_of(live.job.type_no, born);
-                let job = job.map(|job| LiveOrEnded::Live(Box::new(LiveJob { job, ..*live })));
+                let job =
+                    job.map(|job| LiveOrEnded::Live(Box::new(LiveJob { parked: self.parked(&job), job, ..*live })));
                 Ok(job.ok_or(Refusal::NotFound { id }))
             }
             (JobAction::Cancel, State::Ready | State::Delayed | State::Reserved) => {

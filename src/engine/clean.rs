@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
-use crate::job::event::{Event, Generation, Paused, Routed, Totals, TypeNamed, VersionAccepted, decode_home};
+use crate::job::event::{
+    Event, Generation, Paused, Routed, Totals, TypeNamed, VersionAccepted, decode_home, with_version_no,
+};
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
 use crate::log::scan::Scan;
 use crate::log::{Poisoned, Reader};
@@ -22,8 +24,8 @@ const PORTION_BYTES: usize = 256 << 10;
 const PORTIONS_AHEAD: usize = 8;
 /// Room that is left beside what is restated on a full disk, in bytes: for outcomes.
 const CLEANING_SPARE: u64 = 1 << 20;
-/// Versions of a type that stay known though nothing names them any more.
-const VERSIONS_KEPT: usize = 10;
+/// Versions of a type that stay known though nothing names them any more: a job may need one of them.
+const VERSIONS_KEPT: usize = 50;
 
 /// Who sweeps.
 #[derive(Default)]
@@ -114,8 +116,11 @@ impl Core {
     pub(super) fn restate(&mut self, survivors: Survivors) -> Result<(), Poisoned> {
         for record in &survivors.records {
             let job = self.table.job_of(record.type_no, record.born).filter(|job| job.home.seq == record.seq);
-            let Some(restated) = job.map(|job| job.restate(record.born)) else { continue };
-            self.record(&Event::Restated(restated, &record.enqueued))?;
+            let Some(job) = job else { continue };
+            // What version it needs may have become known since it was written, and that record may leave the log, too.
+            let number = self.table.known_need(&job).and_then(|no| with_version_no(&record.enqueued, no));
+            let enqueued = number.as_deref().unwrap_or(&record.enqueued);
+            self.record(&Event::Restated(job.restate(record.born), enqueued))?;
         }
         drop(survivors.done);
         if !survivors.last {

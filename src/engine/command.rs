@@ -125,9 +125,23 @@ pub(super) struct LiveJob {
     pub(super) job: Job,
     /// Its id, if its caller chose one and it is at hand.
     pub(super) id: Option<Box<str>>,
-    pub(super) parked: bool,
+    pub(super) parked: Option<Parked>,
     /// What its run has told by now, if it runs.
     pub(super) told: Option<(Told, UnixMs)>,
+}
+
+/// Why a ready job is given to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parked {
+    /// No version of its type is in the config.
+    NoVersion,
+    /// It needs a version.
+    NeedsVersion {
+        /// Whether one of that label was ever accepted.
+        is_known: bool,
+        /// Where its type's work goes; 0: nowhere.
+        route: u32,
+    },
 }
 
 /// What somebody wants of the engine.

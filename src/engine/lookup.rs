@@ -2,11 +2,12 @@
 
 use serde_json::value::RawValue;
 
-use super::command::{LiveJob, LiveOrEnded};
+use super::command::{LiveJob, LiveOrEnded, Parked};
 use super::shared::Shared;
 use super::view::{FailureView, JobView, ProgressView};
 use super::words::{end_word, moment, state_word};
 use crate::job::event::{Enqueued, Failure, Home, Kind, decode_home};
+use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::types::{Seq, UnixMs, WorkerType};
 use crate::worker::Progress;
@@ -21,6 +22,7 @@ pub(super) fn blank(shared: &Shared, born: Seq, type_no: u32, created_ms: UnixMs
         id: shared.ids.make(born, created_ms),
         worker_type: worker_type.expect("`unknown` is a name"),
         state,
+        why: None,
         task: String::new(),
         payload: None,
         priority: 0,
@@ -28,6 +30,7 @@ pub(super) fn blank(shared: &Shared, born: Seq, type_no: u32, created_ms: UnixMs
         idempotency_key: None,
         attempts: 0,
         max_attempts: 0,
+        min_version: None,
         interrupts: 0,
         deferrals: 0,
         host_deaths: 0,
@@ -72,6 +75,7 @@ fn fill_from_meta(view: &mut JobView, meta: &Enqueued<'_>, payload: &[u8]) {
     view.tenant = meta.tenant.map(str::to_owned);
     view.idempotency_key = names.and_then(|names| names.key).map(str::to_owned);
     view.max_attempts = meta.max_attempts;
+    view.min_version = meta.min_version.map(|min| min.label.to_owned());
     view.expires_at = (meta.expires_ms != 0).then(|| moment(meta.expires_ms));
     view.parent = meta.parent.map(str::to_owned);
 }
@@ -94,16 +98,31 @@ fn progress_view(progress: &Progress, at: UnixMs, now: UnixMs) -> ProgressView {
     }
 }
 
+fn why_parked(shared: &Shared, job: &Job, parked: Parked) -> String {
+    match (parked, job.min_version()) {
+        (Parked::NeedsVersion { is_known, route }, Some(min)) => {
+            let wanted = &min.label;
+            let unknown = if is_known { "" } else { ", which no config has had yet" };
+            let now =
+                label(shared, route).map_or_else(|| "none takes work".to_owned(), |now| format!("{now} takes work"));
+            format!("it needs version {wanted} or one that came after it{unknown}; {now} now")
+        }
+        (Parked::NoVersion | Parked::NeedsVersion { .. }, _) => "no version of its type is in the config".to_owned(),
+    }
+}
+
 /// A live job from the table alone.
 fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
     let job = &live.job;
-    let mut view = blank(shared, live.born, job.type_no, job.created_ms, state_word(job.state, live.parked));
+    let mut view = blank(shared, live.born, job.type_no, job.created_ms, state_word(job.state, live.parked.is_some()));
+    view.why = live.parked.map(|parked| why_parked(shared, job, parked));
     if let Some(id) = &live.id {
         id.as_ref().clone_into(&mut view.id);
     }
     view.priority = job.priority.get();
     view.attempts = job.attempts;
     view.max_attempts = job.max_attempts;
+    view.min_version = job.min_version().map(|min| min.label.to_string());
     view.interrupts = job.given_back.interrupts;
     view.deferrals = job.given_back.deferrals;
     view.host_deaths = job.given_back.host_deaths;
@@ -133,6 +152,7 @@ pub(super) fn acted(shared: &Shared, left: &LiveOrEnded) -> JobView {
         LiveOrEnded::Ended { last, end, at } => {
             let mut view = live_without_payload(shared, last);
             view.state = end_word(*end);
+            view.why = None;
             (view.ready_at, view.progress, view.extended_until) = (None, None, None);
             view.ended_at = Some(moment(*at));
             view

@@ -4,7 +4,7 @@ use super::command::{Accepted, Command, Pushing};
 use super::core::Core;
 use super::facts::{Fact, Read};
 use super::words::end_word;
-use crate::job::event::{Enqueued, Event, Names};
+use crate::job::event::{Enqueued, Event, MinVersion, Names};
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::limits::{MAX_ATTEMPTS_DEFAULT, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::log::Poisoned;
@@ -65,10 +65,14 @@ impl Core {
         let born = self.put(&event, false);
         let state = match delayed {
             true => "delayed",
-            false if self.is_parked(type_no) => "parked",
+            false if self.is_parked(type_no) || job.min_version.is_some() && self.is_held(born) => "parked",
             false => "ready",
         };
         Ok(Accepted::New { born, created_ms: self.now, state })
+    }
+
+    fn is_held(&self, born: Seq) -> bool {
+        self.table.noted(born).is_some_and(|job| self.table.is_held(job))
     }
 
     /// Checks a job against what is known: its type, its size, its id and its key.
@@ -172,6 +176,9 @@ impl Core {
             Start::After(delay) => (2, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
         };
         let optional = |text: Option<&str>| text.map_or_else(Vec::new, |text| [b"+", text.as_bytes()].concat());
+        // One that needs no version is compared as it was before one could be needed.
+        let mut attempts_and_version = job.max_attempts.unwrap_or(0).to_le_bytes().to_vec();
+        attempts_and_version.extend(job.min_version.iter().flat_map(|label| label.as_str().bytes()));
         self.ids.digest(&[
             optional(job.id.as_ref().map(|id| id.as_str())).as_slice(),
             optional(job.idempotency_key.as_ref().map(|key| key.as_str())).as_slice(),
@@ -181,7 +188,7 @@ impl Core {
             optional(job.tenant.as_deref()).as_slice(),
             &moment.to_le_bytes(),
             &job.expires_at.unwrap_or(0).to_le_bytes(),
-            &job.max_attempts.unwrap_or(0).to_le_bytes(),
+            &attempts_and_version,
         ])
     }
 
@@ -214,6 +221,10 @@ impl Core {
                 .unwrap_or_else(|| of_type.map_or(MAX_ATTEMPTS_DEFAULT, |worker| worker.live.max_attempts)),
             names: (id.is_some() || key.is_some()).then_some(Names { id, key, digest }),
             parent,
+            min_version: job.min_version.as_ref().map(|label| MinVersion {
+                label: label.as_str(),
+                version_no: self.table.worker_type(type_no).and_then(|of| of.first_number(label)).unwrap_or(0),
+            }),
         };
         Event::Enqueued(meta, &job.payload)
     }

@@ -36,7 +36,7 @@ impl Core {
             ready: if parked { 0 } else { waiting },
             delayed: of_type.delayed,
             reserved: of_type.reserved,
-            parked: if parked { waiting } else { 0 },
+            parked: of_type.held() + if parked { waiting } else { 0 },
             dead: of_type.dead,
             enqueued: of_type.totals.enqueued,
             completed: of_type.totals.completed,

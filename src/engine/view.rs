@@ -40,7 +40,7 @@ pub struct TypeView {
     pub delayed: u64,
     /// Jobs that are being worked on, or handed to a pool.
     pub reserved: u64,
-    /// Jobs that no live version may take.
+    /// Jobs that the version which takes new work may not take, or that there is none for.
     pub parked: u64,
     /// Jobs that need a decision by a person.
     pub dead: u64,
@@ -304,6 +304,9 @@ pub struct JobView {
     pub worker_type: WorkerType,
     /// `ready`, `delayed`, `reserved`, `parked`, `dead`, `completed`, `cancelled`, `expired`, `discarded`.
     pub state: &'static str,
+    /// Why it is parked, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Its task.
     pub task: String,
     /// Its payload; absent where the record has left the log.
@@ -321,6 +324,9 @@ pub struct JobView {
     pub attempts: u16,
     /// Attempts that it may have.
     pub max_attempts: u16,
+    /// The version that may run it first, by label: this one, or one that was first accepted after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
     /// Times it was given back by a drain or a stop.
     pub interrupts: u32,
     /// Times it was given back after a pause.

@@ -13,7 +13,7 @@ use super::new::{NewJob, Start};
 use crate::config::units;
 use crate::limits::{DELAY_MAX, MAX_ATTEMPTS_MAX, PRIORITY_MAX, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
-use crate::types::{ChosenId, Priority, UnixMs, WorkerType};
+use crate::types::{ChosenId, Label, Priority, UnixMs, WorkerType};
 
 /// Bounds that depend on the config.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub struct IntakeLimits {
 }
 
 /// Members of a job, in the order in which the reference lists them.
-const MEMBERS: [&str; 11] = [
+const MEMBERS: [&str; 12] = [
     "type",
     "task",
     "payload",
@@ -34,10 +34,9 @@ const MEMBERS: [&str; 11] = [
     "delay",
     "expires_at",
     "max_attempts",
+    "min_version",
     "idempotency_key",
 ];
-/// Members that a later version will know.
-const LATER: [&str; 1] = ["min_version"];
 
 /// Parses one job object; `default_type` stands in where `type` is absent. `now` is what `expires_at` is compared with.
 ///
@@ -121,6 +120,7 @@ struct Draft {
     delay: Option<Duration>,
     expires_at: Option<UnixMs>,
     max_attempts: Option<u16>,
+    min_version: Option<Label>,
     idempotency_key: Option<ChosenId>,
 }
 
@@ -168,6 +168,7 @@ impl Draft {
                 let attempts = u16::try_from(attempts).ok().filter(|attempts| *attempts > 0);
                 self.max_attempts = Some(attempts.ok_or_else(|| refused("max_attempts is at least 1"))?);
             }
+            "min_version" => self.min_version = Some(version(member, &text(member, value)?)?),
             _ => self.idempotency_key = Some(named(member, &text(member, value)?)?),
         }
         Ok(())
@@ -209,15 +210,13 @@ impl Draft {
             start,
             expires_at: self.expires_at,
             max_attempts: self.max_attempts,
+            min_version: self.min_version,
             idempotency_key: self.idempotency_key,
         })
     }
 }
 
 fn unknown(name: &str) -> Refusal {
-    if LATER.contains(&name) {
-        return refused(format!("member {name:?} is not yet supported"));
-    }
     let scored = MEMBERS.into_iter().map(|member| (strsim::damerau_levenshtein(name, member), member));
     match scored.min().filter(|(distance, member)| *distance <= 1 + member.len() / 4) {
         Some((_, close)) => refused(format!("unknown member {name:?}; did you mean {close:?}?")),
@@ -241,6 +240,11 @@ where
     T::Err: fmt::Display,
 {
     text.parse().map_err(|bad| refused(format!("{member} {text:?} {bad}")))
+}
+
+fn version(member: &str, text: &str) -> Result<Label, Refusal> {
+    let help = "write the label of a version of its type, like \"v2\"";
+    text.parse().map_err(|bad| refused(format!("{member} {text:?} {bad}; {help}")))
 }
 
 fn bounded(member: &str, text: String, max: usize) -> Result<String, Refusal> {
@@ -296,13 +300,15 @@ mod tests {
         let job = parse(
             r#" {"type":"mail","task":"send","payload":{"a" : [1, "x y\" z"]},"id":"m-1","priority":9,"tenant":"t",
                 "run_at":"2026-11-24T08:00:00+01:00","expires_at":"2027-01-01T00:00:00Z","max_attempts":2,
-                "idempotency_key":"k"} "#,
+                "min_version":"v2+b.1","idempotency_key":"k"} "#,
         )
         .unwrap();
         assert_eq!((job.worker_type.as_str(), job.task.as_str(), job.priority.get()), ("mail", "send", 9));
         assert_eq!(job.payload, br#"{"a":[1,"x y\" z"]}"#);
         assert_eq!(job.start, Start::At(1_795_503_600_000));
         assert_eq!((job.max_attempts, job.tenant.as_deref()), (Some(2), Some("t")));
+        assert_eq!(job.min_version.as_ref().map(Label::as_str), Some("v2+b.1"));
+        assert_eq!(parse(r#"{"type":"a","min_version":null}"#).unwrap().min_version, None);
         assert_eq!(parse(r#"{"type":"a","delay":"5m"}"#).unwrap().start, Start::After(Duration::from_secs(300)));
         let bare = parse_job(b"{}", Some(&"a".parse().unwrap()), LIMITS, NOW).unwrap();
         assert_eq!(bare.payload, b"null");
@@ -319,7 +325,12 @@ mod tests {
             said(r#"{"type":"a","delay":"5m","run_at":"2030-01-01T00:00:00Z"}"#),
             "give run_at or delay, not both"
         );
-        assert_eq!(said(r#"{"type":"a","min_version":"v2"}"#), "member \"min_version\" is not yet supported");
+        assert_eq!(
+            said(r#"{"type":"a","min_version":"v 2"}"#),
+            "min_version \"v 2\" holds ' '; allowed are letters, digits and . _ + -; write the label of a version of its \
+             type, like \"v2\""
+        );
+        assert_eq!(said(r#"{"type":"a","min_version":2}"#), "min_version must be a string");
         assert!(said(r#"{"type":"a","expires_at":"2020-01-01T00:00:00Z"}"#).contains("has passed"));
         assert!(said(r#"{"type":"a","id":"a/b"}"#).contains("'/'"));
         assert!(said("[1]").contains("a JSON object"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::refusal::Refusal;
-use crate::types::{ChosenId, Priority, UnixMs, WorkerType};
+use crate::types::{ChosenId, Label, Priority, UnixMs, WorkerType};
 
 /// When a job may first run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +39,9 @@ pub struct NewJob {
     pub expires_at: Option<UnixMs>,
     /// `None`: as its type says when it is accepted.
     pub max_attempts: Option<u16>,
+    /// The version of its type that may run it first: this one, or one that was first accepted after it. Until one of these is
+    /// where work goes, the job is parked. `None`: any may.
+    pub min_version: Option<Label>,
     /// Makes a repeated call return the first job.
     pub idempotency_key: Option<ChosenId>,
 }
@@ -79,6 +82,7 @@ impl NewJob {
             start: Start::Now,
             expires_at: None,
             max_attempts: None,
+            min_version: None,
             idempotency_key: None,
         }
     }

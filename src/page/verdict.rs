@@ -55,7 +55,12 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
             look.push(format!("{name} has {} dead: retry or discard them", counted(of_type.dead)));
         }
         if of_type.parked > 0 {
-            look.push(format!("{name} is not in the config, {} parked", counted(of_type.parked)));
+            let parked = counted(of_type.parked);
+            look.push(if of_type.configured {
+                format!("{name} has {parked} parked: they need a version that takes no work")
+            } else {
+                format!("{name} is not in the config, {parked} parked")
+            });
         }
         if of_type.paused {
             look.push(format!(

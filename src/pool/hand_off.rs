@@ -73,6 +73,7 @@ fn jobs() -> (Log, Vec<Task>) {
             max_attempts: 1,
             names: None,
             parent: None,
+            min_version: None,
         };
         let event = Event::Enqueued(meta, b"null");
         let (born, position) = log.append(event.record_kind(), false, |out| event.encode(out));

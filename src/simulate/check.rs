@@ -46,6 +46,7 @@ impl World {
 
     /// After a turn that succeeded.
     pub(super) fn absorb(&mut self) -> Result<(), Violation> {
+        self.note_versions()?;
         self.notice_purged();
         self.just_back.clear();
         self.answered.clear();
@@ -68,6 +69,7 @@ impl World {
         self.notice_time(true);
         self.notice_reserved()?;
         self.compare()?;
+        self.check_held()?;
         self.note_shown();
         self.check_bounds()?;
         self.check_told()?;

@@ -71,7 +71,16 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
     (
         "work",
         1_000,
-        &["cleaning", "dead too long", "expired", "follow-up", "given back unworked", "summary of a dead job"],
+        &[
+            "cleaning",
+            "dead too long",
+            "expired",
+            "follow-up",
+            "given back unworked",
+            "handed to a version that it needs",
+            "held for want of a version",
+            "summary of a dead job",
+        ],
     ),
 ];
 

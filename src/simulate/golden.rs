@@ -1,7 +1,7 @@
 //! Logs of every released format, kept for ever in `tests/fixtures/segments`: what they say is read today as it was then.
 //!
 //! `v1/log` holds small segments and checkpoints with every kind of record, `v1/salvaged` one that was salvaged from them
-//! after damage. Beside each stands, for review, what its records say (`.records.txt`) and the state that they give
+//! after damage, `v1/needs` one with the second shape of jobs that need a version. Beside each stands, for review, what its records say (`.records.txt`) and the state that they give
 //! (`.state.txt`). The newest format's files are compared with what the writer writes today, byte by byte: where they
 //! differ, the format was changed. `UPDATE_FIXTURES=1 cargo test --lib golden` writes them anew. That is right for an
 //! addition that old logs do not have (a kind, a field of a checkpoint); a change of what is there already needs a new
@@ -51,7 +51,7 @@ const KINDS: [Kind; 18] = [
 
 /// A config in which the type `a` has another version.
 const OTHER_VERSION: u8 = 1;
-const NAMES: [&str; 2] = ["log", "salvaged"];
+const NAMES: [&str; 3] = ["log", "salvaged", "needs"];
 
 fn job(of: u8) -> PushOp {
     PushOp { of, priority: 5, bytes: 30, max_attempts: Some(3), ..PushOp::default() }
@@ -115,6 +115,26 @@ fn make() -> Files {
     files_of(&world.disk)
 }
 
+/// Jobs that need a version: one that is there, one that comes when they have waited, and one that never does. All of them
+/// are restated, and those whose version had come by then have its number.
+fn make_needs() -> Files {
+    let needs = |min| PushOp { min: Some(min), ..job(0) };
+    let mut ops = vec![Op::PoolUp(0), Op::PoolUp(1), Op::MakeSegment];
+    ops.push(Op::Push(vec![needs(0), needs(1), needs(7), PushOp { id: Some(1), ..needs(1) }]));
+    ops.extend([Op::Turn, Op::Reload(OTHER_VERSION), Op::Turn, Op::Push(vec![needs(1), needs(2)]), Op::Turn]);
+    for _ in 0..24 {
+        ops.extend([Op::Push(vec![PushOp { bytes: 700, ..job(1) }]), Op::Turn, Op::Turn, Op::Take(1)]);
+        ops.extend([Op::Finish(0, How::Done { follow_ups: vec![] }), Op::Turn, Op::MakeSegment, Op::Turn]);
+    }
+    ops.extend([Op::Clean, Op::Turn, Op::Clean, Op::Turn, Op::Clean, Op::Turn]);
+    ops.extend([Op::Push(vec![needs(1), needs(7)]), Op::Turn]);
+    let mut world = World::small();
+    for op in ops {
+        world.step(&op).unwrap();
+    }
+    files_of(&world.disk)
+}
+
 /// What is salvaged of these files after damage to the record of a failure.
 fn salvaged(files: &Files) -> Files {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -141,12 +161,12 @@ fn salvaged(files: &Files) -> Files {
     files
 }
 
-/// Both logs of the newest format, as they are written today.
-fn made() -> [(&'static str, Files); 2] {
+/// All logs of the newest format, as they are written today.
+fn made() -> [(&'static str, Files); 3] {
     let log = make();
     let salvaged = salvaged(&log);
-    let [first, second] = NAMES;
-    [(first, log), (second, salvaged)]
+    let [first, second, third] = NAMES;
+    [(first, log), (second, salvaged), (third, make_needs())]
 }
 
 fn disk_of(files: &Files) -> SimDisk {
@@ -258,6 +278,10 @@ fn jobs(engine: &Stepped, text: &mut String) {
             job.version_no,
         )
         .unwrap();
+        if let Some(min) = job.min_version() {
+            writeln!(text, "  needs {} ({}), held: {}", min.label, min.version_no, engine.table().is_held(&job))
+                .unwrap();
+        }
         for failure in job.failures() {
             writeln!(text, "  {failure:?}").unwrap();
         }

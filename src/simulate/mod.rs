@@ -22,6 +22,7 @@ mod images;
 mod invariant;
 mod lives;
 mod model;
+mod needs;
 mod notice;
 mod op;
 mod plan;

@@ -223,7 +223,7 @@ impl World {
             // The route may have changed within the turn.
             let before = self.routes.get(of.as_str()).is_some_and(|before| before == label);
             let routed = before || self.engine.as_ref().and_then(|engine| route_of(engine, of)).as_ref() == Some(label);
-            let right = known.new.worker_type.as_str() == of && routed;
+            let right = known.new.worker_type.as_str() == of && routed && self.may_run(known, label);
             let checks =
                 [(Invariant::OneLease, one), (Invariant::EndedStaysEnded, waits), (Invariant::RightVersion, right)];
             for (invariant, holds) in checks {
@@ -233,6 +233,9 @@ impl World {
                     return Err(invariant.broken(how));
                 }
                 self.figures.count("held", invariant.name());
+            }
+            if known.new.min_version.is_some() {
+                self.figures.count("work", "handed to a version that it needs");
             }
             ready.entry(of.clone()).or_default().push((known.new.priority.get(), task.lease.born));
             self.happen(job, true, Happening::Reserved(task.lease.fence));
@@ -245,8 +248,13 @@ impl World {
         let Some(engine) = &self.engine else { return Ok(()) };
         for (of, picks) in picked {
             let type_no = engine.table().type_no(of);
-            let waiting =
-                engine.table().jobs().filter(|(_, job)| Some(job.type_no) == type_no && job.state == State::Ready);
+            let waits = |born: Seq| {
+                !self.known(born).and_then(|at| self.model.jobs.get(at)).is_some_and(|known| self.must_wait(known))
+            };
+            let waiting = engine
+                .table()
+                .jobs()
+                .filter(|(born, job)| Some(job.type_no) == type_no && job.state == State::Ready && waits(*born));
             let mut ready: BTreeSet<(u8, Seq)> = waiting.map(|(born, job)| (9 - job.priority.get(), born)).collect();
             ready.extend(picks.iter().map(|(priority, born)| (9 - priority, *born)));
             for (priority, born) in picks {

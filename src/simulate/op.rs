@@ -41,6 +41,8 @@ pub struct PushOp {
     pub max_attempts: Option<u8>,
     /// Bytes that its payload is padded to.
     pub bytes: u16,
+    /// Which version it needs, if any.
+    pub min: Option<u8>,
 }
 
 /// One thing that happens.
@@ -97,6 +99,8 @@ pub struct Mixture {
     weights: [u32; KINDS],
     /// Chance that a job bears a chosen id, of 100; and a key.
     named: u32,
+    /// Chance that a job needs a version, of 100.
+    needy: u32,
 }
 
 const KINDS: usize = 21;
@@ -114,7 +118,8 @@ impl Mixture {
         for (weight, usual) in weights.iter_mut().zip(usual).take(2) {
             *weight = (*weight).max(usual);
         }
-        Self { weights, named: *random.choice(&[0, 10, 50]).unwrap_or(&10) }
+        let named = *random.choice(&[0, 10, 50]).unwrap_or(&10);
+        Self { weights, named, needy: *random.choice(&[0, 0, 20, 60]).unwrap_or(&20) }
     }
 
     /// Draws an operation.
@@ -174,6 +179,7 @@ impl Mixture {
             expires_ms: rare(random, 10).then(|| random.u16(0..6000)),
             max_attempts: rare(random, 30).then(|| random.u8(1..4)),
             bytes: if rare(random, 2) { 5000 } else { random.u16(0..400) },
+            min: rare(random, self.needy).then(|| random.u8(..)),
         }
     }
 

@@ -40,6 +40,20 @@ pub(super) fn on_dead(of: &str) -> Option<&'static str> {
     (of == "a").then_some("b")
 }
 
+/// The label of a version that a job needs: one of those that its type may have, or one that none ever has.
+pub(super) fn needed(of: &str, which: u8) -> String {
+    match which % 8 {
+        7 => "v9".to_owned(),
+        label if of == "a" => format!("v{}", label & 0b11),
+        _ => "v0".to_owned(),
+    }
+}
+
+/// A config with all types, in which `a` has this version.
+pub(super) fn with_version(label: &str) -> u8 {
+    label.strip_prefix('v').and_then(|number| number.parse().ok()).unwrap_or(ALL) & 0b11
+}
+
 /// The config of a number.
 pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
     let versions: Vec<VersionSpec> = TYPES.into_iter().filter(|of| has(plan, of)).map(|of| version(plan, of)).collect();

@@ -12,7 +12,7 @@ fn job(
     max_attempts: Option<u8>,
     bytes: u16,
 ) -> PushOp {
-    PushOp { of, priority, id, key, variant, delay_ms, expires_ms, max_attempts, bytes }
+    PushOp { of, priority, id, key, variant, delay_ms, expires_ms, max_attempts, bytes, min: None }
 }
 
 fn holds(seed: u64, ops: &[Op]) {

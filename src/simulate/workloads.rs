@@ -85,6 +85,18 @@ fn worn() -> Vec<Op> {
     ops
 }
 
+/// A job of `a` that needs the version that it has in the other config.
+fn needy() -> PushOp {
+    PushOp { min: Some(OTHER_VERSION), ..job(0) }
+}
+
+/// Two jobs wait, one of them for a version that came and went.
+fn held() -> Vec<Op> {
+    let mut ops = vec![Op::PoolUp(0), Op::PoolUp(1), Op::PoolUp(2), push(needy()), push(job(0)), Op::Turn];
+    ops.extend([Op::Reload(OTHER_VERSION), Op::PoolUp(3), Op::Turn, Op::Reload(0), Op::PoolUp(4), Op::Turn]);
+    ops
+}
+
 /// All of them.
 pub(super) fn all() -> Vec<Workload> {
     let mut all = producers();
@@ -183,6 +195,12 @@ fn operators() -> Vec<Workload> {
         workload("the old version ends", draining, vec![finish(How::Interrupted), Op::PoolEnds(0)]),
         workload("a type less", waiting(job(2)), vec![Op::Reload(WITHOUT_C)]),
         workload("a type less and back", waiting(job(2)), vec![Op::Reload(WITHOUT_C), Op::Reload(0)]),
+        workload("a job for a version to come", running(job(0)), {
+            vec![push(needy()), Op::Reload(OTHER_VERSION), Op::PoolUp(3)]
+        }),
+        workload("a version that is needed comes again", held(), vec![Op::Reload(OTHER_VERSION), Op::PoolUp(5)]),
+        workload("held, then purged", held(), vec![push(needy()), Op::Purge(0)]),
+        workload("held, then started", held(), vec![Op::Act(0, 1), Op::Crash(None, vec![]), Op::Reload(OTHER_VERSION)]),
         workload("stopped", running(job(0)), vec![Op::Stop]),
         workload("stopped and started", waiting(job(0)), vec![Op::Stop, Op::Turn]),
     ]

@@ -12,7 +12,8 @@ use super::disk::{Fault, Loss, SimDisk};
 use super::figures::Figures;
 use super::held::Shown;
 use super::invariant::Invariant;
-use super::model::{Happening, Model, Place};
+use super::model::{Happening, Known, Model, Place};
+use super::needs::Numbers;
 use super::op::{FAR, How, Op, PushOp};
 use super::plan::{self, TYPES};
 use super::pools::Hands;
@@ -104,6 +105,8 @@ pub(super) struct World {
     pub(super) options: LogOptions,
     /// What the log has shown; `None` where its bytes were meddled with.
     pub(super) shown: Option<Shown>,
+    /// The numbers of all versions, by type and label.
+    pub(super) numbers: Numbers,
     /// Where the work of each type went after the turn before.
     pub(super) routes: BTreeMap<&'static str, String>,
     pub(super) retain: u64,
@@ -146,6 +149,7 @@ impl World {
                 ..LogOptions::new(segment_bytes)
             },
             shown: Some(Shown::new()),
+            numbers: Numbers::new(),
             routes: BTreeMap::new(),
             retain: *random.choice(&[0, 0, 64 << 10]).unwrap_or(&0),
             old: Vec::new(),
@@ -193,6 +197,7 @@ impl World {
             figures: Figures::default(),
             options: self.options,
             shown: None,
+            numbers: self.numbers.clone(),
             routes: BTreeMap::new(),
             retain: self.retain,
             old: self.old.clone(),
@@ -259,7 +264,8 @@ impl World {
         Ok(())
     }
 
-    /// Makes sure that all is served in the end, once nothing fails any more: every job ends, but for the dead ones.
+    /// Makes sure that all is served in the end, once nothing fails any more: every job ends, but for the dead
+    /// ones, and those that need a version which there never was.
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         // Somebody sets the clock right, too: what was due at some time is due in the end.
         self.clock.wall_ms.store(self.latest, Ordering::Relaxed);
@@ -270,8 +276,9 @@ impl World {
         self.space(None);
         self.step(&Op::MakeSegment)?;
         for round in 1..10_000 {
-            if self.plan != plan::ALL {
-                self.reload(plan::ALL)?;
+            let newest = self.newest_plan();
+            if self.plan != newest {
+                self.reload(newest)?;
             }
             self.step(&Op::Clean)?;
             self.step(&Op::MakeSegment)?;
@@ -287,12 +294,13 @@ impl World {
                 self.finish(0, &How::Done { follow_ups: Vec::new() });
             }
             self.turn()?;
-            if self.model.live().all(|(_, known)| known.now.place == Place::Dead) {
+            if self.model.live().all(|(_, known)| known.now.place == Place::Dead || self.is_parked(known)) {
                 self.figures.count("held", Invariant::Served.name());
                 return self.check_log();
             }
             // What is due in years is waited for once nothing else is left.
-            let dues = self.model.live().filter(|(_, known)| known.now.place == Place::Waiting);
+            let waits = |known: &Known| known.now.place == Place::Waiting && !self.is_parked(known);
+            let dues = self.model.live().filter(|(_, known)| waits(known));
             let due = dues.map(|(_, known)| known.now.ready_ms.1).min().unwrap_or(0);
             let far = if round % 16 == 0 { due.saturating_sub(self.clock.wall_ms()) } else { 0 };
             self.wait(far.max(1000));
@@ -334,6 +342,7 @@ impl World {
         let mut new = NewJob::new(of.parse().expect("a name"), Vec::new());
         new.id = op.id.map(|id| format!("id-{id}").parse().expect("an id"));
         new.idempotency_key = op.key.map(|key| format!("key-{key}").parse().expect("a key"));
+        new.min_version = op.min.map(|which| plan::needed(of, which).parse().expect("a label"));
         if new.id.is_some() || new.idempotency_key.is_some() {
             new.payload = format!("{{\"chosen\":{}}}", op.variant).into_bytes();
             return new;

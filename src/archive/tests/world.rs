@@ -159,6 +159,7 @@ impl World {
             max_attempts: 9,
             names,
             parent: None,
+            min_version: None,
         };
         let home = self.put(&Event::Enqueued(meta, &payload));
         self.live.insert(home.seq, Live { type_no, tenant, home, attempts: 0, failures: Vec::new() });

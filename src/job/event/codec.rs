@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ended, Enqueued, Failed, Generation, Kind, Names, Opened, Paused, Redriven, Released, Reserved, Restated, Routed,
-    Settled, Stopped, Totals, TypeChange, TypeNamed, VERSION, VersionAccepted, VersionRejected, WITH_TEXT, quick,
+    Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Redriven, Released, Reserved,
+    Restated, Routed, Settled, Stopped, Totals, TypeChange, TypeNamed, VERSION, VersionAccepted, VersionRejected,
+    WITH_MIN_VERSION, WITH_TEXT, quick,
 };
 use crate::log::RecordKind;
 
@@ -59,11 +60,10 @@ impl<'a> Event<'a> {
     /// See [`BadRecord`].
     pub fn decode(kind: u8, version: u8, body: &'a [u8]) -> Result<Self, BadRecord> {
         let with_text = kind == Kind::Generation as u8 && version == WITH_TEXT;
-        if version != VERSION && !with_text {
+        let may_have_min = kind == Kind::Enqueued as u8 || kind == Kind::Restated as u8;
+        let with_min = may_have_min && version == WITH_MIN_VERSION;
+        if version != VERSION && !with_text && !with_min {
             return Err(BadRecord::Unknown { kind, version });
-        }
-        fn take<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<(T, &'a [u8]), BadRecord> {
-            postcard::take_from_bytes(body).map_err(|_| BadRecord::Shape { kind })
         }
         /// A body without a tail.
         fn whole<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<T, BadRecord> {
@@ -72,7 +72,11 @@ impl<'a> Event<'a> {
         }
         const ENQUEUED: u8 = Kind::Enqueued as u8;
         Ok(match kind {
-            ENQUEUED => take(body, kind).map(|(meta, tail)| Self::Enqueued(meta, tail))?,
+            ENQUEUED => {
+                let (min_version, rest) = if with_min { take_min_version(body)? } else { (None, body) };
+                let (meta, tail): (Enqueued<'_>, _) = take(rest, kind)?;
+                Self::Enqueued(Enqueued { min_version, ..meta }, tail)
+            }
             k if k == Kind::Reserved as u8 => Self::Reserved(whole(body, kind)?),
             k if k == Kind::Ended as u8 => take(body, kind).map(|(meta, tail)| Self::Ended(meta, tail))?,
             k if k == Kind::Failed as u8 => take(body, kind).map(|(meta, tail)| Self::Failed(meta, tail))?,
@@ -100,6 +104,17 @@ impl<'a> Event<'a> {
         })
     }
 
+    /// Its kind, and the shape in which it is written.
+    pub fn record_kind(&self) -> RecordKind {
+        let version = match self {
+            Self::Generation(_, text) if !text.is_empty() => WITH_TEXT,
+            Self::Enqueued(meta, _) if meta.min_version.is_some() => WITH_MIN_VERSION,
+            Self::Restated(_, enqueued) if enqueued.first() == Some(&MIN_VERSION_FIRST) => WITH_MIN_VERSION,
+            _ => VERSION,
+        };
+        RecordKind { version, ..self.kind().record_kind() }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
@@ -122,12 +137,6 @@ impl<'a> Event<'a> {
             Self::Paused(_) => Kind::Paused,
             Self::Settled(_) => Kind::Settled,
         }
-    }
-
-    /// Its kind, and the shape in which it is written.
-    pub fn record_kind(&self) -> RecordKind {
-        let version = if matches!(self, Self::Generation(_, text) if !text.is_empty()) { WITH_TEXT } else { VERSION };
-        RecordKind { version, ..self.kind().record_kind() }
     }
 
     /// Appends the body to `out`.
@@ -168,6 +177,7 @@ impl<'a> Event<'a> {
                         + meta.tenant.map_or(0, str::len)
                         + meta.parent.map_or(0, str::len)
                         + names(&meta.names)
+                        + meta.min_version.map_or(0, |min| min.label.len() + 16)
                         + tail.len()
                 }
                 Self::Ended(meta, tail) => names(&meta.names) + tail.len(),
@@ -195,12 +205,41 @@ fn put<T: Serialize>(out: &mut Vec<u8>, meta: &T, tail: &[u8]) {
     out.extend_from_slice(tail);
 }
 
+/// What stands in front of a least version, where otherwise the number of a type does, which is never zero.
+pub(super) const MIN_VERSION_FIRST: u8 = 0;
+
+fn take<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<(T, &'a [u8]), BadRecord> {
+    postcard::take_from_bytes(body).map_err(|_| BadRecord::Shape { kind })
+}
+
+/// The least version in front of an `Enqueued` body that has one, and the rest, which is as in shape 1.
+fn take_min_version(body: &[u8]) -> Result<(Option<MinVersion<'_>>, &[u8]), BadRecord> {
+    let kind = Kind::Enqueued as u8;
+    let rest = body.strip_prefix(&[MIN_VERSION_FIRST]).ok_or(BadRecord::Shape { kind })?;
+    let (min, rest) = take(rest, kind)?;
+    Ok((Some(min), rest))
+}
+
+/// The body of an `Enqueued` record, with the number of its least version, which was not known when it was written; `None`
+/// where it has none, or has a number.
+pub fn with_version_no(enqueued: &[u8], version_no: u32) -> Option<Vec<u8>> {
+    enqueued.first().filter(|first| **first == MIN_VERSION_FIRST)?;
+    let (min, rest) = take_min_version(enqueued).ok()?;
+    let min = min.filter(|min| min.version_no == 0)?;
+    let mut body = Vec::with_capacity(enqueued.len() + 4);
+    quick::put_min_version(&mut body, &MinVersion { version_no, ..min });
+    body.extend_from_slice(rest);
+    Some(body)
+}
+
 /// The `Enqueued` part of a home record's body, and the payload.
 ///
 /// # Errors
 /// See [`BadRecord`].
 pub fn decode_home(kind: u8, body: &[u8]) -> Result<(Enqueued<'_>, &[u8]), BadRecord> {
-    match Event::decode(kind, VERSION, body)? {
+    let is_enqueued = kind == Kind::Enqueued as u8;
+    let has_min = is_enqueued && body.first() == Some(&MIN_VERSION_FIRST);
+    match Event::decode(kind, if has_min { WITH_MIN_VERSION } else { VERSION }, body)? {
         Event::Enqueued(meta, payload) => Ok((meta, payload)),
         Event::Restated(_, enqueued) => decode_home(Kind::Enqueued as u8, enqueued),
         _ => Err(BadRecord::Shape { kind }),

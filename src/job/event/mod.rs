@@ -14,7 +14,7 @@ use crate::log::{Position, RecordKind};
 use crate::types::{Fence, Priority, Seq, UnixMs};
 
 pub use super::transition::End;
-pub use codec::{BadRecord, Event, decode_home};
+pub use codec::{BadRecord, Event, decode_home, with_version_no};
 
 /// What a record's body is; the numbers stand on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ pub enum Kind {
     Released = 5,
     /// [`Redriven`].
     Redriven = 6,
-    /// [`Restated`], tail: the whole body of the job's `Enqueued` record.
+    /// [`Restated`], tail: the whole body of the job's `Enqueued` record, in which its least version may have got its number.
     Restated = 7,
     /// [`Opened`].
     Opened = 16,
@@ -61,16 +61,29 @@ pub enum Kind {
     // 39 quarantine, 40 ramp.
 }
 
-/// The shape in which bodies are written.
+/// The shape in which most bodies are written.
 const VERSION: u8 = 1;
 /// The shape of a generation that says what its config was.
 const WITH_TEXT: u8 = 2;
+/// The shape of an [`Enqueued`] record with a [`MinVersion`], and of a [`Restated`] one that holds such a body. In front of
+/// what shape 1 has there is a zero, where that has the number of a type, and then the least version. So a body says itself
+/// which it is, and one without a least version is the same in both.
+const WITH_MIN_VERSION: u8 = 2;
 
 impl Kind {
     /// As the log stores it, in its first shape.
     pub fn record_kind(self) -> RecordKind {
         RecordKind { kind: self as u8, version: VERSION }
     }
+}
+
+/// The version that a job needs: this one, or one that was first accepted after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinVersion<'a> {
+    /// Its label.
+    pub label: &'a str,
+    /// Its number; 0: no version of this label was known when the record was written.
+    pub version_no: u32,
 }
 
 /// Id and key that a caller chose, and what a repeated call is compared by.
@@ -109,6 +122,9 @@ pub struct Enqueued<'a> {
     pub names: Option<Names<'a>>,
     /// Id of the job that enqueued it.
     pub parent: Option<&'a str>,
+    /// The version that it needs at least. In front of all others where it is: see [`MinVersion`].
+    #[serde(skip)]
+    pub min_version: Option<MinVersion<'a>>,
 }
 
 /// A job was handed to a worker.

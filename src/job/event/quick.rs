@@ -1,15 +1,19 @@
 //! The three shapes of which every job writes one record, written field by field: the same bytes as postcard makes, in
 //! less time. A test holds both against each other.
 
-use super::{End, Ended, Enqueued, Fence, GivenBack, Home, Names, Reserved};
+use super::codec::MIN_VERSION_FIRST;
+use super::{End, Ended, Enqueued, Fence, GivenBack, Home, MinVersion, Names, Reserved};
 
 /// Most bytes of one shape's numbers.
 const NUMBERS_MAX: usize = 128;
 
 pub(super) fn enqueued(out: &mut Vec<u8>, meta: &Enqueued<'_>, tail: &[u8]) {
-    let Enqueued { type_no, task, priority, tenant, created_ms, ready_ms, expires_ms, max_attempts, names, parent } =
-        meta;
+    let Enqueued { type_no, task, priority, tenant, created_ms, ready_ms, expires_ms, max_attempts, .. } = meta;
+    let Enqueued { names, parent, min_version, .. } = meta;
     out.reserve(NUMBERS_MAX + tail.len());
+    if let Some(min) = min_version {
+        put_min_version(out, min);
+    }
     number(out, u64::from(*type_no));
     text(out, task);
     out.push(priority.get());
@@ -21,6 +25,12 @@ pub(super) fn enqueued(out: &mut Vec<u8>, meta: &Enqueued<'_>, tail: &[u8]) {
     put_names(out, names.as_ref());
     optional(out, *parent);
     out.extend_from_slice(tail);
+}
+
+pub(super) fn put_min_version(out: &mut Vec<u8>, min: &MinVersion<'_>) {
+    out.push(MIN_VERSION_FIRST);
+    text(out, min.label);
+    number(out, u64::from(min.version_no));
 }
 
 pub(super) fn reserved(out: &mut Vec<u8>, meta: &Reserved) {
@@ -96,6 +106,7 @@ fn put_names(out: &mut Vec<u8>, names: Option<&Names<'_>>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{BadRecord, Event, decode_home, with_version_no};
     use super::*;
     use crate::types::Priority;
 
@@ -133,6 +144,7 @@ mod tests {
                 max_attempts: half(r),
                 names: names.clone(),
                 parent: text(r),
+                min_version: None,
             };
             let mut out = Vec::new();
             enqueued(&mut out, &meta, b"null");
@@ -165,5 +177,52 @@ mod tests {
             ended(&mut out, &meta, b"7");
             same(&out, &meta, b"7", seed);
         }
+    }
+
+    #[test]
+    fn a_least_version_stands_in_front_of_what_is_there_without_it() {
+        let meta = Enqueued {
+            type_no: 7,
+            task: "print",
+            priority: Priority::default(),
+            tenant: Some("acme"),
+            created_ms: 1_764_000_000_000,
+            ready_ms: 0,
+            expires_ms: 0,
+            max_attempts: 4,
+            names: Some(Names { id: Some("a"), key: None, digest: 9 }),
+            parent: None,
+            min_version: None,
+        };
+        let plain = Event::Enqueued(meta.clone(), b"null");
+        let mut without = Vec::new();
+        plain.encode(&mut without);
+        assert_eq!((plain.record_kind().kind, plain.record_kind().version), (1, 1));
+        assert_eq!(with_version_no(&without, 9), None, "a job that needs none gets none");
+        for version_no in [0, 1, 300] {
+            let event = Event::Enqueued(
+                Enqueued { min_version: Some(MinVersion { label: "v2", version_no }), ..meta.clone() },
+                b"null",
+            );
+            let (kind, mut body) = (event.record_kind(), Vec::new());
+            event.encode(&mut body);
+            assert!(body.len() <= event.bytes_max());
+            let number: &[u8] = if version_no == 300 { &[0xAC, 2] } else { &[u8::try_from(version_no).unwrap()] };
+            assert_eq!(body, [b"\0\x02v2", number, &without].concat());
+            assert_eq!((kind.kind, kind.version), (1, 2));
+            assert_eq!(Event::decode(1, 2, &body).as_ref(), Ok(&event));
+            let Event::Enqueued(said, payload) = event else { unreachable!("made above") };
+            assert_eq!(decode_home(1, &body), Ok((said.clone(), payload)));
+            let numbered = with_version_no(&body, 9);
+            assert_eq!(numbered.is_some(), version_no == 0, "a number that is there stays");
+            if let Some(numbered) = numbered {
+                let min_version = Some(MinVersion { label: "v2", version_no: 9 });
+                assert_eq!(decode_home(1, &numbered), Ok((Enqueued { min_version, ..said.clone() }, payload)));
+            }
+            assert!(Event::decode(1, 1, &body).map_or(true, |read| read != Event::Enqueued(said, payload)));
+            assert_eq!(Event::decode(1, 2, &without), Err(BadRecord::Shape { kind: 1 }));
+        }
+        let unknown = BadRecord::Unknown { kind: 2, version: 2 };
+        assert_eq!(Event::decode(2, 2, &without), Err(unknown), "no other kind has a second shape");
     }
 }

@@ -181,7 +181,8 @@ impl Named {
                 };
                 let bytes = payload.len();
                 let (at, priority) = (moment(meta.created_ms), meta.priority.get());
-                format!("{at} {who} enqueued for {of_type}{task}, priority {priority}, payload {bytes} B{later}")
+                let needs = meta.min_version.map_or_else(String::new, |min| format!(", from version {} on", min.label));
+                format!("{at} {who} enqueued for {of_type}{task}, priority {priority}, payload {bytes} B{later}{needs}")
             }
             Event::Reserved(meta) => {
                 format!("{} {who} reserved by {of_type} {version}, fence {}", moment(meta.at), meta.fence.as_number())
@@ -267,6 +268,7 @@ mod tests {
             max_attempts: 4,
             names: names.clone(),
             parent: None,
+            min_version: None,
         };
         let event = Event::Enqueued(meta, b"null");
         let named = namer.name(7, &event);

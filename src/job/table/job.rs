@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Illegal;
 use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names, Restated};
 use crate::job::queue::Fresh;
 use crate::job::tenant::tenant_no;
 use crate::job::transition::State;
 use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT};
-use crate::types::{Fence, Priority, Seq, UnixMs};
+use crate::types::{Fence, Label, Priority, Seq, UnixMs};
 
 /// A live job: everything but its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,18 @@ pub struct Job {
 struct Extras {
     names: Option<OwnedNames>,
     failures: Vec<Failure>,
+    /// Beside the job in a checkpoint.
+    #[serde(skip)]
+    min_version: Option<OwnedMinVersion>,
+}
+
+/// The version that a job needs, kept: this one, or one that was first accepted after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedMinVersion {
+    /// Its label.
+    pub label: Label,
+    /// Its number; 0: no version of this label was known when the job's home record was written.
+    pub version_no: u32,
 }
 
 /// What a caller chose, kept.
@@ -85,6 +98,18 @@ impl Job {
         if !failures.is_empty() {
             self.extras.get_or_insert_default().failures = failures.to_vec();
         }
+    }
+
+    /// Has it need a version, or none.
+    pub(super) fn set_min_version(&mut self, min_version: Option<OwnedMinVersion>) {
+        if min_version.is_some() {
+            self.extras.get_or_insert_default().min_version = min_version;
+        }
+    }
+
+    /// The version that it needs at least, if it names one.
+    pub fn min_version(&self) -> Option<&OwnedMinVersion> {
+        self.extras.as_ref()?.min_version.as_ref()
     }
 
     /// What its caller chose, if that is kept in memory: for jobs that expire, which nobody reads before they end.
@@ -175,10 +200,17 @@ fn ends_of(text: &str, bytes: usize) -> String {
 }
 
 /// A job as it is enqueued, in a state.
-pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
+///
+/// # Errors
+/// The version that it needs has a label that is none.
+pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Result<Job, Illegal> {
     // The engine reads the home record of a job that is to end, but for one that ends by itself.
     let kept = meta.names.as_ref().filter(|_| meta.expires_ms != 0).map(OwnedNames::from);
-    Job {
+    let min_version = meta.min_version.map(|min| {
+        let label = min.label.parse().map_err(|_| Illegal::BadName(min.label.to_owned()))?;
+        Ok(OwnedMinVersion { label, version_no: min.version_no })
+    });
+    let mut job = Job {
         type_no: meta.type_no,
         priority: meta.priority,
         state,
@@ -194,8 +226,10 @@ pub(super) fn new_job(meta: &Enqueued<'_>, home: Home, state: State) -> Job {
         home,
         named: meta.names.is_some(),
         tenant: tenant_no(meta.tenant),
-        extras: kept.map(|names| Box::new(Extras { names: Some(names), failures: Vec::new() })),
-    }
+        extras: kept.map(|names| Box::new(Extras { names: Some(names), ..Extras::default() })),
+    };
+    job.set_min_version(min_version.transpose()?);
+    Ok(job)
 }
 
 #[cfg(test)]

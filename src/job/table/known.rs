@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::held::FirstNumbers;
 use crate::job::event::Totals;
 use crate::job::queue::{Fresh, Queue};
 use crate::job::transition::State;
@@ -12,8 +13,14 @@ use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 pub struct TypeState {
     /// Its name.
     pub name: WorkerType,
-    /// Its ready jobs.
+    /// Its ready jobs, but for those that are held.
     pub queue: Queue,
+    /// Its ready jobs that need a version, held or not, by the number of that one.
+    pub(super) needy: BTreeSet<(u64, Seq)>,
+    /// How many of them are held.
+    pub(super) held: u64,
+    /// The first version of each label.
+    pub(super) first: FirstNumbers,
     /// Its delayed jobs that wait as they came, and when each delayed one of all kinds is due.
     pub(super) later: Queue,
     /// See `later`.
@@ -33,6 +40,25 @@ pub struct TypeState {
 }
 
 impl TypeState {
+    /// A type without jobs, whose work goes nowhere.
+    pub(super) fn new(name: WorkerType, totals: Totals) -> Self {
+        Self {
+            name,
+            queue: Queue::default(),
+            needy: BTreeSet::new(),
+            held: 0,
+            first: FirstNumbers::new(),
+            later: Queue::default(),
+            due: BTreeSet::new(),
+            delayed: 0,
+            reserved: 0,
+            dead: 0,
+            totals,
+            route: 0,
+            paused_since: 0,
+        }
+    }
+
     /// Puts a fresh job where it waits.
     pub(super) fn put_fresh(&mut self, priority: Priority, state: State, fresh: Fresh) {
         if state == State::Delayed {

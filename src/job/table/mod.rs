@@ -4,6 +4,7 @@
 //! and the counters. Never decides: decisions are the engine's, and reach the table as events.
 
 mod generations;
+mod held;
 mod job;
 mod known;
 mod look;
@@ -18,7 +19,6 @@ use crate::job::event::{
     After, End, Ended, Enqueued, Event, Failed, GivenBack, Home, Release, Released, Restated, Totals, decode_home,
 };
 use crate::job::ids::{ChosenNames, IdIndex, IdMaker};
-use crate::job::queue::Queue;
 use crate::job::transition::{Change, Next, State, next};
 use crate::limits::HOST_DEATHS_MAX;
 use crate::log::frame::RECORD_HEADER_BYTES;
@@ -28,7 +28,7 @@ use crate::types::{Seq, UnixMs, WorkerType};
 pub use generations::GenerationRecord;
 use generations::Generations;
 use job::new_job;
-pub use job::{Job, OwnedNames, tail_of};
+pub use job::{Job, OwnedMinVersion, OwnedNames, tail_of};
 pub use known::{TypeState, VersionRecord};
 use noted::Noted;
 pub use picture::Picture;
@@ -144,13 +144,7 @@ impl Table {
             // What was lost says nothing; what cannot be without it was left out when the log was salvaged.
             Event::Stopped(_) | Event::Lost(_) => Ok(()),
             Event::TypeNamed(event) => self.type_named(event.no, event.name),
-            Event::VersionAccepted(event) => {
-                let label = event.label.parse().map_err(|_| Illegal::BadName(event.label.to_owned()))?;
-                let version =
-                    VersionRecord { type_no: event.type_no, label, hash: event.hash, at: event.at, rejected: false };
-                self.versions.entry(event.no).or_insert(version);
-                Ok(())
-            }
+            Event::VersionAccepted(event) => self.version_accepted(event),
             Event::VersionRejected(event, _) => {
                 if let Some(version) = self.versions.get_mut(&event.no) {
                     version.rejected = true;
@@ -166,14 +160,7 @@ impl Table {
                 self.generations.settled(event);
                 Ok(())
             }
-            Event::Routed(event) => {
-                self.type_mut(event.type_no)?.route = event.version_no;
-                if let Some(version) = self.versions.get_mut(&event.version_no) {
-                    version.rejected = false;
-                }
-                self.prune_texts();
-                Ok(())
-            }
+            Event::Routed(event) => self.routed(*event),
             Event::Totals(totals) => {
                 self.type_mut(totals.type_no)?.totals = *totals;
                 Ok(())
@@ -186,12 +173,13 @@ impl Table {
     }
 
     fn enqueued(&mut self, born: Seq, home: Home, meta: &Enqueued<'_>) -> Result<(), Illegal> {
-        self.type_mut(meta.type_no)?.totals.enqueued += 1;
         let state = if meta.ready_ms > meta.created_ms { State::Delayed } else { State::Ready };
+        let job = new_job(meta, home, state)?;
+        self.type_mut(meta.type_no)?.totals.enqueued += 1;
         if let Some(names) = &meta.names {
             self.ids.note(meta.type_no, names, None, born);
         }
-        self.add(born, new_job(meta, home, state));
+        self.add(born, job);
         Ok(())
     }
 
@@ -242,7 +230,7 @@ impl Table {
             return Err(Illegal::NoJob(event.born));
         };
         self.type_mut(meta.type_no)?;
-        let mut job = new_job(&meta, home, event.state);
+        let mut job = new_job(&meta, home, event.state)?;
         job.attempts = event.attempts;
         job.given_back = event.given_back;
         job.ready_ms = event.ready_ms;
@@ -303,18 +291,7 @@ impl Table {
         }
         self.type_numbers.insert(name.clone(), no);
         let totals = Totals { type_no: no, ..Totals::default() };
-        self.types.push(TypeState {
-            name,
-            queue: Queue::default(),
-            later: Queue::default(),
-            due: BTreeSet::new(),
-            delayed: 0,
-            reserved: 0,
-            dead: 0,
-            totals,
-            route: 0,
-            paused_since: 0,
-        });
+        self.types.push(TypeState::new(name, totals));
         Ok(())
     }
 
@@ -421,9 +398,7 @@ impl Table {
         }
         let Some(of_type) = self.types.get_mut((job.type_no as usize).wrapping_sub(1)) else { return };
         match job.state {
-            State::Ready => {
-                of_type.queue.remove_returned(job.priority, born);
-            }
+            State::Ready => of_type.take_ready(born, job),
             State::Delayed => {
                 of_type.delayed -= 1;
                 of_type.due.remove(&(job.ready_ms, born));
@@ -443,7 +418,7 @@ impl Table {
         }
         let Some(of_type) = self.types.get_mut((job.type_no as usize).wrapping_sub(1)) else { return };
         match job.state {
-            State::Ready => of_type.queue.insert_returned(job.priority, born),
+            State::Ready => of_type.put_ready(born, job),
             State::Delayed => {
                 of_type.delayed += 1;
                 of_type.due.insert((job.ready_ms, born));

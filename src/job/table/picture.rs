@@ -10,17 +10,18 @@
 //!   4     as 2, of jobs that are delayed
 //!   6     postcard: the accepted configs that are remembered               the second one, where there are any
 //!   5     postcard: (born seq, job, number of its tenant) for some of the jobs with a state of their own
+//!   7     postcard: (born seq, job, number of its tenant, least version) for those that need a version
 //!   3     as 5, without tenants: up to shape 4 of these blocks
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GenerationRecord, Job, Noted, Table, TypeState, VersionRecord};
+use super::{GenerationRecord, Job, Noted, OwnedMinVersion, Table, TypeState, VersionRecord};
 use crate::job::event::{Settled, Totals};
-use crate::job::queue::{Chunk, Queue};
+use crate::job::queue::Chunk;
 use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
 
 const META: u8 = 1;
@@ -29,13 +30,15 @@ const NOTED_BEFORE: u8 = 3;
 const LATER: u8 = 4;
 const NOTED: u8 = 5;
 const GENERATIONS: u8 = 6;
+const NEEDY: u8 = 7;
 /// A block is ended when it has so many bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
 const NOTED_AT_ONCE: usize = 1000;
 /// The shape of these blocks, and the oldest one that is read. Up to 3, delayed jobs were among those with a state of their
-/// own, which is as good; up to 4, tenants had no numbers: a job of such a checkpoint has none until it is restated.
-const VERSION: u32 = 5;
+/// own, which is as good; up to 4, tenants had no numbers: a job of such a checkpoint has none until it is restated; up to 5, no job
+/// needed a version.
+const VERSION: u32 = 6;
 const OLDEST: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +129,16 @@ impl Table {
                 }
                 Ok(())
             }
+            NEEDY => {
+                let jobs: Vec<(Seq, Job, u16, OwnedMinVersion)> =
+                    postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+                for (born, mut job, tenant, min_version) in jobs {
+                    job.tenant = tenant;
+                    job.set_min_version(Some(min_version));
+                    self.load_noted(born, job);
+                }
+                Ok(())
+            }
             NOTED_BEFORE => {
                 let jobs: Vec<(Seq, Job)> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
                 jobs.into_iter().for_each(|(born, job)| self.load_noted(born, job));
@@ -148,22 +161,12 @@ impl Table {
         for (name, route, totals, paused_since) in meta.types {
             let no = u32::try_from(self.types.len()).unwrap_or(u32::MAX) + 1;
             self.type_numbers.insert(name.clone(), no);
-            let (queue, later, due) = (Queue::default(), Queue::default(), BTreeSet::new());
-            let (delayed, reserved, dead) = (0, 0, 0);
-            self.types.push(TypeState {
-                name,
-                queue,
-                later,
-                due,
-                delayed,
-                reserved,
-                dead,
-                totals,
-                route,
-                paused_since,
-            });
+            self.types.push(TypeState { route, paused_since, ..TypeState::new(name, totals) });
         }
         for (no, type_no, label, hash, at, rejected) in meta.versions {
+            if let Some(of_type) = self.types.get_mut((type_no as usize).wrapping_sub(1)) {
+                of_type.accepted(&label, no, &self.noted);
+            }
             self.versions.insert(no, VersionRecord { type_no, label, hash, at, rejected });
         }
         let (number, at, targets) = meta.generation;
@@ -224,18 +227,28 @@ impl Picture {
             .iter()
             .flat_map(|(kind, type_no, priority, chunks)| line_blocks(*kind, *type_no, *priority, chunks));
         let first = std::iter::once(self.meta.clone()).chain(self.generations.clone());
-        first.chain(lines).chain(self.noted_blocks())
+        first.chain(lines).chain(self.noted_blocks()).chain(self.needy_blocks())
     }
 
     fn noted_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let mut jobs = self.noted.iter().peekable();
-        std::iter::from_fn(move || {
-            jobs.peek()?;
-            let some = jobs.by_ref().take(NOTED_AT_ONCE).map(|(born, job)| (born, job, job.tenant));
-            let some: Vec<(Seq, &Job, u16)> = some.collect();
-            Some(postcard::to_extend(&some, vec![NOTED]).expect("a plain value can be written into memory"))
-        })
+        let jobs = self.noted.iter().filter(|(_, job)| job.min_version().is_none());
+        blocks_of(NOTED, jobs.map(|(born, job)| (born, job, job.tenant)))
     }
+
+    fn needy_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let jobs = self.noted.iter().filter_map(|(born, job)| Some((born, job, job.tenant, job.min_version()?)));
+        blocks_of(NEEDY, jobs)
+    }
+}
+
+/// Blocks of so many values each.
+fn blocks_of<T: Serialize>(kind: u8, values: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<u8>> {
+    let mut values = values.peekable();
+    std::iter::from_fn(move || {
+        values.peek()?;
+        let some: Vec<T> = values.by_ref().take(NOTED_AT_ONCE).collect();
+        Some(postcard::to_extend(&some, vec![kind]).expect("a plain value can be written into memory"))
+    })
 }
 
 fn line_blocks(
@@ -288,6 +301,7 @@ mod tests {
                 max_attempts: 3,
                 names: None,
                 parent: None,
+                min_version: None,
             };
             put(born, Event::Enqueued(meta, b"{}"));
         }
@@ -323,7 +337,7 @@ mod tests {
         let noted: Vec<(Seq, &Job)> = table.noted.iter().collect();
         let mut before = blocks;
         before.retain(|block| block[0] != NOTED);
-        assert_eq!((before[0][0], before[0][1]), (META, 5));
+        assert_eq!((before[0][0], before[0][1]), (META, 6));
         before[0][1] = 4;
         before.push(postcard::to_extend(&noted, vec![NOTED_BEFORE]).unwrap());
         let loaded = loaded(&before);

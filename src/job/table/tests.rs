@@ -1,15 +1,23 @@
 //! The table against its own records: whatever happened, a replay gives the same state, from the start or from a head.
 
+mod held;
+
 use std::fmt::Write;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::event::{Enqueued, Failed, Names, Paused, Redriven, Released, Reserved, Restated, TypeNamed};
-use crate::types::{Fence, Priority};
+use crate::job::event::{
+    Enqueued, Failed, MinVersion, Names, Paused, Redriven, Released, Reserved, Restated, Routed, TypeNamed,
+    VersionAccepted, with_version_no,
+};
+use crate::types::{Fence, Label, Priority};
 
 const LOG_ID: LogId = [5; 16];
 const TYPES: [&str; 2] = ["a", "b"];
+const LABELS: [&str; 4] = ["v1", "v2", "v10", "v3"];
+/// A version that was never accepted.
+const NO_VERSION: u32 = 99;
 
 /// A log in memory: records as they would stand on disk.
 #[derive(Default)]
@@ -21,6 +29,8 @@ struct Life {
     log: Written,
     next: Seq,
     now: UnixMs,
+    /// The version that the next job needs.
+    needs: Option<&'static str>,
 }
 
 fn place(seq: Seq) -> Position {
@@ -35,7 +45,8 @@ fn apply(table: &mut Table, record: &(Seq, u8, u8, Vec<u8>)) -> Result<(), Illeg
 
 impl Life {
     fn new() -> Self {
-        let mut life = Self { table: Table::new(LOG_ID), log: Written::default(), next: 1, now: 1_000_000 };
+        let mut life =
+            Self { table: Table::new(LOG_ID), log: Written::default(), next: 1, now: 1_000_000, needs: None };
         for (no, name) in (1..).zip(TYPES) {
             life.put(&Event::TypeNamed(TypeNamed { no, name })).unwrap();
         }
@@ -67,8 +78,24 @@ impl Life {
             max_attempts: 3,
             names: named.then_some(Names { id: Some(&id), key: Some(&key), digest: self.next }),
             parent: None,
+            min_version: self.needs.map(|label| {
+                let of_type = self.table.worker_type(type_no).unwrap();
+                let version_no = of_type.first_number(&label.parse().unwrap()).unwrap_or(0);
+                MinVersion { label, version_no }
+            }),
         };
         self.put(&Event::Enqueued(meta, b"{}")).unwrap();
+    }
+
+    /// Accepts a version with a label that its type has not had, or not with this hash.
+    fn accept(&mut self, type_no: u32, label: &str) -> u32 {
+        let no = self.table.versions().map(|(no, _)| no).max().unwrap_or(0) + 1;
+        self.put(&Event::VersionAccepted(VersionAccepted { no, type_no, label, hash: [7; 32], at: self.now })).unwrap();
+        no
+    }
+
+    fn route(&mut self, type_no: u32, version_no: u32) {
+        self.put(&Event::Routed(Routed { type_no, version_no, at: self.now })).unwrap();
     }
 
     /// Tries a change of one job; what is illegal must leave everything as it was.
@@ -83,7 +110,7 @@ impl Life {
                 end,
                 at,
                 type_no: job.type_no,
-                version_no: 1,
+                version_no: NO_VERSION,
                 attempts: job.attempts,
                 given_back: job.given_back,
                 created_ms: job.created_ms,
@@ -94,7 +121,7 @@ impl Life {
         };
         let fence = Fence { epoch: 1, counter: amount };
         let event = match what % 10 {
-            0 | 1 => Event::Reserved(Reserved { born, fence, version_no: 1, at }),
+            0 | 1 => Event::Reserved(Reserved { born, fence, version_no: NO_VERSION, at }),
             2 => ended(End::Completed),
             3 => {
                 let after = After::Retry { ready_ms: at + amount };
@@ -130,12 +157,29 @@ impl Life {
             self.put(&Event::Totals(totals)).unwrap();
             self.put(&Event::Paused(Paused { type_no: no, since, at: self.now })).unwrap();
         }
+        for (type_no, no, label) in self.versions() {
+            let (hash, at) = ([7; 32], self.now);
+            self.put(&Event::VersionAccepted(VersionAccepted { no, type_no, label: label.as_str(), hash, at }))
+                .unwrap();
+        }
+        for (type_no, _) in (1..).zip(TYPES) {
+            self.route(type_no, self.table.worker_type(type_no).unwrap().route);
+        }
         for born in self.live() {
-            let restated: Restated = self.table.job(born).unwrap().restate(born);
+            let job = self.table.job(born).unwrap();
+            let restated: Restated = job.restate(born);
             let body = self.enqueued_body(born);
-            self.put(&Event::Restated(restated, &body)).unwrap();
+            let numbered = self.table.known_need(&job).and_then(|no| with_version_no(&body, no));
+            self.put(&Event::Restated(restated, &numbered.unwrap_or(body))).unwrap();
         }
         head
+    }
+
+    /// All versions: type, number, label.
+    fn versions(&self) -> Vec<(u32, u32, Label)> {
+        let mut all: Vec<_> = self.table.versions().map(|(no, of)| (of.type_no, no, of.label.clone())).collect();
+        all.sort_unstable();
+        all
     }
 
     fn enqueued_body(&self, born: Seq) -> Vec<u8> {
@@ -149,12 +193,15 @@ fn snapshot(table: &Table) -> String {
     for (no, of_type) in table.types() {
         let (queue, delayed) = (of_type.queue.len(), of_type.delayed);
         let (reserved, dead) = (of_type.reserved, of_type.dead);
+        let (held, route, needy) = (of_type.held(), of_type.route, &of_type.needy);
+        writeln!(shown, "{held} held, {needy:?}, to {route}, {:?}", of_type.first).unwrap();
         let (name, totals, paused) = (&of_type.name, of_type.totals, of_type.paused_since);
         writeln!(shown, "{name} {queue} {delayed} {reserved} {dead} {totals:?} {paused}").unwrap();
         let mut jobs: Vec<(Seq, Job)> = table.jobs().filter(|(_, job)| job.type_no == no).collect();
         jobs.sort_by_key(|(born, _)| *born);
         for (born, job) in jobs {
             assert_eq!(table.job(born), table.job_of(no, born));
+            writeln!(shown, "{:?}, held {}", job.min_version().map(|min| &min.label), table.is_held(&job)).unwrap();
             let (restated, names) = (job.restate(born), job.names());
             writeln!(
                 shown,
@@ -173,6 +220,27 @@ fn snapshot(table: &Table) -> String {
     }
     writeln!(shown, "{:?} {:?} {}", table.next_moment(), table.oldest_dead(), table.live_jobs()).unwrap();
     shown
+}
+
+/// What stands in the queue of a type, and what is held: each ready job is one of both.
+fn served_and_held(table: &mut Table, type_no: u32, next: Seq) -> (Vec<Seq>, Vec<Seq>) {
+    let mut ready: Vec<(Seq, Job)> =
+        table.jobs().filter(|(_, job)| job.type_no == type_no && job.state == State::Ready).collect();
+    ready.sort_unstable_by_key(|(born, _)| *born);
+    let route = table.worker_type(type_no).unwrap().route;
+    let (may, not): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(_, job)| table.may_run(job, route));
+    let mut served = Vec::new();
+    while let Some(born) = table.pick(type_no) {
+        let fence = Fence { epoch: 9, counter: born };
+        let reserved = Reserved { born, fence, version_no: NO_VERSION, at: 1 };
+        table.apply(next + served.len() as u64, place(1), &Event::Reserved(reserved)).unwrap();
+        served.push(born);
+    }
+    served.sort_unstable();
+    assert_eq!(served, may.into_iter().map(|(born, _)| born).collect::<Vec<_>>(), "what may run is served");
+    let held: Vec<Seq> = not.into_iter().map(|(born, _)| born).collect();
+    assert_eq!(table.worker_type(type_no).unwrap().held(), held.len() as u64);
+    (served, held)
 }
 
 fn replay(records: &[(Seq, u8, u8, Vec<u8>)], now: UnixMs) -> Table {
@@ -238,7 +306,7 @@ fn any_bytes_are_a_block_or_refused() {
 proptest! {
     #[test]
     fn a_replay_gives_the_same_state_from_the_start_and_from_a_head(
-        steps in prop::collection::vec((0_u8..14, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..120),
+        steps in prop::collection::vec((0_u8..18, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..120),
         restate_at in any::<prop::sample::Index>(),
     ) {
         let mut life = Life::new();
@@ -252,6 +320,25 @@ proptest! {
                     let delay = if what == 1 { amount } else { 0 };
                     let expires = if priority > 7 { amount + 1 } else { 0 };
                     life.enqueue(1 + u32::from(what % 2), priority, delay, expires, priority % 2 == 0);
+                }
+                14 => {
+                    life.needs = Some(LABELS[usize::try_from(amount % 4).unwrap()]);
+                    let delay = if priority > 6 { amount } else { 0 };
+                    life.enqueue(1 + u32::from(priority % 2), priority, delay, amount % 3 * 2_000, priority % 3 == 0);
+                    life.needs = None;
+                }
+                15 | 16 => {
+                    let (type_no, label) = (1 + u32::from(priority % 2), LABELS[usize::try_from(amount % 4).unwrap()]);
+                    let versions = life.versions();
+                    let same = |(of, _, known): &(u32, u32, Label)| *of == type_no && known.as_str() == label;
+                    let of_type: Vec<u32> =
+                        versions.iter().filter(|(of, ..)| *of == type_no).map(|(_, no, _)| *no).collect();
+                    if what == 15 && !versions.iter().any(same) {
+                        life.accept(type_no, label);
+                    } else if !of_type.is_empty() {
+                        let to = if priority == 9 { 0 } else { of_type[which.index(of_type.len())] };
+                        life.route(type_no, to);
+                    }
                 }
                 13 if amount % 2 == 0 => {
                     let paused = Paused { type_no: 1 + u32::from(priority % 2), since: amount, at: life.now };
@@ -274,7 +361,12 @@ proptest! {
         let lived = snapshot(&life.table);
         prop_assert_eq!(&lived, &snapshot(&replay(&life.log.0, life.now)));
         prop_assert_eq!(&lived, &snapshot(&replay(&life.log.0[head..], life.now)));
-        prop_assert_eq!(&lived, &snapshot(&from_blocks(&life.table)));
+        let mut again = from_blocks(&life.table);
+        prop_assert_eq!(&lived, &snapshot(&again));
+        for (type_no, _) in (1..).zip(TYPES) {
+            let next = life.next;
+            prop_assert_eq!(served_and_held(&mut again, type_no, next), served_and_held(&mut life.table, type_no, next));
+        }
     }
 }
 

@@ -51,6 +51,21 @@ pub const SCRUB_RATE_DEFAULT: u64 = 16 << 20;
 /// History that is kept on disk beyond the live jobs by default, in bytes.
 pub const RETAIN_BYTES_DEFAULT: u64 = 1 << 30;
 
+/// How long each share of a ramp stays at least, by default.
+pub const HOLD_DEFAULT: Duration = Duration::from_secs(120);
+/// First attempts that each share of a ramp waits for, by default.
+pub const MIN_SAMPLES_DEFAULT: u32 = 100;
+/// Shares of a ramp.
+pub const RAMP_STEPS_MAX: usize = 20;
+/// How long a draining version may finish what it holds, by default: a reload has an end.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+/// How long a drained version stays for a way back, by default: what goes wrong mostly shows by then.
+pub const WARM_FOR_DEFAULT: Duration = Duration::from_secs(600);
+/// Versions of one type that work at once, by default.
+pub const LIVE_VERSIONS_DEFAULT: u32 = 3;
+/// Versions of one type that may be configured to work at once.
+pub const LIVE_VERSIONS_MAX: u32 = 10;
+
 /// Damaged segments that are kept once nothing lives in them; one that is found when there are so many is used again.
 pub const SET_ASIDE_MAX: usize = 3;
 

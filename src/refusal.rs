@@ -87,6 +87,14 @@ pub enum Refusal {
         /// What is wrong with it.
         detail: String,
     },
+    /// A word about a rollover, where there is nothing that it could be about.
+    #[error("{worker_type}: {detail}")]
+    NoRollout {
+        /// The type.
+        worker_type: String,
+        /// Why not, and what can be done instead.
+        detail: String,
+    },
     /// The process is stopping.
     #[error("biotope is stopping")]
     Stopping,
@@ -115,6 +123,7 @@ impl Refusal {
             Self::Busy { .. } => "busy",
             Self::DiskFull { .. } => "disk_full",
             Self::Damaged { .. } => "damaged",
+            Self::NoRollout { .. } => "no_rollout",
             Self::Stopping => "stopping",
             Self::Poisoned => "poisoned",
             Self::InvalidConfig { .. } => "invalid_config",

@@ -57,6 +57,8 @@ impl<'a> Gathering<'a> {
             | Event::Settled(_)
             | Event::Routed(_)
             | Event::Paused(_)
+            | Event::Quarantined(..)
+            | Event::Ramped(_)
             | Event::Totals(_)
             | Event::Lost(_) => Ok(()),
         }

@@ -175,11 +175,13 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
         Event::TypeNamed(meta) => (value(meta), None),
         Event::VersionAccepted(meta) => (value(meta), None),
         Event::VersionRejected(meta, reason) => (value(meta), Some(("reason", text(reason)))),
+        Event::Quarantined(meta, reason) => (value(meta), Some(("reason", text(reason)))),
         Event::Generation(meta, "") => (value(meta), None),
         Event::Generation(meta, config) => (value(meta), Some(("config", Value::from(*config)))),
         Event::Settled(meta) => (value(meta), None),
         Event::Routed(meta) => (value(meta), None),
         Event::Paused(meta) => (value(meta), None),
+        Event::Ramped(meta) => (value(meta), None),
         Event::Totals(meta) => (value(meta), None),
         Event::Lost(_) => (Value::Null, None),
     }

@@ -110,6 +110,15 @@ enum Command {
         #[arg(value_name = "TYPE")]
         worker_type: String,
     },
+    /// Steer how the new version of a type takes over
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Go back to the version of a type that was there before
+    Rollback {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
     /// Run the core in simulated worlds with faults and crashes, and see whether it holds
     Simulate(simulate::SimulateArgs),
 }
@@ -128,6 +137,34 @@ struct PushArgs {
     /// The version that may run the job first, or one that was accepted after it; jobs of a file say so themselves
     #[arg(long, value_name = "VERSION", conflicts_with = "file")]
     min_version: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum RolloutCommand {
+    /// Keep the new version's share as it is
+    Pause {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
+    /// Let its share grow again; or try a version again that was withdrawn
+    Resume {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
+    /// Have it take over now
+    Promote {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
+    /// Withdraw it now
+    Abort {
+        /// The worker type
+        #[arg(value_name = "TYPE")]
+        worker_type: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -257,11 +294,23 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),
                 Command::Pause { worker_type } => show::pause(&client, &worker_type, true),
                 Command::Resume { worker_type } => show::pause(&client, &worker_type, false),
+                Command::Rollout(command) => rollout(&client, &command),
+                Command::Rollback { worker_type } => show::rollout(&client, &worker_type, "rollback"),
                 Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) | Command::Log(_) => Ok(()),
                 Command::Backup { .. } | Command::Restore { .. } => Ok(()),
             }
         }
     }
+}
+
+fn rollout(client: &Client, command: &RolloutCommand) -> Result<(), Failure> {
+    let (worker_type, word) = match command {
+        RolloutCommand::Pause { worker_type } => (worker_type, "rollout/pause"),
+        RolloutCommand::Resume { worker_type } => (worker_type, "rollout/resume"),
+        RolloutCommand::Promote { worker_type } => (worker_type, "rollout/promote"),
+        RolloutCommand::Abort { worker_type } => (worker_type, "rollout/abort"),
+    };
+    show::rollout(client, worker_type, word)
 }
 
 fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {

@@ -96,6 +96,26 @@ pub(super) fn purge(client: &Client, worker_type: &str) -> Result<(), Failure> {
     print(&format!("{} purged", count(&json(&answer)?, "purged")))
 }
 
+/// Says something about a type's rollover, and prints what stands then.
+pub(super) fn rollout(client: &Client, worker_type: &str, word: &str) -> Result<(), Failure> {
+    let path = format!("/v1/types/{}/{word}", escape(worker_type));
+    let (_, answer) = client.ask(Method::POST, &path, whole(""))?;
+    let view = json(&answer)?;
+    print(&format!("{}: {}", text(&view, "type"), text(&view, "done")))?;
+    for version in list_of(&view, "versions") {
+        let mut line = format!("  {} {}", text(version, "version"), text(version, "state"));
+        match count(version, "percent") {
+            0 => {}
+            percent => line += &format!(", {percent} % of first attempts"),
+        }
+        print(&line)?;
+    }
+    match view.get("trial") {
+        Some(trial) => print(&format!("  {}", text(trial, "says"))),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn pause(client: &Client, worker_type: &str, paused: bool) -> Result<(), Failure> {
     let verb = if paused { "pause" } else { "resume" };
     client.ask(Method::POST, &format!("/v1/types/{}/{verb}", escape(worker_type)), whole(""))?;

@@ -29,7 +29,7 @@ impl LiveConfig {
             backoff,
             retry_budget,
             on_dead,
-            drain_timeout,
+            rollout,
             request,
         } = self;
         named([
@@ -47,7 +47,12 @@ impl LiveConfig {
             ("backoff", *backoff != other.backoff),
             ("retry_budget", *retry_budget != other.retry_budget),
             ("on_dead", *on_dead != other.on_dead),
-            ("rollout.drain_timeout", *drain_timeout != other.drain_timeout),
+            ("rollout.steps", rollout.steps != other.rollout.steps),
+            ("rollout.hold", rollout.hold != other.rollout.hold),
+            ("rollout.min_samples", rollout.min_samples != other.rollout.min_samples),
+            ("rollout.drain_timeout", rollout.drain_timeout != other.rollout.drain_timeout),
+            ("rollout.warm_for", rollout.warm_for != other.rollout.warm_for),
+            ("rollout.versions_max", rollout.versions_max != other.rollout.versions_max),
             ("connect_timeout", request.connect != other.request.connect),
             ("first_byte_timeout", request.first_byte != other.request.first_byte),
         ])

@@ -9,6 +9,7 @@ mod parse;
 mod problem;
 mod recycle;
 mod request;
+mod rollout;
 mod section;
 pub mod target;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use confinement::{Confinement, Limits};
 pub use parse::{Draft, Parsed, data_dir_of, draft, parse};
 pub use problem::{Places, Problem, Problems};
 pub use recycle::Recycle;
+pub use rollout::Rollout;
 
 use self::target::Target;
 use crate::limits::{
@@ -189,8 +191,8 @@ pub struct LiveConfig {
     pub retry_budget: RetryBudget,
     /// The type that gets a dead job's summary.
     pub on_dead: Option<WorkerType>,
-    /// How long a draining version may finish what it holds.
-    pub drain_timeout: Duration,
+    /// How a new version takes over.
+    pub rollout: Rollout,
     /// How long an http worker's requests may wait.
     pub request: RequestTimeouts,
 }
@@ -213,7 +215,7 @@ impl Default for LiveConfig {
             backoff: Backoff::default(),
             retry_budget: RetryBudget::default(),
             on_dead: None,
-            drain_timeout: Duration::from_secs(300),
+            rollout: Rollout::default(),
             request: RequestTimeouts::default(),
         }
     }

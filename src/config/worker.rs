@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, RetryBudget, units};
-use super::{concurrency, confinement, recycle, request};
+use super::{concurrency, confinement, recycle, request, rollout};
 use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX, TIMEOUT_MAX_FACTOR};
 use crate::types::Label;
 
@@ -19,7 +19,6 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Keys that later versions will know.
 const LATER: [&str; 2] = ["watch", "probe"];
-const LATER_ROLLOUT: [&str; 4] = ["steps", "hold", "min_samples", "warm_for"];
 
 /// What a worker type's table says, as far as it can be read; what is missing is among the problems.
 pub(super) struct Table {
@@ -184,9 +183,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
         }
         Err(_) => None,
     });
-    let mut rollout = section.section(gathered, "rollout");
-    let drain_timeout = rollout.duration(gathered, "drain_timeout", usual.drain_timeout, Duration::ZERO..=7 * DAY);
-    rollout.finish(gathered, &LATER_ROLLOUT);
+    let rollout = rollout::read(gathered, section);
     let request = request::timeouts(gathered, section);
     LiveConfig {
         concurrency,
@@ -202,7 +199,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
         backoff,
         retry_budget,
         on_dead,
-        drain_timeout,
+        rollout,
         request,
     }
 }

@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use super::command::{Command, Survivor, Survivors};
 use super::core::Core;
 use crate::job::event::{
-    Event, Generation, Paused, Routed, Totals, TypeNamed, VersionAccepted, decode_home, with_version_no,
+    Event, Generation, Paused, Quarantined, Ramped, Routed, Totals, TypeNamed, VersionAccepted, decode_home,
+    with_version_no,
 };
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
 use crate::log::scan::Scan;
@@ -168,6 +169,8 @@ impl Core {
 /// What is no job, as a replay that begins with it needs it.
 struct Context {
     types: Vec<(u32, WorkerType, u32, Totals)>,
+    /// Versions on trial, and those that were there before.
+    ramps: Vec<Ramped>,
     /// Types that are paused, and since when.
     paused: Vec<(u32, UnixMs)>,
     versions: Vec<(u32, VersionRecord)>,
@@ -180,6 +183,7 @@ impl Context {
             table.types().map(|(no, of_type)| (no, of_type.name.clone(), of_type.route, of_type.totals)).collect();
         let paused = table.types().filter(|(_, of_type)| of_type.paused_since != 0);
         let paused = paused.map(|(no, of_type)| (no, of_type.paused_since)).collect();
+        let ramps: Vec<Ramped> = table.types().filter_map(|(no, of_type)| of_type.trial(no)).collect();
         let generations = table.generations().to_vec();
         let targets: &[u32] = generations.last().map_or(&[], |newest| &newest.targets);
         let mut versions: Vec<_> = table.versions().map(|(no, version)| (no, version.clone())).collect();
@@ -188,11 +192,13 @@ impl Context {
         versions.retain(|(no, version)| {
             let count: &mut usize = seen.entry(version.type_no).or_default();
             *count += 1;
-            let named = targets.contains(no) || types.iter().any(|(_, _, route, _)| route == no);
+            let named = targets.contains(no)
+                || types.iter().any(|(_, _, route, _)| route == no)
+                || ramps.iter().any(|ramp| [ramp.version_no, ramp.previous].contains(no));
             *count <= VERSIONS_KEPT || named
         });
         versions.reverse();
-        Self { types, paused, versions, generations }
+        Self { types, ramps, paused, versions, generations }
     }
 
     fn events(&self, at: UnixMs) -> Vec<Event<'_>> {
@@ -214,6 +220,14 @@ impl Context {
         }
         let paused = self.paused.iter().map(|(type_no, since)| Paused { type_no: *type_no, since: *since, at });
         events.extend(paused.map(Event::Paused));
+        events.extend(self.ramps.iter().map(|ramp| Event::Ramped(*ramp)));
+        // Whoever gets work is trusted again: what is held against the others comes last.
+        for (no, version) in &self.versions {
+            if let Some(quarantine) = &version.quarantined {
+                let event = Quarantined { no: *no, at: quarantine.at };
+                events.push(Event::Quarantined(event, quarantine.why.as_bytes()));
+            }
+        }
         for known in &self.generations {
             let (number, at, targets) = (known.number, known.at, known.targets.clone());
             let text = known.text.as_deref().unwrap_or_default();

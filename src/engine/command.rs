@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
 use super::facts::Facts;
-use super::view::{EcosystemView, GenerationsView, ReloadVerdict};
+use super::view::{EcosystemView, GenerationsView, ReloadVerdict, RolloutView};
 use crate::job::event::End;
 use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::new::{NewJob, Pushed};
@@ -15,6 +15,7 @@ use crate::job::table::Job;
 use crate::log::stream::Held;
 use crate::pool::{About, PoolId, Report};
 use crate::refusal::Refusal;
+use crate::rollover::plan::Word;
 use crate::sync::{Answerer, Broadcast, Slot};
 use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::Outcome;
@@ -154,6 +155,8 @@ pub(super) enum Command {
     Purge { worker_type: String, to: To<Result<u64, Refusal>> },
     /// Let the jobs of a type wait, or no more; answers since when they do.
     Pause { worker_type: String, paused: bool, to: To<Result<UnixMs, Refusal>> },
+    /// Do something about a type's rollover.
+    Rollout { worker_type: String, word: Word, to: To<Result<RolloutView, Refusal>> },
     /// Go on with a purge.
     PurgeRest(Purging),
     /// Show everything.
@@ -226,6 +229,7 @@ impl Command {
             Self::ReloadFailed { .. } | Self::Stop { .. } => false,
             Self::Act { .. }
             | Self::Pause { .. }
+            | Self::Rollout { .. }
             | Self::Purge { .. }
             | Self::PurgeRest(_)
             | Self::Reload { .. }

@@ -327,7 +327,7 @@ impl Core {
         let by_wall =
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        let drains = self.pools.values().filter_map(|run| run.drain_deadline);
+        let drains = self.pools.values().filter_map(|run| run.deadline).chain(self.next_of_trials());
         let looks = self.pools.values().filter_map(PoolRun::look_due);
         let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains).chain(looks);
         let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
@@ -343,6 +343,7 @@ impl Core {
             Command::Purge { worker_type, to } => self.purge(&worker_type, to),
             Command::PurgeRest(purge) => self.purge_on(purge),
             Command::Pause { worker_type, paused, to } => self.pause(&worker_type, paused, to),
+            Command::Rollout { worker_type, word, to } => self.rollout(&worker_type, word, to),
             Command::Ecosystem { to } => {
                 let view = self.ecosystem();
                 self.reply(move |durable| to.give(if durable { Ok(view) } else { Err(Refusal::Poisoned) }));
@@ -488,7 +489,8 @@ impl Core {
             self.log.seal()?;
         }
         self.look_for_overdue()?;
-        self.cut_off_late_drains();
+        self.end_of_deadlines()?;
+        self.go_on_with_trials()?;
         self.cut_off_late_stop();
         Ok(())
     }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use super::core::{Core, Staged};
-use super::runs::PoolRun;
+use super::runs::{PoolRun, TypeRun};
 use crate::job::event::{Event, Release, Reserved};
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, Report, Task};
 use crate::recent::How;
+use crate::rollover::state::State as Role;
 use crate::types::{Fence, Lease, Seq, UnixMs};
 use crate::worker::Outcome;
 use crate::worker::run::Board;
@@ -46,23 +47,79 @@ impl Core {
             return Ok(());
         }
         self.set_sizes();
-        let serving: Vec<(u32, PoolId)> =
-            self.types.iter().filter_map(|(type_no, of_type)| Some((*type_no, of_type.current?))).collect();
-        for (type_no, pool) in serving {
-            self.fill(type_no, pool)?;
+        let on_trial = |of_type: &TypeRun| of_type.trial.is_some();
+        let serving: Vec<(u32, PoolId, bool)> = self
+            .types
+            .iter()
+            .filter_map(|(type_no, of_type)| Some((*type_no, of_type.current?, on_trial(of_type))))
+            .collect();
+        for (type_no, pool, on_trial) in serving {
+            if on_trial {
+                self.fill_both(type_no)?;
+            } else {
+                self.fill(type_no, pool)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs of a type that may be handed out.
+    fn ready(&self, type_no: u32) -> u64 {
+        let of_type = self.table.worker_type(type_no).filter(|of_type| of_type.paused_since == 0);
+        // Those that are held may yet go to a version on trial.
+        of_type.map_or(0, |of_type| of_type.queue.len() + of_type.held())
+    }
+
+    /// How many of so many ready jobs a pool may be handed now.
+    fn free(&mut self, pool: PoolId, ready: u64) -> u64 {
+        let mono = self.mono;
+        let Some(run) = self.pools.get_mut(&pool) else { return 0 };
+        if ready == 0 || run.up == 0 || run.pool.size() == 0 || run.hangs().is_some() {
+            return 0;
+        }
+        let free = run.take_window(mono, ready);
+        // Whoever does its first jobs gets one at a time.
+        if run.role == Role::Gating { free.min(1_u64.saturating_sub(run.handed)) } else { free }
+    }
+
+    /// Fills the windows of a type of which a version is on trial: each job goes where it belongs. What the candidate has no
+    /// room for goes to the current version: a version that is slow holds nothing up.
+    fn fill_both(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let ready = self.ready(type_no);
+        let pools: Vec<PoolId> = self.types.get(&type_no).map(|of_type| of_type.pools().collect()).unwrap_or_default();
+        let mut free: Vec<(PoolId, u64)> = pools.into_iter().map(|pool| (pool, self.free(pool, ready))).collect();
+        let take = |free: &mut Vec<(PoolId, u64)>, pool: PoolId| {
+            let place = free.iter_mut().find(|(of, free)| *of == pool && *free > 0);
+            place.map(|(_, free)| *free -= 1).is_some()
+        };
+        while free.iter().any(|(_, free)| *free > 0) {
+            if self.log.is_full() {
+                self.again = true;
+                break;
+            }
+            let Some(born) = self.table.pick(type_no) else { break };
+            let Some((first, then)) = self.pool_for(type_no, born) else { break };
+            let pool = if take(&mut free, first) {
+                first
+            } else if take(&mut free, then) {
+                then
+            } else {
+                break;
+            };
+            self.reserve(born, pool)?;
+        }
+        while let Some((candidate, born)) = self.only_for_candidate(type_no) {
+            if self.log.is_full() || !take(&mut free, candidate) {
+                break;
+            }
+            self.reserve(born, candidate)?;
         }
         Ok(())
     }
 
     fn fill(&mut self, type_no: u32, pool: PoolId) -> Result<(), Poisoned> {
-        let mono = self.mono;
-        let of_type = self.table.worker_type(type_no).filter(|of_type| of_type.paused_since == 0);
-        let ready = of_type.map_or(0, |of_type| of_type.queue.len());
-        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        if ready == 0 || run.up == 0 || run.pool.size() == 0 || run.hangs().is_some() {
-            return Ok(());
-        }
-        let mut free = run.take_window(mono, ready);
+        let ready = self.ready(type_no);
+        let mut free = self.free(pool, ready);
         while free > 0 {
             if self.log.is_full() {
                 self.again = true;
@@ -131,6 +188,7 @@ impl Core {
                         run.recent.add(self.mono, ran, how(&outcome));
                     }
                 }
+                self.note_empty(pool)?;
                 self.outcome(lease, outcome, about)
             }
             Report::Up => self.pool_up(pool),

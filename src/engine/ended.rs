@@ -135,7 +135,9 @@ fn failures(
                 known = state.failures.iter().map(|failure| failure_view(shared, failure)).collect();
             }
             Ok(Event::Failed(failed, error)) if failed.born == born => {
-                let attempt = known.last().map_or(1, |last| last.attempt.saturating_add(1));
+                let costs = !matches!(failed.after, After::Again { .. });
+                let before = known.iter().map(|failure| failure.attempt).max().unwrap_or(0);
+                let attempt = if costs { before.saturating_add(1) } else { 0 };
                 let error = String::from_utf8_lossy(error).into_owned();
                 let version = label(shared, failed.version_no);
                 known.push(FailureView { attempt, at: moment(failed.at), version, error });

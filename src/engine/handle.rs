@@ -12,7 +12,7 @@ pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::shared::Shared;
-use super::view::{EcosystemView, GenerationsView, JobFilter, JobPage, JobView, ReloadVerdict};
+use super::view::{EcosystemView, GenerationsView, JobFilter, JobPage, JobView, ReloadVerdict, RolloutView};
 use super::{ended, listing, lookup};
 use crate::archive::{History, Standing};
 use crate::job::intake::IntakeLimits;
@@ -20,6 +20,7 @@ use crate::job::new::{NewJob, Pushed};
 use crate::log::Reader;
 use crate::log::stream::Held;
 use crate::refusal::Refusal;
+use crate::rollover::plan::Word;
 use crate::types::{Seq, UnixMs, WorkerType};
 
 /// The way into a running engine.
@@ -94,6 +95,12 @@ impl Handle {
     /// Cancels every job of a type that does not run, and discards its dead ones; answers with how many.
     pub fn purge(&self, worker_type: &str, then: Then<Result<u64, Refusal>>) {
         drop(self.to_engine.send(Command::Purge { worker_type: worker_type.to_owned(), to: To::Then(then) }));
+    }
+
+    /// Does something about a type's rollover: pauses or resumes a ramp, has a version take over, withdraws it, or goes back to
+    /// the version before. Answers with what stands then; it is durable.
+    pub fn rollout(&self, worker_type: &str, word: Word, then: Then<Result<RolloutView, Refusal>>) {
+        drop(self.to_engine.send(Command::Rollout { worker_type: worker_type.to_owned(), word, to: To::Then(then) }));
     }
 
     /// Pauses or resumes a type: while it is paused its jobs are taken in and wait. Answers since when it is; 0: it is not.

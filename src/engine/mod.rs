@@ -27,6 +27,7 @@ mod pause;
 mod push;
 mod remembered;
 mod retries;
+mod rollout;
 mod rollover;
 mod runs;
 mod scaling;
@@ -37,6 +38,7 @@ pub mod stepped;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod versions;
 pub mod view;
 mod words;
@@ -70,6 +72,7 @@ pub fn no_resolver() -> Resolver {
 }
 
 /// One worker version of a generation.
+#[derive(Clone)]
 pub struct VersionSpec {
     /// The type's settings.
     pub worker: WorkerConfig,

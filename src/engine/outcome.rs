@@ -100,6 +100,7 @@ impl Core {
             return self.fail(born, &error, false, false, about);
         }
         if enqueue.is_empty() {
+            self.note_pass(born);
             return self.end(born, End::Completed, result, about);
         }
         let mut admitted = Vec::with_capacity(enqueue.len());
@@ -130,6 +131,7 @@ impl Core {
             return self.fail(born, &error, false, false, about);
         }
         let parent = self.id_of_live(born, about);
+        self.note_pass(born);
         self.make_room(1 + admitted.len(), bytes)?;
         self.put_end(born, End::Completed, result, about);
         for (job, type_no, digest) in admitted {
@@ -160,7 +162,13 @@ impl Core {
         let (type_no, version_no, max_attempts) = (job.type_no, job.version_no, job.max_attempts);
         let attempts = job.attempts.saturating_add(1);
         let error = tail_of(error, ERROR_BYTES_MAX);
-        let after = if at_once || attempts >= max_attempts {
+        let dies = at_once || attempts >= max_attempts;
+        let after = if self.note_failure(born, dies, at_once) {
+            After::Again { ready_ms: 0 }
+        } else if self.is_in_storm(type_no) {
+            // Nothing dies of what is nobody's fault, and no attempt is used up.
+            After::Again { ready_ms: self.now + self.backoff(type_no, u32::from(attempts)).max(1) }
+        } else if dies {
             After::Dead
         } else if killed && attempts == 1 {
             After::Retry { ready_ms: self.now + millis(KILLED_RETRY) }

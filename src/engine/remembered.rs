@@ -1,17 +1,29 @@
 //! What is remembered of configs: which were accepted and what became of them, which were refused, and how the first one of
 //! an opening differs from the last one before it.
 
-use super::GenerationSpec;
 use super::core::Core;
 use super::runs::Rollover;
 use super::view::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView};
 use super::words::moment;
+use super::{GenerationSpec, VersionSpec};
 use crate::config::Config;
 use crate::job::event::{Event, Settled, TypeChange};
 use crate::job::table::GenerationRecord;
 use crate::limits::{ERROR_BYTES_KEPT, ERROR_BYTES_MAX, REFUSED_SHOWN_MAX, SETTLED_BYTES_MAX};
 use crate::log::Poisoned;
-use crate::types::UnixMs;
+use crate::rollover::plan::Asked;
+use crate::types::{UnixMs, WorkerType};
+
+/// How the version that a config asks for stands at an opening, where another one starts first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakenUp {
+    /// It follows: by a ramp, or at once.
+    Next,
+    /// Somebody has gone back from it.
+    Stays,
+    /// It was withdrawn.
+    Withheld,
+}
 
 impl Core {
     /// The config that ran before this opening, if it can be known.
@@ -20,6 +32,44 @@ impl Core {
             Some(text) if **text != *spec.text => (self.resolver)(text).ok().map(|before| before.config),
             Some(_) | None => Some(spec.config.clone()),
         }
+    }
+
+    /// At an opening: takes the route of a type up where the last process left it, if another version than the config's had
+    /// the work: it starts first, and the config's version after it, unless it was withdrawn or gone back from.
+    pub(super) fn take_up(
+        &mut self,
+        type_no: u32,
+        asked: &Asked,
+        spec: &VersionSpec,
+    ) -> Result<Option<TakenUp>, Poisoned> {
+        let Some(of_type) = self.table.worker_type(type_no) else { return Ok(None) };
+        let (route, ramp, name) = (of_type.route, of_type.ramp, of_type.name.clone());
+        if route == 0 || route == asked.version_no {
+            return Ok(None);
+        }
+        let Some(before) = self.spec_by_text(route, &name) else { return Ok(None) };
+        let on_ramp = ramp.is_some_and(|ramp| ramp.version_no == asked.version_no);
+        let stays = asked.quarantined || (asked.same_as_before && !on_ramp);
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.worker = Some(spec.worker.clone());
+        if stays {
+            of_type.withheld = asked.quarantined.then(|| (asked.version_no, spec.clone()));
+        } else {
+            of_type.next = Some((asked.version_no, spec.clone()));
+        }
+        self.start(type_no, route, before)?;
+        Ok(Some(match (asked.quarantined, stays) {
+            (true, _) => TakenUp::Withheld,
+            (false, true) => TakenUp::Stays,
+            (false, false) => TakenUp::Next,
+        }))
+    }
+
+    /// What a version is made of by the newest config that describes it, if it still comes to the same.
+    pub(super) fn spec_by_text(&self, version_no: u32, name: &WorkerType) -> Option<VersionSpec> {
+        let hash = self.table.version(version_no)?.hash;
+        let described = (self.resolver)(&self.table.text_for(version_no)?).ok()?;
+        described.versions.into_iter().find(|spec| spec.worker.worker_type == *name && spec.definition_hash == hash)
     }
 
     /// Records what became of the newest generation, where that is news.

@@ -6,24 +6,29 @@
 
 use super::command::To;
 use super::core::Core;
-use super::runs::Role;
+use super::remembered::TakenUp;
 use super::view::{ReloadTypeView, ReloadVerdict};
 use super::{GenerationSpec, VersionSpec};
 use crate::config::Config;
 use crate::job::event::{Event, Generation, TypeNamed, VersionAccepted};
 use crate::limits::LABEL_BYTES_MAX;
 use crate::log::Poisoned;
+use crate::pool::PoolId;
 use crate::refusal::Refusal;
+use crate::rollover::plan::{self, Asked, Step};
+use crate::rollover::state::State;
+use crate::rollover::trial::ALL;
 use crate::types::WorkerType;
 
-/// What a config asks of one type.
-enum Step {
-    /// Nothing new.
-    Same,
-    /// Other settings for the version that runs.
-    Live,
-    /// Another version.
-    Version,
+/// A type of a config, and the version that it shall have.
+struct Wanted {
+    type_no: u32,
+    version_no: u32,
+    spec: VersionSpec,
+    /// The config before asked for it, too.
+    same_as_before: bool,
+    /// Settings of the type that differ from the config before.
+    keys: Vec<String>,
 }
 
 impl Core {
@@ -62,6 +67,7 @@ impl Core {
         if let Some(before) = &before {
             add(&mut self.rollover.keys, before.keys_changed(&generation.config));
         }
+        let targets_before = self.table.generation().targets.clone();
         self.config = generation.config;
         self.sizes_changed();
         self.shared.set_limits(&self.config);
@@ -92,7 +98,8 @@ impl Core {
             let before = before.iter().flat_map(|before| &before.workers);
             let before = before.into_iter().find(|worker| worker.worker_type == spec.worker.worker_type);
             let keys = before.map(|before| before.live.keys_changed(&spec.worker.live)).unwrap_or_default();
-            self.take_over(type_no, version_no, spec, keys)?;
+            let same_as_before = targets_before.contains(&version_no);
+            self.ask(Wanted { type_no, version_no, spec, same_as_before, keys })?;
         }
         self.publish_names();
         Ok(())
@@ -136,90 +143,127 @@ impl Core {
             return self.route(type_no, 0);
         };
         let Some(worker) = of_type.worker.take() else { return Ok(()) };
-        let (current, incoming) = (of_type.current.take(), of_type.incoming.take());
         of_type.next = None;
+        let pools: Vec<PoolId> = of_type.pools().collect();
+        let from = of_type.current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
         self.forget_size(type_no);
-        let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
-        let deadline = Some(self.mono + worker.live.drain_timeout);
-        for pool in current.into_iter().chain(incoming) {
-            self.drain(pool, deadline)?;
+        self.end_trial(type_no)?;
+        let deadline = Some(self.mono + worker.live.rollout.drain_timeout);
+        for pool in pools {
+            self.dismiss(pool, deadline)?;
         }
         self.changed(worker.worker_type, "removed", from, None, None);
         self.route(type_no, 0)
     }
 
     /// A type that the config has.
-    fn take_over(
-        &mut self,
-        type_no: u32,
-        version_no: u32,
-        spec: VersionSpec,
-        keys: Vec<String>,
-    ) -> Result<(), Poisoned> {
-        let step = self.step(type_no, version_no, &spec);
-        let live = spec.worker.live.clone();
-        let name = spec.worker.worker_type.clone();
+    fn ask(&mut self, wanted: Wanted) -> Result<(), Poisoned> {
+        let (type_no, version_no) = (wanted.type_no, wanted.version_no);
+        let opens = !self.types.contains_key(&type_no);
+        let standing = self.standing(type_no);
+        let quarantine = self.table.version(version_no).and_then(|version| version.quarantined.clone());
         let of_type = self.types.entry(type_no).or_default();
-        of_type.worker = Some(spec.worker.clone());
-        of_type.next = None;
+        let asked = Asked {
+            version_no,
+            live_changed: of_type.worker.as_ref().is_none_or(|worker| worker.live != wanted.spec.worker.live),
+            quarantined: quarantine.is_some(),
+            same_as_before: wanted.same_as_before,
+        };
+        let why = quarantine.map(|quarantine| quarantine.why.to_string());
+        if opens && self.asked_at_opening(&wanted, &asked, why.clone())? {
+            return Ok(());
+        }
+        let of_type = self.types.entry(type_no).or_default();
+        (of_type.next, of_type.withheld) = (None, None);
         // What an older config could not start is history once there is a newer one.
         of_type.past.retain(|past| past.state != "rejected");
+        let step = plan::step(standing, asked);
+        if step != Step::Withheld {
+            of_type.worker = Some(wanted.spec.worker.clone());
+        }
+        self.carry_out(step, wanted, why)
+    }
+
+    /// What an opening finds of a type; `true` if another version than the config's has to be there first.
+    fn asked_at_opening(&mut self, wanted: &Wanted, asked: &Asked, why: Option<String>) -> Result<bool, Poisoned> {
+        let (type_no, version_no) = (wanted.type_no, wanted.version_no);
+        let ramp = self.table.worker_type(type_no).and_then(|of_type| of_type.ramp);
+        if ramp.is_some_and(|ramp| ramp.version_no != version_no || ramp.percent == ALL) {
+            // What was on trial is not asked for any more; or it had taken over, and who would make up for it is gone.
+            self.end_trial(type_no)?;
+        }
+        let (from, to) = (self.routed(type_no), self.label_of(version_no));
+        let Some(taken_up) = self.take_up(type_no, asked, &wanted.spec)? else { return Ok(false) };
+        let name = wanted.spec.worker.worker_type.clone();
+        match taken_up {
+            TakenUp::Withheld => self.changed(name.clone(), "withheld", None, to, why),
+            TakenUp::Next => self.changed(name.clone(), "rolled_over", from, to, None),
+            TakenUp::Stays => {}
+        }
+        self.changed_live(name, wanted.keys.clone());
+        Ok(true)
+    }
+
+    /// Does what the plan says about a type; `why`: the version was withdrawn.
+    fn carry_out(&mut self, step: Step, wanted: Wanted, why: Option<String>) -> Result<(), Poisoned> {
+        let Wanted { type_no, version_no, spec, keys, .. } = wanted;
+        let (live, name) = (spec.worker.live.clone(), spec.worker.worker_type.clone());
+        let of_type = self.types.entry(type_no).or_default();
+        let target = of_type.incoming.or(of_type.candidate).or(of_type.current);
+        let (current, warm) = (of_type.current, of_type.warm);
+        let label = |pool: Option<PoolId>| pool.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
+        let (from, heading_for) = (label(current), label(target));
+        let to = self.label_of(version_no);
         match step {
-            Step::Same => return Ok(()),
+            Step::Same => {}
             Step::Live => {
-                let target = of_type.incoming.or(of_type.current);
                 if let Some(pool) = target {
                     self.set_live(pool, live);
                 }
-                self.changed_live(name, keys);
-                return Ok(());
             }
-            Step::Version => {}
-        }
-        let of_type = self.types.entry(type_no).or_default();
-        let (current, incoming) = (of_type.current, of_type.incoming);
-        if let Some((pool, run)) = incoming.and_then(|pool| Some((pool, self.pools.get(&pool)?))) {
-            if current.is_none() && run.not_up.is_none() {
-                // Nothing serves the type yet: what starts may yet be the one that goes on, should this one not start.
-                let from = Some(run.label.to_string());
-                let to = self.table.version(version_no).map(|version| version.label.to_string());
-                of_type.next = Some((version_no, spec));
+            Step::Withheld => {
+                self.types.entry(type_no).or_default().withheld = Some((version_no, spec));
+                self.changed(name.clone(), "withheld", None, to, why);
+            }
+            Step::Stay => {
+                self.stay(type_no)?;
+                if let Some(pool) = current {
+                    self.set_live(pool, live);
+                }
+                // Its successor never took over: nothing has changed but settings.
+                self.rollover.changes.retain(|change| change.worker_type != name);
+            }
+            Step::Back => {
+                self.stay(type_no)?;
                 self.changed(name.clone(), "rolled_over", from, to, None);
-                self.changed_live(name, keys);
-                return Ok(());
+                self.go_back(type_no)?;
+                if let Some(pool) = warm {
+                    self.set_live(pool, live);
+                }
             }
-            self.drain(pool, Some(self.mono))?;
+            Step::StartNext => {
+                // What starts may yet be the one that goes on, should this one not start.
+                self.types.entry(type_no).or_default().next = Some((version_no, spec));
+                self.changed(name.clone(), "rolled_over", heading_for, to, None);
+            }
+            Step::Start => {
+                self.stay(type_no)?;
+                let ran = self.table.worker_type(type_no).is_some_and(|of_type| of_type.route == version_no);
+                // If it ran when the last process ended, nothing has changed.
+                if from.is_some() || !ran {
+                    let from = from.or_else(|| self.routed(type_no));
+                    let change = if from.is_some() { "rolled_over" } else { "added" };
+                    self.changed(name.clone(), change, from, to, None);
+                }
+                self.start(type_no, version_no, spec)?;
+            }
         }
-        let running = current.filter(|pool| self.pools.get(pool).is_some_and(|run| run.version_no == version_no));
-        if let Some(pool) = running {
-            // Back to the version that still runs: its successor never took over.
-            self.set_live(pool, live);
-            self.rollover.changes.retain(|change| change.worker_type != name);
-            self.changed_live(name, keys);
-            return Ok(());
-        }
-        if self.table.worker_type(type_no).is_some_and(|of_type| of_type.route == version_no) {
-            // It ran when the last process ended.
-            self.changed_live(name, keys);
-            return self.start(type_no, version_no, spec);
-        }
-        let from = current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
-        let from = from.or_else(|| self.routed(type_no));
-        let to = self.table.version(version_no).map(|version| version.label.to_string());
-        let change = if from.is_some() { "rolled_over" } else { "added" };
-        self.changed(name.clone(), change, from, to, None);
         self.changed_live(name, keys);
-        self.start(type_no, version_no, spec)
+        Ok(())
     }
 
-    fn step(&self, type_no: u32, version_no: u32, spec: &VersionSpec) -> Step {
-        let Some(of_type) = self.types.get(&type_no) else { return Step::Version };
-        let target = of_type.incoming.or(of_type.current).and_then(|pool| self.pools.get(&pool));
-        if target.is_none_or(|run| run.version_no != version_no) {
-            return Step::Version;
-        }
-        let same = of_type.worker.as_ref().is_some_and(|worker| worker.live == spec.worker.live);
-        if same { Step::Same } else { Step::Live }
+    fn label_of(&self, version_no: u32) -> Option<String> {
+        self.table.version(version_no).map(|version| version.label.to_string())
     }
 
     /// The label of the version that a type's work went to last.
@@ -258,14 +302,19 @@ impl Core {
         changes.push(ReloadTypeView { worker_type, change: change.into(), from, to, keys, reason });
     }
 
+    /// Whether versions still start, get a share, or finish what they hold.
+    pub(super) fn is_rolling(&self) -> bool {
+        self.pools.values().any(|run| match run.role {
+            State::Starting => run.not_up.is_none(),
+            State::Gating | State::Ramping | State::Draining => true,
+            State::Retired | State::Rejected | State::Quarantined => true,
+            State::Current | State::Warm => false,
+        })
+    }
+
     /// Answers those who wait for a reload, once nothing of it is left to happen.
     pub(super) fn settle(&mut self) -> Result<(), Poisoned> {
-        let busy = self.pools.values().any(|run| match run.role {
-            Role::Starting => run.not_up.is_none(),
-            Role::Draining => true,
-            Role::Current => false,
-        });
-        if busy {
+        if self.is_rolling() {
             return Ok(());
         }
         if std::mem::take(&mut self.rollover.open) {

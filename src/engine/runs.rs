@@ -1,6 +1,6 @@
 //! What runs in this process: pools, types, and what goes on about configs; values, and their arithmetic.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::VersionSpec;
@@ -12,8 +12,13 @@ use crate::config::{LiveConfig, WorkerConfig};
 use crate::pool::{Pool, PoolId};
 use crate::recent::Recent;
 use crate::refusal::Refusal;
+use crate::rollover::state::State;
+use crate::rollover::trial::Trial;
+use crate::rollover::{History, Storm};
 use crate::types::{Label, UnixMs};
 
+/// What a reload says of a type that does not run what it asks for.
+const NOT_TAKEN: [&str; 3] = ["rejected", "withdrawn", "withheld"];
 /// A pool that ate its whole window within this time is given a larger one.
 const WINDOW_GROWS_BELOW: Duration = Duration::from_millis(4);
 /// A pool that took longer than this for its window is given a smaller one.
@@ -21,24 +26,15 @@ const WINDOW_SHRINKS_ABOVE: Duration = Duration::from_millis(20);
 /// Largest window, in jobs beyond what the pool's workers hold at once.
 const WINDOW_MAX: u64 = 8192;
 
-/// What a pool is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// It shall take new work once it is up.
-    Starting,
-    /// It takes new work.
-    Current,
-    /// It finishes what it holds.
-    Draining,
-}
-
 /// A pool, and what the engine knows of it.
 pub(super) struct PoolRun {
     pub(super) pool: Box<dyn Pool>,
     pub(super) type_no: u32,
     pub(super) version_no: u32,
     pub(super) label: Label,
-    pub(super) role: Role,
+    pub(super) role: State,
+    /// Since when.
+    pub(super) since: UnixMs,
     /// Workers that are up.
     pub(super) up: u32,
     /// Jobs handed to it and not answered yet.
@@ -62,15 +58,17 @@ pub(super) struct PoolRun {
     pub(super) not_up: Option<String>,
     /// Workers that it had when it began to drain.
     pub(super) leaving: u32,
-    /// When its jobs are cut off.
-    pub(super) drain_deadline: Option<Duration>,
-    /// Why it was never used, if it was not.
-    pub(super) rejected: Option<String>,
+    /// When its jobs are cut off; of a warm one, when it ends.
+    pub(super) deadline: Option<Duration>,
+    /// Why it was rejected or withdrawn, if it was.
+    pub(super) why_over: Option<String>,
     pub(super) spec: VersionSpec,
 }
 
 /// A version that ended.
 pub(super) struct Past {
+    pub(super) version_no: u32,
+    pub(super) spec: VersionSpec,
     pub(super) label: Label,
     pub(super) state: &'static str,
     pub(super) reason: Option<String>,
@@ -85,8 +83,20 @@ pub(super) struct TypeRun {
     pub(super) current: Option<PoolId>,
     /// The pool that shall take it once it is up.
     pub(super) incoming: Option<PoolId>,
+    /// The pool that is on trial beside the one that takes new work: it does its first jobs, or gets a share.
+    pub(super) candidate: Option<PoolId>,
+    /// The pool that took new work before, as long as it is kept for a way back: it drains, or is warm.
+    pub(super) warm: Option<PoolId>,
+    /// The version on trial.
+    pub(super) trial: Option<Trial>,
+    /// First attempts on the version that new work goes to.
+    pub(super) history: History,
+    /// Whether nearly all fails.
+    pub(super) storm: Storm,
     /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.
     pub(super) next: Option<(u32, VersionSpec)>,
+    /// The version that the config asks for, and that is not used since it was withdrawn.
+    pub(super) withheld: Option<(u32, VersionSpec)>,
     /// Versions that ended, the newest last.
     pub(super) past: VecDeque<Past>,
     pub(super) retries: Retries,
@@ -109,6 +119,22 @@ pub(super) struct Rollover {
     pub(super) is_new: bool,
     pub(super) waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
     pub(super) pools_made: u64,
+    /// Types with a version on trial.
+    pub(super) on_trial: BTreeSet<u32>,
+}
+
+impl TypeRun {
+    /// A pool has no place here any more.
+    pub(super) fn leaves(&mut self, pool: PoolId) {
+        for place in [&mut self.current, &mut self.incoming, &mut self.candidate, &mut self.warm] {
+            place.take_if(|there| *there == pool);
+        }
+    }
+
+    /// All pools that have a place.
+    pub(super) fn pools(&self) -> impl Iterator<Item = PoolId> {
+        [self.current, self.incoming, self.candidate, self.warm].into_iter().flatten()
+    }
 }
 
 impl PoolRun {
@@ -117,10 +143,6 @@ impl PoolRun {
         self.look_at = Duration::ZERO;
         self.spec.worker.live = live.clone();
         self.pool.set_live(live);
-    }
-
-    pub(super) fn takes_work(&self) -> bool {
-        self.role == Role::Current
     }
 
     /// Gives the pool another size.
@@ -181,7 +203,7 @@ impl Rollover {
     pub(super) fn verdict(&self) -> &'static str {
         if self.changes.is_empty() && self.keys.is_empty() && !self.is_new {
             "unchanged"
-        } else if self.changes.iter().any(|change| change.change == "rejected") {
+        } else if self.changes.iter().any(|change| NOT_TAKEN.contains(&change.change.as_ref())) {
             "partial"
         } else {
             "ok"

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::core::Core;
-use super::runs::{PoolRun, Role};
+use super::runs::PoolRun;
 use super::view::ScaleView;
 use crate::config::{Concurrency, LiveConfig};
 use crate::pool::PoolId;
@@ -63,7 +63,7 @@ impl Core {
         let Some(run) = self.pools.get_mut(&pool) else { return };
         let concurrency = live.concurrency;
         run.set_live(live);
-        if run.takes_work() {
+        if run.role.takes_work() {
             run.resize(run.pool.size().clamp(concurrency.min, concurrency.max));
             self.follow(pool, self.pools.get(&pool).map_or(1, |run| run.pool.size()));
         }
@@ -180,9 +180,10 @@ impl Core {
         current.map(|run| run.pool.size()).sum()
     }
 
-    /// Workers of a type's versions that drain: the idle ones have left, and each of the others holds a job at least.
+    /// Workers of a type's other versions: those that have nothing to do do not count, and each of the others holds a job at
+    /// least.
     fn draining_workers(&self, type_no: u32) -> u32 {
-        let old = self.pools.values().filter(|run| run.type_no == type_no && run.role == Role::Draining);
+        let old = self.pools.values().filter(|run| run.type_no == type_no && run.leaving > 0);
         old.map(|run| run.leaving.min(u32::try_from(run.handed).unwrap_or(u32::MAX))).sum()
     }
 

@@ -1,7 +1,7 @@
 //! What the engine shows of itself: built on its own thread, given out once it is durable.
 
 use super::core::Core;
-use super::runs::{PoolRun, Role, TypeRun};
+use super::runs::{PoolRun, TypeRun};
 use super::scrubber::Scrubber;
 use super::shared::KnownNames;
 use super::view::{DamagedView, EcosystemView, GenerationView, LogView, PaceView, TypeView, VersionView};
@@ -10,6 +10,7 @@ use crate::config::SyncPolicy;
 use crate::job::table::TypeState;
 use crate::log::damage::Place;
 use crate::recent::shares;
+use crate::rollover::state::State;
 
 impl Core {
     pub(super) fn ecosystem(&self) -> EcosystemView {
@@ -25,7 +26,7 @@ impl Core {
         }
     }
 
-    fn type_view(&self, no: u32, of_type: &TypeState) -> TypeView {
+    pub(super) fn type_view(&self, no: u32, of_type: &TypeState) -> TypeView {
         let run = self.types.get(&no);
         let parked = self.is_parked(no);
         let waiting = of_type.queue.len();
@@ -50,6 +51,8 @@ impl Core {
             configured: !parked,
             pace: self.pace_of(no, &versions),
             scale: self.scale_view(no),
+            trial: self.trial_view(no),
+            storm: self.is_in_storm(no),
             versions,
         }
     }
@@ -66,6 +69,8 @@ impl Core {
             failing: None,
             restarts: 0,
             last_restart: None,
+            drain: None,
+            warm_for_ms: None,
             rss_bytes: None,
             workers: Vec::new(),
         });
@@ -97,19 +102,20 @@ impl Core {
         let workers = self.workers_of(run);
         VersionView {
             version: run.label.to_string(),
-            state: match run.role {
-                Role::Starting => "starting",
-                Role::Current => "current",
-                Role::Draining => "draining",
-            },
+            state: state_word(run),
             pool_size: run.pool.size(),
             busy: run.handed,
-            percent: if run.role == Role::Current { 100 } else { 0 },
+            percent: self.percent_of(run),
             pace: PaceView { run_ms, wait_ms, per_second: rates.well, failures_per_second: rates.ill },
-            reason: run.hangs().or_else(|| run.not_up.clone()),
+            reason: run.hangs().or_else(|| run.why_over.clone()).or_else(|| run.not_up.clone()),
             failing: self.failing_view(run, &workers),
             restarts,
             last_restart,
+            drain: self.drain_view(run, &workers),
+            warm_for_ms: run
+                .deadline
+                .filter(|_| run.role == State::Warm)
+                .map(|at| u64::try_from(at.saturating_sub(self.mono).as_millis()).unwrap_or(u64::MAX)),
             rss_bytes: None,
             workers,
         }
@@ -140,7 +146,7 @@ impl Core {
     }
 
     fn generation_view(&self) -> GenerationView {
-        let busy = self.pools.values().any(|run| run.role != Role::Current);
+        let busy = self.is_rolling();
         let generation = self.table.generation();
         GenerationView {
             number: generation.number,
@@ -161,6 +167,11 @@ impl Core {
         let labels = self.table.versions().map(|(no, version)| (no, version.label.clone())).collect();
         self.shared.set_names(KnownNames { types, labels });
     }
+}
+
+/// The state of a version; one that only finishes what it holds drains, whatever is to become of it.
+fn state_word(run: &PoolRun) -> &'static str {
+    if run.role == State::Retired { State::Draining.word() } else { run.role.word() }
 }
 
 fn damaged_view(place: Place) -> DamagedView {

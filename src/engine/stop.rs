@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::command::To;
 use super::core::Core;
-use super::runs::{PoolRun, Role};
 use crate::job::event::{Event, Stopped};
 use crate::log::Poisoned;
 
@@ -30,11 +29,9 @@ impl Core {
                 let deadline = self.mono + self.config.stop_timeout;
                 self.stopping = Some(Stopping { deadline, cut_off: false, waiting: vec![to] });
                 self.shared.set_stopping();
-                // What still starts has nothing to finish.
-                let deadline = |run: &PoolRun| (run.role == Role::Starting).then_some(self.mono);
-                let pools: Vec<_> = self.pools.iter().map(|(pool, run)| (*pool, deadline(run))).collect();
-                for (pool, deadline) in pools {
-                    self.drain(pool, deadline)?;
+                let pools: Vec<_> = self.pools.keys().copied().collect();
+                for pool in pools {
+                    self.dismiss(pool, None)?;
                 }
                 // What is refused now need not wait for any name.
                 std::mem::take(&mut self.awaiting_names).into_iter().try_for_each(|command| self.handle(command))?;

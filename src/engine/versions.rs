@@ -1,4 +1,7 @@
-//! The life of a version in this process: its pool starts, takes over, drains and ends.
+//! The life of a version in this process: its pool starts, takes over, drains, is kept warm, and ends.
+//!
+//! Carries out what [`crate::rollover`] says, by its table of states; what there is to decide about a version on trial is
+//! carried out in [`super::trials`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +10,13 @@ use super::VersionSpec;
 use super::command::Command;
 use super::core::Core;
 use super::health::Health;
-use super::runs::{Past, PoolRun, Role};
+use super::runs::{Past, PoolRun};
 use crate::job::event::{Event, Release, Routed, VersionRejected};
 use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, PoolSpec, Report};
 use crate::recent::Recent;
+use crate::rollover::state::{self, Change, State as Role};
 use crate::types::Label;
 use crate::worker::WorkerFactory;
 
@@ -24,6 +28,7 @@ impl Core {
     pub(super) fn start(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
         let Some(version) = self.table.version(version_no) else { return Ok(()) };
         let label = version.label.clone();
+        self.make_place(type_no, spec.worker.live.rollout.versions_max)?;
         self.rollover.pools_made += 1;
         let id = PoolId(self.rollover.pools_made);
         let to_engine = self.to_self.clone();
@@ -51,6 +56,7 @@ impl Core {
             version_no,
             label,
             role: Role::Starting,
+            since: self.now,
             up: 0,
             handed: 0,
             begun: 0,
@@ -64,8 +70,8 @@ impl Core {
             batch,
             not_up: None,
             leaving: 0,
-            drain_deadline: None,
-            rejected: None,
+            deadline: None,
+            why_over: None,
             spec,
         };
         self.pools.insert(id, run);
@@ -73,7 +79,40 @@ impl Core {
         Ok(())
     }
 
-    /// A worker is up: if its pool was waiting for that, the version takes over.
+    /// Moves a pool along the table of states; `false` if the table does not have that.
+    pub(super) fn shift(&mut self, pool: PoolId, change: Change) -> bool {
+        let now = self.now;
+        let Some(run) = self.pools.get_mut(&pool) else { return false };
+        match state::next(run.role, change) {
+            Some(next) => {
+                tracing::debug!(version = %run.label, from = run.role.word(), to = next.word(), "rollover");
+                (run.role, run.since) = (next, now);
+                true
+            }
+            None => {
+                debug_assert!(false, "{change:?} of a version that is {:?}", run.role);
+                tracing::error!(version = %run.label, state = run.role.word(), ?change, "a change that cannot be");
+                false
+            }
+        }
+    }
+
+    /// No more versions of a type work at once than may: the oldest one that drains is hurried.
+    fn make_place(&mut self, type_no: u32, most: u32) -> Result<(), Poisoned> {
+        let working = |run: &PoolRun| run.type_no == type_no && !run.role.is_over() && run.role != Role::Warm;
+        let count = self.pools.values().filter(|run| working(run)).count();
+        if count < most as usize {
+            return Ok(());
+        }
+        let draining = |(_, run): &(&PoolId, &PoolRun)| working(run) && run.role == Role::Draining;
+        let Some(oldest) = self.pools.iter().find(draining).map(|(pool, _)| *pool) else { return Ok(()) };
+        if let Some(run) = self.pools.get(&oldest) {
+            tracing::warn!(version = %run.label, "cut off: more versions would work at once than `rollout.versions_max`");
+        }
+        self.cut_off(oldest)
+    }
+
+    /// A worker is up: if its pool was waiting for that, the version is given work.
     pub(super) fn pool_up(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         run.up += 1;
@@ -82,20 +121,156 @@ impl Core {
         if run.role != Role::Starting {
             return Ok(());
         }
-        run.role = Role::Current;
-        let (type_no, version_no) = (run.type_no, run.version_no);
-        let of_type = self.types.entry(type_no).or_default();
-        of_type.incoming = None;
-        let old = of_type.current.replace(pool);
-        self.first_size(pool, old);
-        let of_type = self.types.entry(type_no).or_default();
-        let drain_timeout = of_type.worker.as_ref().map_or(Duration::ZERO, |worker| worker.live.drain_timeout);
-        self.route(type_no, version_no)?;
-        if let Some(old) = old {
-            self.drain(old, Some(self.mono + drain_timeout))?;
+        let type_no = run.type_no;
+        if self.types.get(&type_no).is_some_and(|of_type| of_type.current.is_some()) {
+            self.begin_trial(pool)?;
+        } else {
+            self.take_over(pool)?;
         }
         self.start_next(type_no)?;
         self.settle()
+    }
+
+    /// New work goes to this pool from now on; what it went to before drains.
+    pub(super) fn take_over(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get(&pool) else { return Ok(()) };
+        let (type_no, version_no) = (run.type_no, run.version_no);
+        if !self.shift(pool, Change::TakeOver) {
+            return Ok(());
+        }
+        let of_type = self.types.entry(type_no).or_default();
+        for place in [&mut of_type.incoming, &mut of_type.candidate, &mut of_type.warm] {
+            place.take_if(|there| *there == pool);
+        }
+        let old = of_type.current.replace(pool);
+        if let Some(run) = self.pools.get_mut(&pool) {
+            run.deadline = None;
+        }
+        self.first_size(pool, old);
+        self.route(type_no, version_no)?;
+        match old {
+            Some(old) => self.replace(old),
+            None => Ok(()),
+        }
+    }
+
+    /// A pool that has taken new work takes none any more: it finishes what it holds, and is kept for a while after that.
+    pub(super) fn replace(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        if !self.shift(pool, Change::Replace) {
+            return Ok(());
+        }
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        let type_no = run.type_no;
+        let settings = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
+        let rollout = settings.map(|worker| worker.live.rollout.clone());
+        // A type that the config has no more has no settings, and no way back.
+        let kept = rollout.as_ref().is_some_and(|rollout| !rollout.warm_for.is_zero());
+        let drain_timeout = rollout.map_or(run.spec.worker.live.rollout.drain_timeout, |rollout| rollout.drain_timeout);
+        run.leaving = run.pool.size();
+        run.deadline = Some(self.mono + drain_timeout);
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.leaves(pool);
+        let before = if kept { of_type.warm.replace(pool) } else { of_type.warm.take() };
+        if let Some(before) = before {
+            self.let_go(before)?;
+        }
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        let tasks = if kept { run.pool.take_back() } else { run.pool.drain() };
+        self.take_back(pool, tasks, Release::Interrupt)?;
+        self.note_empty(pool)
+    }
+
+    /// A pool that drains holds nothing any more: it is warm from then on, if it is kept.
+    pub(super) fn note_empty(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get(&pool).filter(|run| run.role == Role::Draining && run.handed == 0) else {
+            return Ok(());
+        };
+        let of_type = self.types.get(&run.type_no).filter(|of_type| of_type.warm == Some(pool));
+        let Some(worker) = of_type.and_then(|of_type| of_type.worker.as_ref()) else { return Ok(()) };
+        let warm_for = worker.live.rollout.warm_for;
+        let scaled = run.spec.worker.live.concurrency.is_scaled();
+        self.shift(pool, Change::Empty);
+        if let Some(run) = self.pools.get_mut(&pool) {
+            run.deadline = Some(self.mono + warm_for);
+            if scaled {
+                run.resize(1);
+            }
+        }
+        self.settle()
+    }
+
+    /// A pool that was kept, or may finish what it holds, is not kept any more; what it holds it still finishes.
+    pub(super) fn let_go(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        let tasks = run.pool.drain();
+        if run.role == Role::Warm {
+            self.shift(pool, Change::Expire);
+        }
+        if let Some(run) = self.pools.get_mut(&pool)
+            && let Some(of_type) = self.types.get_mut(&run.type_no)
+        {
+            of_type.leaves(pool);
+        }
+        self.take_back(pool, tasks, Release::Interrupt)
+    }
+
+    /// Ends a pool by this change: it gives back what it has not begun, and finishes the rest until `deadline`.
+    pub(super) fn end_pool(
+        &mut self,
+        pool: PoolId,
+        change: Change,
+        deadline: Option<Duration>,
+        why: Option<String>,
+    ) -> Result<(), Poisoned> {
+        if !self.shift(pool, change) {
+            return Ok(());
+        }
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        (run.deadline, run.why_over, run.leaving) = (deadline, why, run.pool.size());
+        let tasks = run.pool.drain();
+        if let Some(of_type) = self.types.get_mut(&run.type_no) {
+            of_type.leaves(pool);
+        }
+        self.take_back(pool, tasks, Release::Interrupt)
+    }
+
+    /// Ends whatever a pool is, for a stop or since its type is gone; `deadline`: for one that works.
+    pub(super) fn dismiss(&mut self, pool: PoolId, deadline: Option<Duration>) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get(&pool) else { return Ok(()) };
+        match run.role {
+            Role::Starting => self.end_pool(pool, Change::Replace, Some(self.mono), None),
+            Role::Gating | Role::Ramping | Role::Current => self.end_pool(pool, Change::Replace, deadline, None),
+            Role::Draining | Role::Warm => self.let_go(pool),
+            Role::Retired | Role::Rejected | Role::Quarantined => Ok(()),
+        }
+    }
+
+    /// What a draining pool still runs is ended, and given back.
+    fn cut_off(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        if let Some(run) = self.pools.get_mut(&pool) {
+            run.deadline = None;
+            run.pool.cut_off();
+        }
+        self.let_go(pool)
+    }
+
+    /// Ends what had its time: to finish what it holds, or as a way back.
+    pub(super) fn end_of_deadlines(&mut self) -> Result<(), Poisoned> {
+        let mono = self.mono;
+        let late = self.pools.iter().filter(|(_, run)| run.deadline.is_some_and(|at| at <= mono));
+        let late: Vec<(PoolId, Role)> = late.map(|(pool, run)| (*pool, run.role)).collect();
+        for (pool, role) in late {
+            if role == Role::Warm {
+                self.end_trial_of(pool)?;
+                if let Some(run) = self.pools.get_mut(&pool) {
+                    run.deadline = None;
+                }
+                self.let_go(pool)?;
+            } else {
+                self.cut_off(pool)?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts the version that was wanted while another one was still starting.
@@ -121,17 +296,16 @@ impl Core {
         }
         run.health.fails(why.clone(), was_up, self.now, self.mono);
         let first = run.not_up.replace(why.clone()).is_none();
-        let (role, type_no, version_no, label) = (run.role, run.type_no, run.version_no, run.label.clone());
-        let predecessor = self.types.get(&type_no).and_then(|of_type| of_type.current);
+        let (role, up, type_no, version_no, label) = (run.role, run.up, run.type_no, run.version_no, run.label.clone());
+        let of_type = self.types.get(&type_no);
+        let predecessor = of_type.and_then(|of_type| of_type.current);
         match role {
             Role::Starting if predecessor.is_some() => {
-                run.rejected = Some(why.clone());
-                self.drain(pool, Some(self.mono))?;
+                self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.clone()))?;
                 self.reject_version(type_no, version_no, label, why)?;
             }
-            Role::Starting if self.types.get(&type_no).is_some_and(|of_type| of_type.next.is_some()) => {
-                run.rejected = Some(why);
-                self.drain(pool, Some(self.mono))?;
+            Role::Starting if of_type.is_some_and(|of_type| of_type.next.is_some()) => {
+                self.end_pool(pool, Change::Fail, Some(self.mono), Some(why))?;
                 self.start_next(type_no)?;
             }
             Role::Starting => {
@@ -141,12 +315,21 @@ impl Core {
                     self.tell_rejected(type_no, &label, why);
                 }
             }
-            Role::Current if run.up == 0 => {
+            Role::Gating | Role::Ramping if up == 0 => {
+                self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.clone()))?;
+                self.end_trial(type_no)?;
+                self.reject_version(type_no, version_no, label, why)?;
+            }
+            Role::Current if up == 0 && self.is_on_probation(type_no) => {
+                self.withdraw(type_no, format!("no worker of it stays up: {why}"))?;
+            }
+            Role::Current if up == 0 => {
                 tracing::warn!(version = %label, why, "no worker can be started; its jobs wait");
-                let tasks = run.pool.take_back();
+                let tasks = self.pools.get(&pool).map(|run| run.pool.take_back()).unwrap_or_default();
                 self.take_back(pool, tasks, Release::NotStarted)?;
             }
-            Role::Current | Role::Draining => {}
+            Role::Gating | Role::Ramping | Role::Current | Role::Draining | Role::Warm => {}
+            Role::Retired | Role::Rejected | Role::Quarantined => {}
         }
         self.settle()
     }
@@ -155,7 +338,7 @@ impl Core {
     pub(super) fn worker_left(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         run.up = run.up.saturating_sub(1);
-        if run.up > 0 || run.not_up.is_none() || run.role != Role::Current {
+        if run.up > 0 || run.not_up.is_none() || !run.role.takes_work() {
             return Ok(());
         }
         // It was the last one that was up, and those that are to replace it cannot start.
@@ -167,12 +350,16 @@ impl Core {
         tracing::warn!(version = %label, why, "rejected: it could not start; what ran before goes on");
         self.record(&Event::VersionRejected(VersionRejected { no: version_no, at: self.now }, why.as_bytes()))?;
         self.tell_rejected(type_no, &label, why);
-        // The settings that stand are those of the version that goes on.
+        self.settings_of_current(type_no);
+        Ok(())
+    }
+
+    /// The settings that stand are those of the version that goes on.
+    pub(super) fn settings_of_current(&mut self, type_no: u32) {
         let of_type = self.types.entry(type_no).or_default();
         if let Some(run) = of_type.current.and_then(|pool| self.pools.get(&pool)) {
             of_type.worker = Some(run.spec.worker.clone());
         }
-        Ok(())
     }
 
     fn tell_rejected(&mut self, type_no: u32, label: &Label, why: String) {
@@ -180,38 +367,21 @@ impl Core {
         self.changed(name, "rejected", None, Some(label.to_string()), Some(why));
     }
 
-    /// Ends a pool: it gives back what it has not begun, and finishes the rest until `deadline`.
-    pub(super) fn drain(&mut self, pool: PoolId, deadline: Option<Duration>) -> Result<(), Poisoned> {
-        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
-        run.role = Role::Draining;
-        run.drain_deadline = deadline;
-        run.leaving = run.pool.size();
-        let tasks = run.pool.drain();
-        if let Some(of_type) = self.types.get_mut(&run.type_no) {
-            of_type.current = of_type.current.filter(|current| *current != pool);
-            of_type.incoming = of_type.incoming.filter(|incoming| *incoming != pool);
-        }
-        self.take_back(pool, tasks, Release::Interrupt)
-    }
-
-    pub(super) fn cut_off_late_drains(&mut self) {
-        let mono = self.mono;
-        for run in self.pools.values_mut() {
-            if run.drain_deadline.is_some_and(|at| at <= mono) {
-                run.drain_deadline = None;
-                run.pool.cut_off();
-            }
-        }
-    }
-
     /// The last thread of a pool has ended.
     pub(super) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
         run.pool.join();
-        if run.role == Role::Draining {
-            let of_type = self.types.entry(run.type_no).or_default();
-            let state = if run.rejected.is_some() { "rejected" } else { "retired" };
-            of_type.past.push_back(Past { label: run.label, state, reason: run.rejected });
+        let of_type = self.types.entry(run.type_no).or_default();
+        if run.role == Role::Draining || run.role.is_over() {
+            let role = if run.role == Role::Draining { Role::Retired } else { run.role };
+            of_type.leaves(pool);
+            of_type.past.push_back(Past {
+                version_no: run.version_no,
+                spec: run.spec,
+                label: run.label,
+                state: role.word(),
+                reason: run.why_over,
+            });
             if of_type.past.len() > PAST_SHOWN {
                 of_type.past.pop_front();
             }
@@ -219,13 +389,29 @@ impl Core {
         }
         // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
         tracing::error!(version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
-        let of_type = self.types.entry(run.type_no).or_default();
-        of_type.current = of_type.current.filter(|current| *current != pool);
-        of_type.incoming = None;
+        of_type.leaves(pool);
+        let incoming = of_type.incoming;
         for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
             if self.table.noted(born).is_some_and(|job| job.version_no == run.version_no) {
                 self.give_back(born)?;
             }
+        }
+        let baseline = self.types.get(&run.type_no).and_then(|of_type| Some(of_type.trial.as_ref()?.baseline_no));
+        if run.role == Role::Warm
+            || run.role == Role::Gating
+            || run.role == Role::Ramping
+            || baseline != Some(run.version_no)
+        {
+            self.end_trial(run.type_no)?;
+        }
+        if run.role == Role::Warm {
+            return Ok(());
+        }
+        if let Some(waits) = incoming.filter(|_| run.role == Role::Current) {
+            // What starts already starts again once this one is up: it is to replace it, and not the other way round.
+            let next = self.pools.get(&waits).map(|waits| (waits.version_no, waits.spec.clone()));
+            self.dismiss(waits, Some(self.mono))?;
+            self.types.entry(run.type_no).or_default().next = next;
         }
         self.start(run.type_no, run.version_no, run.spec)
     }

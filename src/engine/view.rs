@@ -1,6 +1,7 @@
 //! What the engine shows: plain values with their shape on the wire.
 
 mod configs;
+mod rollouts;
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::types::{Seq, UnixMs, WorkerType};
 use crate::worker::resident_bytes;
 
 pub use configs::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView, ReloadVerdict};
+pub use rollouts::{DrainView, RolloutView, TrialView};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
 #[derive(Debug, Clone, Serialize)]
@@ -70,6 +72,12 @@ pub struct TypeView {
     /// How its size was decided, where that follows the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleView>,
+    /// The version on trial, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialView>,
+    /// Whether nearly all of it fails while a version is on trial: no attempt is used up by that, and nothing dies of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub storm: bool,
     /// Its live versions and the last ones that ended, newest last.
     pub versions: Vec<VersionView>,
 }
@@ -109,7 +117,7 @@ pub struct ScaleView {
 pub struct VersionView {
     /// Its label.
     pub version: String,
-    /// `starting`, `current`, `draining`, `retired` or `rejected`.
+    /// `starting`, `gating`, `ramping`, `current`, `draining`, `warm`, `retired`, `rejected` or `quarantined`.
     pub state: &'static str,
     /// Worker threads.
     pub pool_size: u32,
@@ -131,6 +139,12 @@ pub struct VersionView {
     /// The last of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_restart: Option<RestartView>,
+    /// How it comes to its end, as long as it takes nothing new and holds anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainView>,
+    /// For how long its workers are kept yet, for a way back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_for_ms: Option<u64>,
     /// Resident memory of its workers' processes that are shown, in bytes, where they have any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
@@ -385,7 +399,7 @@ pub struct ProgressView {
 /// One failed attempt.
 #[derive(Debug, Clone, Serialize)]
 pub struct FailureView {
-    /// Which attempt, from 1.
+    /// Which attempt, from 1; 0: it cost none.
     pub attempt: u16,
     /// When it failed.
     pub at: String,

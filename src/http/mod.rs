@@ -29,6 +29,7 @@ use crate::engine::view::{DAMAGE_REMEDY, EcosystemView};
 use crate::job::new::Pushed;
 use crate::refusal::Refusal;
 use crate::reload::Reloader;
+use crate::rollover::plan::Word;
 use problem::Problem;
 
 /// Connections that are served at once; more wait in the kernel's queue.
@@ -62,6 +63,8 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/types/{type}/purge", post(purge))
         .route("/v1/types/{type}/pause", post(pause))
         .route("/v1/types/{type}/resume", post(resume))
+        .route("/v1/types/{type}/rollback", post(rollback))
+        .route("/v1/types/{type}/rollout/{word}", post(rollout))
         .route("/v1/ecosystem", get(show_ecosystem))
         .route("/v1/reload", post(reload))
         .route("/v1/generations", get(generations))
@@ -159,6 +162,32 @@ async fn pause(State(app): State<App>, Path(worker_type): Path<String>) -> Resul
 
 async fn resume(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
     set_paused(&app, &worker_type, false).await
+}
+
+async fn rollback(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
+    obey(&app, &worker_type, Word::Rollback).await
+}
+
+async fn rollout(
+    State(app): State<App>,
+    Path((worker_type, word)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let word = match word.as_str() {
+        "pause" => Word::Pause,
+        "resume" => Word::Resume,
+        "promote" => Word::Promote,
+        "abort" => Word::Abort,
+        other => {
+            let detail = format!("a rollout knows pause, resume, promote and abort, and not {other:?}");
+            return Err(Problem::new(StatusCode::NOT_FOUND, "no_route", detail));
+        }
+    };
+    obey(&app, &worker_type, word).await
+}
+
+async fn obey(app: &App, worker_type: &str, word: Word) -> Result<Response, Problem> {
+    let view = answer(&app.handle, |then| app.handle.rollout(worker_type, word, then)).await??;
+    Ok(Json(view).into_response())
 }
 
 async fn set_paused(app: &App, worker_type: &str, paused: bool) -> Result<Response, Problem> {

@@ -35,7 +35,7 @@ pub fn status_of(refusal: &Refusal) -> StatusCode {
         Refusal::InvalidJson { .. } | Refusal::InvalidJob { .. } => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::KeyConflict { .. } | Refusal::InvalidConfig { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::WrongState { .. } => StatusCode::CONFLICT,
+        Refusal::WrongState { .. } | Refusal::NoRollout { .. } => StatusCode::CONFLICT,
         Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,

@@ -43,6 +43,8 @@ pub enum Change {
     Defer,
     /// An attempt failed, another follows.
     Retry,
+    /// A run failed, and is to be done again at once, elsewhere.
+    Again,
     /// An attempt failed, none follows.
     Die,
     /// The process ended while it ran; there may be another run.
@@ -56,12 +58,13 @@ pub enum Change {
 }
 
 /// Every change, for the printed table.
-pub const ALL_CHANGES: [Change; 13] = [
+pub const ALL_CHANGES: [Change; 14] = [
     Change::Ripen,
     Change::Reserve,
     Change::GiveBack,
     Change::Defer,
     Change::Retry,
+    Change::Again,
     Change::Die,
     Change::HostDeath,
     Change::LastHostDeath,
@@ -91,7 +94,7 @@ pub fn next(state: State, change: Change) -> Next {
         (S::Delayed, C::Ripen) => Next::To(S::Ready),
         // A delayed job may be reserved: that its time had come is not recorded.
         (S::Ready | S::Delayed, C::Reserve) => Next::To(S::Reserved),
-        (S::Reserved, C::GiveBack | C::HostDeath) => Next::To(S::Ready),
+        (S::Reserved, C::GiveBack | C::Again | C::HostDeath) => Next::To(S::Ready),
         (S::Reserved, C::Defer | C::Retry) => Next::To(S::Delayed),
         // A job that was reserved by nobody can die too, when its record is found damaged.
         (S::Ready | S::Delayed | S::Reserved, C::Die) => Next::To(S::Dead),

@@ -180,6 +180,8 @@ mod tests {
             failing: None,
             restarts: 0,
             last_restart: None,
+            drain: None,
+            warm_for_ms: None,
             rss_bytes: None,
             workers: Vec::new(),
         };
@@ -202,6 +204,8 @@ mod tests {
             configured: true,
             pace,
             scale: None,
+            trial: None,
+            storm: false,
             versions: vec![version],
         };
         EcosystemView {

@@ -6,7 +6,10 @@
 
 pub mod choice;
 pub mod evidence;
+pub mod plan;
+pub mod state;
 pub mod storm;
+pub mod trial;
 mod wager;
 
 pub use choice::{Key, chosen};

@@ -13,7 +13,7 @@ use crate::job::new::{NewJob, Pushed, Start};
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::refusal::Refusal;
-use crate::types::{Lease, Seq};
+use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::Outcome;
 
 /// What the model says of a job that is enqueued.
@@ -237,7 +237,36 @@ impl World {
         engine.table().jobs().any(|(born, job)| job.type_no == type_no && same(born, &job))
     }
 
-    pub(super) fn fail(&mut self, job: usize, sure: bool, killed: bool, at_once: bool) {
+    pub(super) fn fail(&mut self, job: usize, sure: bool, killed: bool, at_once_dead: bool) {
+        let now = self.now();
+        let Some(known) = self.model.jobs.get(job) else { return };
+        let attempts = known.latest().attempts + 1;
+        let pause = millis(self.pause_max(job, u32::from(attempts)));
+        match self.made_up(job) {
+            // What decides on that is not modelled; that it is right to do so is looked at where it is handed out.
+            Some(ready_ms) if sure => {
+                let ready_ms = if ready_ms == 0 { (0, 0) } else { (now, now + pause) };
+                self.figures.count("work", "made up for");
+                self.happen(job, sure, Happening::MadeUp { ready_ms });
+                return;
+            }
+            _ if !sure && self.may_make_up(job) => {
+                // One of the two, or neither: what else it may be stands before it.
+                let at_once = known_after(self.model.jobs.get(job), Happening::MadeUp { ready_ms: (0, 0) });
+                let held = known_after(self.model.jobs.get(job), Happening::MadeUp { ready_ms: (now, now + pause) });
+                self.fail_at_a_cost(job, sure, killed, at_once_dead);
+                if let Some(known) = self.model.jobs.get_mut(job) {
+                    let last = known.maybe.len().saturating_sub(1);
+                    known.maybe.splice(last..last, at_once.into_iter().chain(held));
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.fail_at_a_cost(job, sure, killed, at_once_dead);
+    }
+
+    fn fail_at_a_cost(&mut self, job: usize, sure: bool, killed: bool, at_once: bool) {
         let now = self.now();
         let Some(known) = self.model.jobs.get(job) else { return };
         let attempts = known.latest().attempts + 1;
@@ -249,6 +278,24 @@ impl World {
         let pause = millis(self.pause_max(job, u32::from(attempts)));
         let ready_ms = if killed && attempts == 1 { (now + 50, now + 50) } else { (now, now + pause) };
         self.happen(job, sure, Happening::Retried { ready_ms });
+    }
+
+    /// When a job that failed at no cost, as the engine has it, may run again.
+    fn made_up(&self, job: usize) -> Option<UnixMs> {
+        let known = self.model.jobs.get(job)?;
+        let now = self.now();
+        let Some(job) = self.engine.as_ref()?.table().job(known.born?) else {
+            // It waited again, and its time was over.
+            return (self.may_make_up(job) && known.expires_ms != 0 && known.expires_ms <= now).then_some(0);
+        };
+        let free = job.failures().iter().filter(|failure| failure.attempt == 0).count();
+        let last = job.failures().last()?;
+        (last.attempt == 0 && free > usize::from(known.latest().made_up)).then_some(job.ready_ms)
+    }
+
+    /// Whether it may be that another version makes up for a failure of this job.
+    fn may_make_up(&self, job: usize) -> bool {
+        self.model.jobs.get(job).is_some_and(|known| self.trials.contains(known.new.worker_type.as_str()))
     }
 
     /// The longest pause after the n-th failure, and after those before it that its type's budget lets go first.
@@ -397,4 +444,9 @@ impl World {
         };
         of_type.filter_map(end).collect()
     }
+}
+
+/// A job's standing if all that may have happened did, and this, too.
+fn known_after(known: Option<&Known>, happening: Happening) -> Option<Standing> {
+    known.map(|known| known.latest().after(happening))
 }

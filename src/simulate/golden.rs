@@ -22,13 +22,14 @@ use crate::job::event::{Event, Kind};
 use crate::log::StoredRecord;
 use crate::log::disk::Disk;
 use crate::log::look::{LookError, RecordSeen, Seen, look};
+use crate::rollover::plan::Word;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
 /// Every format there was.
 const FORMATS: [u16; 1] = [1];
 /// Every kind of record.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 20] = [
     Kind::Enqueued,
     Kind::Reserved,
     Kind::Ended,
@@ -46,11 +47,15 @@ const KINDS: [Kind; 18] = [
     Kind::Totals,
     Kind::Lost,
     Kind::Paused,
+    Kind::Quarantined,
+    Kind::Ramped,
     Kind::Settled,
 ];
 
 /// A config in which the type `a` has another version.
 const OTHER_VERSION: u8 = 1;
+/// A config in which it has a third one, which gets a share at first.
+const RAMPING_VERSION: u8 = 0b1_0011;
 const NAMES: [&str; 3] = ["log", "salvaged", "needs"];
 
 fn job(of: u8) -> PushOp {
@@ -93,6 +98,7 @@ fn ops() -> Vec<Op> {
     ops.extend([Op::Push(vec![job(0), job(1)]), Op::Turn, Op::Wait(20), Op::Turn]);
     // What the config began is over.
     ops.extend([Op::PoolEnds(3), Op::PoolNotUp(2), Op::Turn]);
+    ops.extend([Op::Reload(RAMPING_VERSION), Op::PoolUp(4), Op::Turn]);
     ops
 }
 
@@ -110,6 +116,7 @@ fn make() -> Files {
         world.step(&op).unwrap();
     }
     let engine = world.engine.as_ref().unwrap();
+    engine.handle().rollout("a", Word::Abort, Box::new(|done| assert!(done.is_ok(), "{done:?}")));
     engine.handle().pause("c", true, Box::new(|since| assert!(since.is_ok())));
     world.turn().unwrap();
     files_of(&world.disk)

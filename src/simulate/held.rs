@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::model::Standing;
+
 use super::invariant::Invariant;
 use super::plan::TYPES;
 use super::world::{Violation, World};
 use crate::engine::stepped::Stepped;
 use crate::job::event::Event;
-use crate::job::table::{Job, Table, TypeState};
+use crate::job::table::{Job, Table, TypeState, VersionRecord};
 use crate::job::transition::State;
 use crate::types::Seq;
 
@@ -68,7 +70,12 @@ impl World {
     /// Notes where the work of each type goes.
     pub(super) fn note_routes(&mut self) {
         let Some(engine) = &self.engine else { return };
-        self.routes = TYPES.into_iter().filter_map(|of| Some((of, route_of(engine, of)?))).collect();
+        self.routes = TYPES.into_iter().map(|of| (of, Routes::of(engine, of))).collect();
+        let table = engine.table();
+        let on_trial = |of: &&str| {
+            table.type_no(of).and_then(|no| table.worker_type(no)).is_some_and(|of_type| of_type.ramp.is_some())
+        };
+        self.trials.extend(TYPES.into_iter().filter(on_trial));
     }
 
     /// I9, I10, I12: after every turn.
@@ -106,11 +113,33 @@ impl World {
     }
 }
 
-/// The label of the version that a type's work goes to.
-pub(super) fn route_of(engine: &Stepped, of: &str) -> Option<String> {
-    let table = engine.table();
-    let route = table.worker_type(table.type_no(of)?)?.route;
-    Some(table.version(route)?.label.to_string())
+/// Where a type's work may go, by label.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Routes {
+    /// The version that new work goes to.
+    pub(super) current: Option<String>,
+    /// The one on trial.
+    pub(super) trial: Option<String>,
+    /// The one before, which makes up for what failed.
+    previous: Option<String>,
+}
+
+impl Routes {
+    pub(super) fn of(engine: &Stepped, of: &str) -> Self {
+        let table = engine.table();
+        let label = |no| table.version(no).map(|version| version.label.to_string());
+        let Some(of_type) = table.type_no(of).and_then(|no| table.worker_type(no)) else { return Self::default() };
+        let trial = of_type.ramp.and_then(|ramp| label(ramp.version_no));
+        Self { current: label(of_type.route), trial, previous: label(of_type.previous) }
+    }
+
+    /// Whether a job that stands so may go to this version.
+    pub(super) fn take(&self, label: &str, standing: Standing) -> bool {
+        let is = |version: &Option<String>| version.as_deref() == Some(label);
+        // A trial takes first attempts only; who was there before, what has failed at no cost.
+        let first = standing.attempts == 0 && standing.made_up == 0;
+        is(&self.current) || (is(&self.trial) && first) || (is(&self.previous) && standing.made_up > 0)
+    }
 }
 
 /// How two tables differ in what they say of jobs, types, versions, routes and counters.
@@ -131,11 +160,15 @@ fn same(replayed: &Table, live: &Table) -> Result<(), String> {
         return Err(format!("the table has {born} {job:#?}\nthe log has no such job"));
     }
     let types = |table: &Table| -> Vec<_> {
-        let told = |(no, of): (u32, &TypeState)| (no, of.name.clone(), of.route, of.totals, of.paused_since);
+        let told = |(no, of): (u32, &TypeState)| {
+            (no, of.name.clone(), of.route, of.totals, of.paused_since, of.previous, of.ramp)
+        };
         table.types().map(told).collect()
     };
     let routed = |table: &Table| -> Vec<_> {
-        table.types().map(|(_, of)| table.version(of.route).map(|version| version.label.clone())).collect()
+        let told = |version: &VersionRecord| (version.label.clone(), version.quarantined.clone());
+        let of = |no| table.version(no).map(told);
+        table.types().flat_map(|(_, of_type)| [of(of_type.route), of(of_type.previous)]).collect()
     };
     let parts = [
         ("types", format!("{:?}", types(replayed)), format!("{:?}", types(live))),

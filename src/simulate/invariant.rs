@@ -59,7 +59,9 @@ impl Invariant {
             Self::LogIsTheState => "I7 the table is what the log says, cleaned or not, with a checkpoint or without",
             Self::OneHolder => "I9 a name is held by one live job at most",
             Self::Bounded => "I10 no buffer is over its cap",
-            Self::RightVersion => "I11 a job is handed to the version that its type is routed to",
+            Self::RightVersion => {
+                "I11 a job is handed to the version that its type is routed to, is on trial there, or makes up for a failure"
+            }
             Self::NoOrphanedLease => "I12 what has retired owns no lease",
             Self::InOrder => "O1 the first of the highest priority is handed out, or the oldest",
             Self::Together => "O2 what was recorded together is there together",

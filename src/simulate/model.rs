@@ -7,7 +7,7 @@ use crate::job::event::End;
 use crate::job::new::NewJob;
 use crate::job::table::Job;
 use crate::job::transition::State;
-use crate::limits::HOST_DEATHS_MAX;
+use crate::limits::{ATTEMPTS_KEPT, HOST_DEATHS_MAX};
 use crate::types::{Fence, Seq, UnixMs};
 
 /// Where a job stands.
@@ -52,6 +52,8 @@ impl Counts {
 pub(super) struct Standing {
     pub(super) place: Place,
     pub(super) attempts: u16,
+    /// Failures that cost no attempt.
+    pub(super) made_up: u16,
     pub(super) deferrals: u16,
     pub(super) host_deaths: u8,
     /// When it may run: at the earliest and at the latest, since pauses are drawn.
@@ -63,21 +65,36 @@ pub(super) struct Standing {
 /// What can happen to a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Happening {
-    Enqueued { ready_ms: UnixMs },
+    Enqueued {
+        ready_ms: UnixMs,
+    },
     Reserved(Fence),
     Ended(End),
-    Retried { ready_ms: (UnixMs, UnixMs) },
-    Died { at: UnixMs },
-    Deferred { ready_ms: (UnixMs, UnixMs) },
+    Retried {
+        ready_ms: (UnixMs, UnixMs),
+    },
+    /// It failed, at no cost.
+    MadeUp {
+        ready_ms: (UnixMs, UnixMs),
+    },
+    Died {
+        at: UnixMs,
+    },
+    Deferred {
+        ready_ms: (UnixMs, UnixMs),
+    },
     GivenBack,
     Redriven,
-    HostDeath { at: UnixMs },
+    HostDeath {
+        at: UnixMs,
+    },
 }
 
 impl Standing {
     pub(super) const ABSENT: Self = Self {
         place: Place::Absent,
         attempts: 0,
+        made_up: 0,
         deferrals: 0,
         host_deaths: 0,
         ready_ms: (0, 0),
@@ -111,6 +128,12 @@ impl Standing {
             Happening::Retried { ready_ms } => {
                 self.place = Place::Waiting;
                 self.attempts += 1;
+                self.ready_ms = ready_ms;
+                self.counts.failed += 1;
+            }
+            Happening::MadeUp { ready_ms } => {
+                self.place = Place::Waiting;
+                self.made_up += 1;
                 self.ready_ms = ready_ms;
                 self.counts.failed += 1;
             }
@@ -155,8 +178,11 @@ impl Standing {
             _ => false,
         };
         let timed = self.place != Place::Waiting || (self.ready_ms.0..=self.ready_ms.1).contains(&job.ready_ms);
+        let made_up = job.failures().iter().filter(|failure| failure.attempt == 0).count();
+        let all_known = job.failures().len() < ATTEMPTS_KEPT;
         in_place
             && timed
+            && (!all_known || made_up == usize::from(self.made_up))
             && job.attempts == self.attempts
             && job.given_back.deferrals == self.deferrals
             && job.given_back.host_deaths == self.host_deaths

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::held::route_of;
+use super::held::Routes;
 use super::invariant::Invariant;
 use super::model::{Known, Place};
 use super::plan::{self, TYPES};
@@ -40,7 +40,7 @@ impl World {
     /// Whether a job must wait for a version, once it is its time.
     pub(super) fn must_wait(&self, known: &Known) -> bool {
         let of = known.new.worker_type.as_str();
-        let route = self.engine.as_ref().and_then(|engine| route_of(engine, of));
+        let route = self.engine.as_ref().and_then(|engine| Routes::of(engine, of).current);
         known.new.min_version.is_some() && !route.is_some_and(|route| self.may_run(known, &route))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::{millis, totals_of};
-use super::held::route_of;
+use super::held::Routes;
 use super::invariant::Invariant;
 use super::model::{Happening, Known, Place, Standing};
 use super::plan::{self, DEAD_RETAIN, HomeRecord};
@@ -221,8 +221,11 @@ impl World {
             let due = (known.expires_ms == 0 || known.expires_ms > now) && known.now.ready_ms.0 <= self.latest;
             let waits = known.now.place == Place::Waiting && due;
             // The route may have changed within the turn.
-            let before = self.routes.get(of.as_str()).is_some_and(|before| before == label);
-            let routed = before || self.engine.as_ref().and_then(|engine| route_of(engine, of)).as_ref() == Some(label);
+            let before = self.routes.get(of.as_str()).is_some_and(|before| before.take(label, known.now));
+            let now = || self.engine.as_ref().map(|engine| Routes::of(engine, of)).unwrap_or_default();
+            // What only the version on trial may run goes there, whatever became of it before.
+            let only = || self.must_wait(known) && now().trial.as_ref() == Some(label);
+            let routed = before || now().take(label, known.now) || only();
             let right = known.new.worker_type.as_str() == of && routed && self.may_run(known, label);
             let checks =
                 [(Invariant::OneLease, one), (Invariant::EndedStaysEnded, waits), (Invariant::RightVersion, right)];

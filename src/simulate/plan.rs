@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use crate::config::{
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Rollout, SyncPolicy, WorkerConfig,
+};
 use crate::engine::{GenerationSpec, Resolver, VersionSpec};
 use crate::job::event::{Kind, decode_home};
 use crate::types::{Lease, Seq, UnixMs};
@@ -97,7 +99,7 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         max_attempts: max_attempts(plan, of).unwrap_or(1),
         backoff: Backoff { first: Duration::from_millis(500), factor: 4, max: BACKOFF_MAX },
         on_dead: on_dead(of).map(|to| to.parse().expect("a name")),
-        drain_timeout: Duration::from_secs(10),
+        rollout: rollout(plan, of),
         ..LiveConfig::default()
     };
     let worker = WorkerConfig {
@@ -107,6 +109,24 @@ fn version(plan: u8, of: &str) -> VersionSpec {
         live,
     };
     VersionSpec { worker, definition_hash: [label; 32], factory: Arc::new(Nobody) }
+}
+
+/// Whether versions of a type are watched beside the one before, which makes up for their failures.
+pub(super) fn has_trials(plan: u8, of: &str) -> bool {
+    of == "a" && plan & 0b1_0000 != 0
+}
+
+/// How a type's new versions take over: those of an odd number by a ramp, where they are watched at all.
+fn rollout(plan: u8, of: &str) -> Rollout {
+    let watched = has_trials(plan, of);
+    Rollout {
+        steps: if watched && plan & 1 == 1 { vec![30, 60] } else { Vec::new() },
+        hold: Duration::from_secs(2),
+        min_samples: 2,
+        drain_timeout: Duration::from_secs(10),
+        warm_for: if watched { Duration::from_secs(20) } else { Duration::ZERO },
+        ..Rollout::default()
+    }
 }
 
 /// Who would work, if the pools of the simulation had workers.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::disk::{Fault, Loss, SimDisk};
 use super::figures::Figures;
+use super::held::Routes;
 use super::held::Shown;
 use super::invariant::Invariant;
 use super::model::{Happening, Known, Model, Place};
@@ -108,7 +109,9 @@ pub(super) struct World {
     /// The numbers of all versions, by type and label.
     pub(super) numbers: Numbers,
     /// Where the work of each type went after the turn before.
-    pub(super) routes: BTreeMap<&'static str, String>,
+    pub(super) routes: BTreeMap<&'static str, Routes>,
+    /// Types of which a version ever was on trial.
+    pub(super) trials: BTreeSet<&'static str>,
     pub(super) retain: u64,
     pub(super) old: Vec<Lease>,
     pub(super) asked: usize,
@@ -151,6 +154,7 @@ impl World {
             shown: Some(Shown::new()),
             numbers: Numbers::new(),
             routes: BTreeMap::new(),
+            trials: BTreeSet::new(),
             retain: *random.choice(&[0, 0, 64 << 10]).unwrap_or(&0),
             old: Vec::new(),
             asked: 0,
@@ -199,6 +203,7 @@ impl World {
             shown: None,
             numbers: self.numbers.clone(),
             routes: BTreeMap::new(),
+            trials: BTreeSet::new(),
             retain: self.retain,
             old: self.old.clone(),
             asked: self.asked,
@@ -223,8 +228,14 @@ impl World {
             Op::Take(pick) => return self.take(*pick),
             Op::Finish(pick, how) => self.finish(*pick, how),
             Op::Late(pick, how) => self.late(*pick, how),
-            Op::Act(pick, action) => self.act(*pick, *action),
-            Op::Purge(of) => return self.purge(*of),
+            Op::Act(pick, action) => {
+                self.turn_of_trials()?;
+                self.act(*pick, *action);
+            }
+            Op::Purge(of) => {
+                self.turn_of_trials()?;
+                return self.purge(*of);
+            }
             Op::PoolUp(pick) => self.pool_up(*pick),
             Op::PoolNotUp(pick) => self.pool_not_up(*pick),
             Op::PoolEnds(pick) => self.pool_ends(*pick),
@@ -418,6 +429,11 @@ impl World {
     /// The happening of a job by its born seq, if the model knows it.
     pub(super) fn known(&self, born: Seq) -> Option<usize> {
         self.model.by_born.get(&born).copied()
+    }
+
+    /// What a failure led to is looked up in the table, where versions are on trial: before anything else is done to the job.
+    fn turn_of_trials(&mut self) -> Result<(), Violation> {
+        if self.trials.is_empty() || self.sent.is_empty() { Ok(()) } else { self.turn() }
     }
 
     pub(super) fn happen(&mut self, job: usize, sure: bool, happening: Happening) {

@@ -46,7 +46,7 @@ fn v1_finishes_what_it_holds_while_v2_takes_new_work() {
     home.open_gate("gate");
     let held = biotope.until_state(&held, "completed");
     assert_eq!((&held["version"], &held["result"], &held["interrupts"]), (&json!("v1"), &json!("by one"), &json!(0)));
-    biotope.until_version("w", "v1", "retired");
+    biotope.until_version("w", "v1", "warm");
     biotope.stop();
 }
 

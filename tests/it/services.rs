@@ -163,7 +163,7 @@ fn a_service_finishes_what_it_holds_while_a_program_takes_new_work_and_back() {
     held.answer("200 OK", "", "by one\n");
     let old = biotope.until_state(&old, "completed");
     assert_eq!((&old["version"], &old["result"], &old["interrupts"]), (&json!("v1"), &json!("by one"), &json!(0)));
-    biotope.until_version("w", "v1", "retired");
+    biotope.until_version("w", "v1", "warm");
     home.configure(&service.table("v3", ""));
     biotope.signal(Signal::HUP);
     biotope.until_version("w", "v3", "current");

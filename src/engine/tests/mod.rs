@@ -7,6 +7,7 @@ mod jobs;
 mod log;
 mod overdue;
 mod remembered;
+mod rollout;
 mod sizes;
 mod told;
 mod versions;
@@ -22,7 +23,7 @@ use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RetryBudget, SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RetryBudget, Rollout, SyncPolicy, WorkerConfig,
 };
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::refusal::Refusal;
@@ -121,7 +122,7 @@ fn live() -> LiveConfig {
         start_timeout: Duration::from_secs(1),
         max_attempts: 3,
         backoff: Backoff { first: Duration::ZERO, factor: 1, max: Duration::ZERO },
-        drain_timeout: Duration::from_secs(10),
+        rollout: Rollout { drain_timeout: Duration::from_secs(10), warm_for: Duration::ZERO, ..Rollout::default() },
         ..LiveConfig::default()
     }
 }

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Redriven, Released, Reserved,
-    Restated, Routed, Settled, Stopped, Totals, TypeChange, TypeNamed, VERSION, VersionAccepted, VersionRejected,
-    WITH_MIN_VERSION, WITH_TEXT, quick,
+    Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Quarantined, Ramped, Redriven,
+    Released, Reserved, Restated, Routed, Settled, Stopped, Totals, TypeChange, TypeNamed, VERSION, VersionAccepted,
+    VersionRejected, WITH_MIN_VERSION, WITH_TEXT, quick,
 };
 use crate::log::RecordKind;
 
@@ -31,6 +31,8 @@ pub enum Event<'a> {
     Totals(Totals),
     Lost(&'a [u8]),
     Paused(Paused),
+    Quarantined(Quarantined, &'a [u8]),
+    Ramped(Ramped),
     Settled(Settled),
 }
 
@@ -99,6 +101,8 @@ impl<'a> Event<'a> {
             k if k == Kind::Totals as u8 => Self::Totals(whole(body, kind)?),
             k if k == Kind::Lost as u8 => Self::Lost(body),
             k if k == Kind::Paused as u8 => Self::Paused(whole(body, kind)?),
+            k if k == Kind::Quarantined as u8 => take(body, kind).map(|(meta, tail)| Self::Quarantined(meta, tail))?,
+            k if k == Kind::Ramped as u8 => Self::Ramped(whole(body, kind)?),
             k if k == Kind::Settled as u8 => Self::Settled(whole(body, kind)?),
             _ => return Err(BadRecord::Unknown { kind, version }),
         })
@@ -135,6 +139,8 @@ impl<'a> Event<'a> {
             Self::Totals(_) => Kind::Totals,
             Self::Lost(_) => Kind::Lost,
             Self::Paused(_) => Kind::Paused,
+            Self::Quarantined(..) => Kind::Quarantined,
+            Self::Ramped(_) => Kind::Ramped,
             Self::Settled(_) => Kind::Settled,
         }
     }
@@ -159,6 +165,8 @@ impl<'a> Event<'a> {
             Self::Totals(meta) => put(out, meta, &[]),
             Self::Lost(body) => out.extend_from_slice(body),
             Self::Paused(meta) => put(out, meta, &[]),
+            Self::Quarantined(meta, tail) => put(out, meta, tail),
+            Self::Ramped(meta) => put(out, meta, &[]),
             Self::Settled(meta) => put(out, meta, &[]),
         }
     }
@@ -181,7 +189,10 @@ impl<'a> Event<'a> {
                         + tail.len()
                 }
                 Self::Ended(meta, tail) => names(&meta.names) + tail.len(),
-                Self::Failed(_, tail) | Self::Released(_, tail) | Self::VersionRejected(_, tail) => tail.len(),
+                Self::Failed(_, tail)
+                | Self::Released(_, tail)
+                | Self::VersionRejected(_, tail)
+                | Self::Quarantined(_, tail) => tail.len(),
                 Self::Restated(meta, tail) => {
                     meta.failures.iter().map(|failure| failure.error.len() + 32).sum::<usize>() + tail.len()
                 }

@@ -54,11 +54,14 @@ pub enum Kind {
     Lost = 24,
     /// [`Paused`].
     Paused = 38,
+    /// [`Quarantined`], tail: the reason.
+    Quarantined = 39,
+    /// [`Ramped`].
+    Ramped = 40,
     /// [`Settled`].
     Settled = 41,
     // Reserved for what comes later, never to be used for anything else:
-    // 32 schedule, 33 schedule fired, 34 unique lock, 35 rate limit, 36 batch, 37 batch member,
-    // 39 quarantine, 40 ramp.
+    // 32 schedule, 33 schedule fired, 34 unique lock, 35 rate limit, 36 batch, 37 batch member.
 }
 
 /// The shape in which most bodies are written.
@@ -212,6 +215,11 @@ pub enum After {
     },
     /// None: the job is dead.
     Dead,
+    /// Another run that is not another attempt: this one cost nothing, since what failed may be the version that ran it.
+    Again {
+        /// When; 0: at once, on the version that was there before.
+        ready_ms: UnixMs,
+    },
 }
 
 /// An attempt failed.
@@ -266,7 +274,7 @@ pub struct Redriven {
 /// A failed attempt, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Which attempt, from 1.
+    /// Which attempt, from 1; 0: it cost none.
     pub attempt: u16,
     /// When.
     pub at: UnixMs,
@@ -411,6 +419,34 @@ pub struct Routed {
     pub type_no: u32,
     /// The version; 0: to none, its jobs are parked.
     pub version_no: u32,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// A version was taken out of service by the evidence, or by somebody's command: it gets no work until somebody says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The version.
+    pub no: u32,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// A type's work is shared between two versions, or one is watched beside the one before it; a later record replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ramped {
+    /// The type.
+    pub type_no: u32,
+    /// The version that is on trial; 0: none any more.
+    pub version_no: u32,
+    /// Its share of first attempts; 100: it is the one that the type's work goes to, and on probation.
+    pub percent: u8,
+    /// What the choice of jobs is salted with.
+    pub salt: u64,
+    /// Whether its share stays as it is until somebody says otherwise.
+    pub paused: bool,
+    /// The version that the type's work went to before; 0: none.
+    pub previous: u32,
     /// When.
     pub at: UnixMs,
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::{Event, Kind, Names, Release};
+use super::{After, Event, Kind, Names, Quarantined, Ramped, Release, VersionRejected};
 use crate::job::ids::IdMaker;
 use crate::job::transition::End;
 use crate::log::LogId;
@@ -60,6 +60,8 @@ impl Kind {
             Self::Totals => "totals",
             Self::Lost => "lost",
             Self::Paused => "paused",
+            Self::Quarantined => "quarantined",
+            Self::Ramped => "ramped",
             Self::Settled => "settled",
         }
     }
@@ -136,8 +138,14 @@ impl Namer {
                 named.worker_type = self.types.get(&meta.type_no).cloned();
                 named.version = Some(meta.label.to_owned());
             }
-            Event::VersionRejected(meta, _) => named.version = self.versions.get(&meta.no).cloned(),
+            Event::VersionRejected(VersionRejected { no, .. }, _) | Event::Quarantined(Quarantined { no, .. }, _) => {
+                named.version = self.versions.get(no).cloned();
+            }
             Event::Routed(meta) => {
+                named.worker_type = self.types.get(&meta.type_no).cloned();
+                named.version = self.versions.get(&meta.version_no).cloned();
+            }
+            Event::Ramped(meta) => {
                 named.worker_type = self.types.get(&meta.type_no).cloned();
                 named.version = self.versions.get(&meta.version_no).cloned();
             }
@@ -192,11 +200,8 @@ impl Named {
                 format!("{at} {who} {end} after {} failed attempts, {said}", meta.attempts)
             }
             Event::Failed(meta, error) => {
-                let after = match meta.after {
-                    super::After::Retry { ready_ms } => format!("again from {} on", moment(ready_ms)),
-                    super::After::Dead => "dead".to_owned(),
-                };
-                format!("{} {who} failed, {after}: {:?}", moment(meta.at), String::from_utf8_lossy(error))
+                let (at, after) = (moment(meta.at), after(meta.after));
+                format!("{at} {who} failed, {after}: {:?}", String::from_utf8_lossy(error))
             }
             Event::Released(meta, reason) => {
                 let why = match meta.release {
@@ -233,7 +238,34 @@ impl Named {
             ),
             Event::Paused(meta) if meta.since == 0 => format!("{} {of_type} is resumed", moment(meta.at)),
             Event::Paused(meta) => format!("{} {of_type} is paused since {}", moment(meta.at), moment(meta.since)),
+            Event::Quarantined(meta, why) => {
+                format!("{} {version} quarantined: {:?}", moment(meta.at), String::from_utf8_lossy(why))
+            }
+            Event::Ramped(meta) => ramped(meta, of_type, version),
             Event::Lost(body) => format!("a record that was lost, {} B", body.len()),
+        }
+    }
+}
+
+fn after(after: After) -> String {
+    match after {
+        After::Retry { ready_ms } => format!("again from {} on", moment(ready_ms)),
+        After::Dead => "dead".to_owned(),
+        After::Again { ready_ms: 0 } => "which cost no attempt, again at once".to_owned(),
+        After::Again { ready_ms } => format!("which cost no attempt, again from {} on", moment(ready_ms)),
+    }
+}
+
+fn ramped(meta: &Ramped, of_type: &str, version: &str) -> String {
+    let at = moment(meta.at);
+    match (meta.version_no, meta.percent) {
+        (0, _) => format!("{at} {of_type} has no version on trial any more"),
+        (_, 100) => format!("{at} {of_type} {version} is on probation"),
+        (_, percent) => {
+            format!(
+                "{at} {of_type} {version} gets {percent} % of first attempts{}",
+                if meta.paused { ", paused" } else { "" }
+            )
         }
     }
 }

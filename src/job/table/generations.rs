@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Table;
+use super::{Table, TypeState};
 use crate::job::event::{Generation, Settled};
 use crate::limits::{GENERATION_TEXTS_BYTES_MAX, GENERATIONS_KEPT};
 use crate::types::UnixMs;
@@ -116,7 +116,9 @@ impl Table {
 
     /// Versions that work may go to, and so may have to be made again.
     fn live_versions(&self) -> BTreeSet<u32> {
-        self.types.iter().map(|of_type| of_type.route).filter(|route| *route != 0).collect()
+        let of =
+            |of_type: &TypeState| [of_type.route, of_type.previous, of_type.ramp.map_or(0, |ramp| ramp.version_no)];
+        self.types.iter().flat_map(of).filter(|no| *no != 0).collect()
     }
 
     pub(super) fn prune_texts(&mut self) {

@@ -125,10 +125,15 @@ impl Table {
         let Some(of_type) = self.types.get_mut((event.type_no as usize).wrapping_sub(1)) else {
             return Err(Illegal::NoType(event.type_no));
         };
+        let before = of_type.route;
         of_type.set_route(event.version_no, &self.noted);
-        if let Some(version) = self.versions.get_mut(&event.version_no) {
-            version.rejected = false;
+        if before != 0 && before != event.version_no {
+            of_type.previous = before;
         }
+        if of_type.previous == of_type.route {
+            of_type.previous = 0;
+        }
+        self.trust(event.version_no);
         self.prune_texts();
         Ok(())
     }
@@ -138,7 +143,9 @@ impl Table {
         if let Some(of_type) = self.types.get_mut((event.type_no as usize).wrapping_sub(1)) {
             of_type.accepted(&label, event.no, &self.noted);
         }
-        let version = VersionRecord { type_no: event.type_no, label, hash: event.hash, at: event.at, rejected: false };
+        let (rejected, quarantined) = (false, None);
+        let VersionAccepted { type_no, hash, at, .. } = *event;
+        let version = VersionRecord { type_no, label, hash, at, rejected, quarantined };
         self.versions.entry(event.no).or_insert(version);
         Ok(())
     }

@@ -167,15 +167,23 @@ impl Job {
         self.extras.as_ref().map_or(&[], |extras| &extras.failures)
     }
 
-    pub(super) fn fail(&mut self, at: UnixMs, version_no: u32, error: &[u8]) {
-        self.attempts = self.attempts.saturating_add(1);
+    /// The version that ran it last, failed, and is to be made up for by another one, at no cost.
+    pub fn tried_on(&self) -> Option<u32> {
+        let last = self.failures().last().filter(|last| last.attempt == 0)?;
+        (self.ready_ms == 0).then_some(last.version_no)
+    }
+
+    /// Remembers a failed run, which cost an attempt, or none.
+    pub(super) fn fail(&mut self, at: UnixMs, version_no: u32, error: &[u8], costs: bool) {
+        self.attempts = self.attempts.saturating_add(u16::from(costs));
         self.version_no = version_no;
         let failures = &mut self.extras.get_or_insert_default().failures;
         if failures.len() == ATTEMPTS_KEPT {
             failures.remove(0);
         }
         let error = ends_of(&String::from_utf8_lossy(error), ERROR_BYTES_KEPT);
-        failures.push(Failure { attempt: self.attempts, at, version_no, error });
+        let attempt = if costs { self.attempts } else { 0 };
+        failures.push(Failure { attempt, at, version_no, error });
     }
 }
 

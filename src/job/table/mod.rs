@@ -16,7 +16,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::job::event::{
-    After, End, Ended, Enqueued, Event, Failed, GivenBack, Home, Release, Released, Restated, Totals, decode_home,
+    After, End, Ended, Enqueued, Event, Failed, GivenBack, Home, Release, Released, Restated, decode_home,
 };
 use crate::job::ids::{ChosenNames, IdIndex, IdMaker};
 use crate::job::transition::{Change, Next, State, next};
@@ -29,7 +29,7 @@ pub use generations::GenerationRecord;
 use generations::Generations;
 use job::new_job;
 pub use job::{Job, OwnedMinVersion, OwnedNames, tail_of};
-pub use known::{TypeState, VersionRecord};
+pub use known::{Quarantine, TypeState, VersionRecord};
 use noted::Noted;
 pub use picture::Picture;
 
@@ -143,32 +143,16 @@ impl Table {
             Event::Opened(event) => self.opened(event.at),
             // What was lost says nothing; what cannot be without it was left out when the log was salvaged.
             Event::Stopped(_) | Event::Lost(_) => Ok(()),
-            Event::TypeNamed(event) => self.type_named(event.no, event.name),
-            Event::VersionAccepted(event) => self.version_accepted(event),
-            Event::VersionRejected(event, _) => {
-                if let Some(version) = self.versions.get_mut(&event.no) {
-                    version.rejected = true;
-                }
-                Ok(())
-            }
-            Event::Generation(event, text) => {
-                self.generations.accepted(event, text);
-                self.prune_texts();
-                Ok(())
-            }
-            Event::Settled(event) => {
-                self.generations.settled(event);
-                Ok(())
-            }
-            Event::Routed(event) => self.routed(*event),
-            Event::Totals(totals) => {
-                self.type_mut(totals.type_no)?.totals = *totals;
-                Ok(())
-            }
-            Event::Paused(event) => {
-                self.type_mut(event.type_no)?.paused_since = event.since;
-                Ok(())
-            }
+            Event::TypeNamed(_)
+            | Event::VersionAccepted(_)
+            | Event::VersionRejected(..)
+            | Event::Quarantined(..)
+            | Event::Generation(..)
+            | Event::Settled(_)
+            | Event::Routed(_)
+            | Event::Ramped(_)
+            | Event::Totals(_)
+            | Event::Paused(_) => self.apply_known(event),
         }
     }
 
@@ -200,11 +184,18 @@ impl Table {
     }
 
     fn failed(&mut self, event: &Failed, error: &[u8]) -> Result<(), Illegal> {
-        let change = if event.after == After::Dead { Change::Die } else { Change::Retry };
+        let change = match event.after {
+            After::Dead => Change::Die,
+            After::Retry { .. } => Change::Retry,
+            After::Again { ready_ms: 0 } => Change::Again,
+            // It waits for a while, as after an attempt.
+            After::Again { .. } => Change::Retry,
+        };
+        let costs = !matches!(event.after, After::Again { .. });
         self.change(event.born, Some(event.type_no), change, |job| {
-            job.fail(event.at, event.version_no, error);
+            job.fail(event.at, event.version_no, error, costs);
             match event.after {
-                After::Retry { ready_ms } => job.ready_ms = ready_ms,
+                After::Retry { ready_ms } | After::Again { ready_ms } => job.ready_ms = ready_ms,
                 After::Dead => job.since_ms = event.at,
             }
         })?;
@@ -278,20 +269,6 @@ impl Table {
                 self.died_at_opening.push(born);
             }
         }
-        Ok(())
-    }
-
-    fn type_named(&mut self, no: u32, name: &str) -> Result<(), Illegal> {
-        let name: WorkerType = name.parse().map_err(|_| Illegal::BadName(name.to_owned()))?;
-        if self.type_numbers.get(&name) == Some(&no) {
-            return Ok(());
-        }
-        if no as usize != self.types.len() + 1 || self.type_numbers.contains_key(&name) {
-            return Err(Illegal::NoType(no));
-        }
-        self.type_numbers.insert(name.clone(), no);
-        let totals = Totals { type_no: no, ..Totals::default() };
-        self.types.push(TypeState::new(name, totals));
         Ok(())
     }
 

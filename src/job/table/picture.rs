@@ -11,7 +11,6 @@
 //!   6     postcard: the accepted configs that are remembered               the second one, where there are any
 //!   5     postcard: (born seq, job, number of its tenant) for some of the jobs with a state of their own
 //!   7     postcard: (born seq, job, number of its tenant, least version) for those that need a version
-//!   3     as 5, without tenants: up to shape 4 of these blocks
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,13 +19,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{GenerationRecord, Job, Noted, OwnedMinVersion, Table, TypeState, VersionRecord};
-use crate::job::event::{Settled, Totals};
+use crate::job::event::{Ramped, Settled, Totals};
 use crate::job::queue::Chunk;
-use crate::types::{Label, Priority, Seq, UnixMs, WorkerType};
+use crate::types::{Priority, Seq, UnixMs, WorkerType};
 
 const META: u8 = 1;
 const LINE: u8 = 2;
-const NOTED_BEFORE: u8 = 3;
 const LATER: u8 = 4;
 const NOTED: u8 = 5;
 const GENERATIONS: u8 = 6;
@@ -35,17 +33,14 @@ const NEEDY: u8 = 7;
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
 const NOTED_AT_ONCE: usize = 1000;
-/// The shape of these blocks, and the oldest one that is read. Up to 3, delayed jobs were among those with a state of their
-/// own, which is as good; up to 4, tenants had no numbers: a job of such a checkpoint has none until it is restated; up to 5, no job
-/// needed a version.
-const VERSION: u32 = 6;
-const OLDEST: u32 = 3;
+/// The shape of these blocks. A checkpoint of another shape is of no use: then the log is read from its head.
+const VERSION: u32 = 7;
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
     version: u32,
-    types: Vec<(WorkerType, u32, Totals, UnixMs)>,
-    versions: Vec<(u32, u32, Label, [u8; 32], UnixMs, bool)>,
+    types: Vec<(WorkerType, u32, Totals, UnixMs, u32, Option<Ramped>)>,
+    versions: Vec<(u32, VersionRecord)>,
     /// The newest one; the others, and what else is known of this one, are in a block of their own.
     generation: (u64, UnixMs, Vec<u32>),
     live_bytes: u64,
@@ -78,12 +73,11 @@ impl Table {
     /// Takes a picture.
     pub fn picture(&self) -> Picture {
         let generation = self.generation();
-        let version = |(no, version): (&u32, &VersionRecord)| {
-            (*no, version.type_no, version.label.clone(), version.hash, version.at, version.rejected)
+        let kept_type = |of_type: &TypeState| {
+            let TypeState { name, route, totals, paused_since, previous, ramp, .. } = of_type;
+            (name.clone(), *route, *totals, *paused_since, *previous, *ramp)
         };
-        let kept_type =
-            |of_type: &TypeState| (of_type.name.clone(), of_type.route, of_type.totals, of_type.paused_since);
-        let mut versions: Vec<_> = self.versions.iter().map(version).collect();
+        let mut versions: Vec<_> = self.versions.iter().map(|(no, version)| (*no, version.clone())).collect();
         versions.sort_unstable_by_key(|(no, ..)| *no);
         let meta = Meta {
             version: VERSION,
@@ -139,11 +133,6 @@ impl Table {
                 }
                 Ok(())
             }
-            NOTED_BEFORE => {
-                let jobs: Vec<(Seq, Job)> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
-                jobs.into_iter().for_each(|(born, job)| self.load_noted(born, job));
-                Ok(())
-            }
             GENERATIONS => {
                 let all: Vec<KeptGeneration> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
                 self.generations.load(all.into_iter().map(remembered).collect());
@@ -155,20 +144,20 @@ impl Table {
 
     fn load_meta(&mut self, bytes: &[u8]) -> Result<(), String> {
         let meta: Meta = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-        if !(OLDEST..=VERSION).contains(&meta.version) {
+        if meta.version != VERSION {
             return Err(format!("it is of shape {}, this program knows {VERSION}", meta.version));
         }
-        for (name, route, totals, paused_since) in meta.types {
+        for (name, route, totals, paused_since, previous, ramp) in meta.types {
             let no = u32::try_from(self.types.len()).unwrap_or(u32::MAX) + 1;
             self.type_numbers.insert(name.clone(), no);
-            self.types.push(TypeState { route, paused_since, ..TypeState::new(name, totals) });
+            self.types.push(TypeState { route, previous, ramp, paused_since, ..TypeState::new(name, totals) });
         }
-        for (no, type_no, label, hash, at, rejected) in meta.versions {
-            if let Some(of_type) = self.types.get_mut((type_no as usize).wrapping_sub(1)) {
-                of_type.accepted(&label, no, &self.noted);
+        for (no, version) in &meta.versions {
+            if let Some(of_type) = self.types.get_mut((version.type_no as usize).wrapping_sub(1)) {
+                of_type.accepted(&version.label, *no, &self.noted);
             }
-            self.versions.insert(no, VersionRecord { type_no, label, hash, at, rejected });
         }
+        self.versions.extend(meta.versions);
         let (number, at, targets) = meta.generation;
         if number > 0 {
             self.generations.load(vec![GenerationRecord { number, at, targets, ..GenerationRecord::default() }]);
@@ -325,26 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_is_kept_and_missing_in_a_checkpoint_of_before() {
+    fn a_tenants_number_is_kept() {
         let table = table();
         let acme = tenant_no(Some("acme"));
         let expected: Vec<(Seq, u16)> = (2..12).map(|born| (born, if born % 2 == 0 { acme } else { 0 })).collect();
         assert_eq!(tenants(&table), expected);
         let blocks: Vec<Vec<u8>> = table.picture().blocks().collect();
         assert_eq!(tenants(&loaded(&blocks)), expected);
-
-        // As the shape before had it: another number in front, and jobs without tenants.
-        let noted: Vec<(Seq, &Job)> = table.noted.iter().collect();
-        let mut before = blocks;
-        before.retain(|block| block[0] != NOTED);
-        assert_eq!((before[0][0], before[0][1]), (META, 6));
-        before[0][1] = 4;
-        before.push(postcard::to_extend(&noted, vec![NOTED_BEFORE]).unwrap());
-        let loaded = loaded(&before);
-        assert_eq!((loaded.live_jobs(), loaded.worker_type(1).unwrap().reserved), (10, 4));
-        // What waited has its tenant with it: its chunk was written by this program.
-        let expected: Vec<(Seq, u16)> =
-            expected.into_iter().map(|(born, tenant)| (born, if born < 8 { tenant } else { 0 })).collect();
-        assert_eq!(tenants(&loaded), expected);
     }
 }

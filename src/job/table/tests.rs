@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::job::event::{
-    Enqueued, Failed, MinVersion, Names, Paused, Redriven, Released, Reserved, Restated, Routed, TypeNamed,
+    Enqueued, Failed, MinVersion, Names, Paused, Ramped, Redriven, Released, Reserved, Restated, Routed, TypeNamed,
     VersionAccepted, with_version_no,
 };
 use crate::types::{Fence, Label, Priority};
@@ -120,7 +120,11 @@ impl Life {
             Event::Ended(ended, b"result")
         };
         let fence = Fence { epoch: 1, counter: amount };
-        let event = match what % 10 {
+        let again = |ready_ms| {
+            let after = After::Again { ready_ms };
+            Event::Failed(Failed { born, at, type_no: 1, version_no: 2, after }, b"elsewhere")
+        };
+        let event = match what % 12 {
             0 | 1 => Event::Reserved(Reserved { born, fence, version_no: NO_VERSION, at }),
             2 => ended(End::Completed),
             3 => {
@@ -132,6 +136,8 @@ impl Life {
             6 => Event::Released(Released { born, at, release: Release::Deferral { ready_ms: at + amount } }, b""),
             7 => Event::Redriven(Redriven { born, at }),
             8 => ended(End::Cancelled),
+            10 => again(0),
+            11 => again(at + amount),
             _ => ended(End::Discarded),
         };
         let before = snapshot(&self.table);
@@ -156,6 +162,9 @@ impl Life {
             let (totals, since) = self.table.worker_type(no).map(|of| (of.totals, of.paused_since)).unwrap();
             self.put(&Event::Totals(totals)).unwrap();
             self.put(&Event::Paused(Paused { type_no: no, since, at: self.now })).unwrap();
+            let (route, trial) = self.table.worker_type(no).map(|of| (of.route, of.trial(no))).unwrap();
+            self.put(&Event::Routed(Routed { type_no: no, version_no: route, at: self.now })).unwrap();
+            self.put(&Event::Ramped(trial.unwrap_or(Ramped { type_no: no, ..Ramped::default() }))).unwrap();
         }
         for (type_no, no, label) in self.versions() {
             let (hash, at) = ([7; 32], self.now);
@@ -197,6 +206,7 @@ fn snapshot(table: &Table) -> String {
         writeln!(shown, "{held} held, {needy:?}, to {route}, {:?}", of_type.first).unwrap();
         let (name, totals, paused) = (&of_type.name, of_type.totals, of_type.paused_since);
         writeln!(shown, "{name} {queue} {delayed} {reserved} {dead} {totals:?} {paused}").unwrap();
+        writeln!(shown, "{} {} {:?}", of_type.route, of_type.previous, of_type.ramp).unwrap();
         let mut jobs: Vec<(Seq, Job)> = table.jobs().filter(|(_, job)| job.type_no == no).collect();
         jobs.sort_by_key(|(born, _)| *born);
         for (born, job) in jobs {
@@ -306,7 +316,7 @@ fn any_bytes_are_a_block_or_refused() {
 proptest! {
     #[test]
     fn a_replay_gives_the_same_state_from_the_start_and_from_a_head(
-        steps in prop::collection::vec((0_u8..18, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..120),
+        steps in prop::collection::vec((0_u8..30, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..120),
         restate_at in any::<prop::sample::Index>(),
     ) {
         let mut life = Life::new();
@@ -343,6 +353,13 @@ proptest! {
                 13 if amount % 2 == 0 => {
                     let paused = Paused { type_no: 1 + u32::from(priority % 2), since: amount, at: life.now };
                     life.put(&Event::Paused(paused)).unwrap();
+                }
+                13 => {
+                    let (type_no, version_no) = (1 + u32::from(priority % 2), u32::from(priority / 2));
+                    let percent = priority * 10;
+                    let ramp = Ramped { type_no, version_no, percent, salt: amount, paused: percent > 50, previous: 3, at: life.now };
+                    life.put(&Event::Ramped(ramp)).unwrap();
+                    life.put(&Event::Routed(Routed { type_no, version_no, at: life.now })).unwrap();
                 }
                 _ => {
                     let live = life.live();

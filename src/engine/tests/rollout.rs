@@ -1,0 +1,405 @@
+//! Ramps, probation, withdrawal, warm standby and the way back.
+
+use super::*;
+use crate::engine::view::{RolloutView, VersionView};
+use crate::rollover::plan::Word;
+
+const WARM: Duration = Duration::from_secs(600);
+
+/// Settings under which a version stays warm, with these shares.
+fn rolling(steps: &[u8]) -> LiveConfig {
+    let usual = live();
+    let rollout = Rollout { steps: steps.to_vec(), min_samples: 10, warm_for: WARM, ..usual.rollout.clone() };
+    LiveConfig { rollout, ..usual }
+}
+
+fn says(handle: &Handle, word: Word) -> Result<RolloutView, Refusal> {
+    wait(|then| handle.rollout("t", word, then))
+}
+
+fn version(handle: &Handle, label: &str) -> VersionView {
+    let versions = of_type(handle, "t").versions;
+    let found = versions.iter().rev().find(|version| version.version == label);
+    found.unwrap_or_else(|| panic!("no {label}: {versions:?}")).clone()
+}
+
+/// Asks until a version is in this state: the engine answers every time.
+fn until_version(handle: &Handle, label: &str, state: &str) -> VersionView {
+    for _ in 0..50_000 {
+        if let Some(found) = of_type(handle, "t").versions.into_iter().rev().find(|version| version.version == label)
+            && found.state == state
+        {
+            return found;
+        }
+    }
+    panic!("{label} never became {state}: {:?}", of_type(handle, "t"));
+}
+
+fn one(max_attempts: u16) -> NewJob {
+    NewJob { max_attempts: Some(max_attempts), ..job("t", "1") }
+}
+
+/// Pushes so many jobs one after the other, each once the one before has ended; returns the versions that did them.
+fn do_jobs(handle: &Handle, count: usize, max_attempts: u16) -> Vec<String> {
+    let run = |_| {
+        let pushed = handle.push(one(max_attempts)).unwrap();
+        until(handle, &pushed.id, "completed").version.unwrap()
+    };
+    (0..count).map(run).collect()
+}
+
+fn start_v1(dir: &Path, settings: &LiveConfig) -> Handle {
+    let handle = Spec::new(dir).with_live("t", "v1", echo(), settings.clone()).open();
+    until_version(&handle, "v1", "current");
+    handle
+}
+
+fn bad(outcome: impl Fn() -> Outcome + Send + Sync + 'static) -> Factory {
+    Factory(Arc::new(move |_| outcome()))
+}
+
+fn begin(handle: &Handle, dir: &Path, label: &str, factory: impl WorkerFactory + 'static, settings: &LiveConfig) {
+    let spec = Spec::new(dir).with_live("t", label, factory, settings.clone()).make();
+    handle.reload(spec, Box::new(|_| ()));
+}
+
+#[test]
+fn a_version_that_always_fails_is_withdrawn_and_no_job_dies_or_loses_an_attempt() {
+    // Also where a job may fail once only, and where the worker says that no other attempt helps.
+    for (max_attempts, outcome) in [(3, false), (1, false), (1, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = rolling(&[]);
+        let handle = start_v1(dir.path(), &settings);
+        do_jobs(&handle, 20, 3);
+        let says = move || if outcome { Outcome::Dead { error: "65".to_owned() } } else { fail("no") };
+        begin(&handle, dir.path(), "v2", bad(says), &settings);
+        until_version(&handle, "v2", "current");
+        let mut jobs = 0;
+        while version(&handle, "v2").state != "quarantined" {
+            jobs += 1;
+            let samples = of_type(&handle, "t").trial.map_or(0, |trial| trial.samples);
+            assert!(samples < 10, "it was not found within 10 jobs: {:?}", of_type(&handle, "t").trial);
+            assert_eq!(do_jobs(&handle, 1, max_attempts), ["v1"]);
+        }
+        let gone = until_version(&handle, "v2", "quarantined");
+        assert!(gone.reason.as_deref().unwrap().contains("first attempts that v1 then did"), "{gone:?}");
+        let view = of_type(&handle, "t");
+        assert_eq!((view.dead, view.completed), (0, 20 + jobs));
+        assert_eq!(version(&handle, "v1").state, "current");
+        assert_eq!(do_jobs(&handle, 3, 1), ["v1"; 3]);
+        handle.stop_and_wait();
+    }
+}
+
+#[test]
+fn a_failure_that_is_made_up_for_costs_no_attempt_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[]);
+    let (v1, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with_live("t", "v1", v1, settings.clone()).open();
+    until_version(&handle, "v1", "current");
+    begin(&handle, dir.path(), "v2", bad(|| fail("by v2")), &settings);
+    until_version(&handle, "v2", "current");
+    let pushed = handle.push(one(1)).unwrap();
+    let run = given.recv().unwrap();
+    assert_eq!(
+        (run.id.as_str(), run.attempt),
+        (pushed.id.as_str(), 1),
+        "v1 makes up for it, and it is still the first attempt"
+    );
+    let seen = handle.job(&pushed.id).unwrap();
+    let failure = &seen.failures[0];
+    assert_eq!((seen.attempts, failure.attempt, failure.version.as_deref()), (0, 0, Some("v2")), "{seen:?}");
+    answer.send(fail("by v1, too")).unwrap();
+    let seen = until(&handle, &pushed.id, "dead");
+    assert_eq!((seen.attempts, seen.failures.len()), (1, 2), "what fails on both is dead: {seen:?}");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_ramp_goes_up_step_by_step_and_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[20, 60]);
+    let spec = Spec::new(dir.path()).with_live("t", "v1", echo(), settings.clone()).make();
+    let (handle, clock) = open_at(spec, 1_000_000).unwrap();
+    until_version(&handle, "v1", "current");
+    begin(&handle, dir.path(), "v2", echo(), &settings);
+    assert_eq!(until_version(&handle, "v2", "ramping").percent, 20);
+    assert_eq!(version(&handle, "v1").percent, 80);
+    let count = |versions: &[String]| versions.iter().filter(|version| *version == "v2").count();
+    let share = do_jobs(&handle, 200, 3);
+    assert!((20..60).contains(&count(&share)), "a fifth of 200: {}", count(&share));
+    assert_eq!(count(&do_jobs(&handle, 50, 1)), 0, "whoever may fail once only stays with v1");
+    assert_eq!(version(&handle, "v2").percent, 20, "the hold is not over");
+    assert_eq!(says(&handle, Word::Pause).unwrap().done, "paused");
+    clock.ahead(121);
+    do_jobs(&handle, 1, 3);
+    assert_eq!(version(&handle, "v2").percent, 20, "paused");
+    assert_eq!(says(&handle, Word::Resume).unwrap().done, "resumed");
+    do_jobs(&handle, 1, 3);
+    assert_eq!(version(&handle, "v2").percent, 60);
+    clock.ahead(121);
+    do_jobs(&handle, 1, 3);
+    let trial = of_type(&handle, "t").trial.unwrap();
+    assert!(trial.samples_missing > 0 && version(&handle, "v2").percent == 60, "too few first attempts: {trial:?}");
+    do_jobs(&handle, 50, 3);
+    assert_eq!(until_version(&handle, "v2", "current").percent, 100);
+    until_version(&handle, "v1", "warm");
+    assert_eq!(of_type(&handle, "t").trial.unwrap().state, "probation");
+    clock.ahead(601);
+    until_version(&handle, "v1", "retired");
+    assert!(of_type(&handle, "t").trial.is_none(), "nobody is left who could make up for it");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_bad_version_on_a_ramp_is_withdrawn_and_nobody_touched_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[10]);
+    let handle = start_v1(dir.path(), &settings);
+    let spec = Spec::new(dir.path()).with_live("t", "v2", bad(|| fail("broken")), settings.clone()).make();
+    let (to, verdict) = crossbeam_channel::bounded(1);
+    handle.reload(spec, Box::new(move |answer| to.send(answer).unwrap()));
+    until_version(&handle, "v2", "ramping");
+    let mut ids = Vec::new();
+    for n in 0.. {
+        assert!(n < 400, "not found within 400 jobs, 40 of them on v2: {:?}", of_type(&handle, "t").trial);
+        ids.push(push(&handle, "t", "1").id);
+        until(&handle, ids.last().unwrap(), "completed");
+        if version(&handle, "v2").state != "ramping" {
+            break;
+        }
+    }
+    let verdict = verdict.recv().unwrap().unwrap();
+    assert_eq!((verdict.verdict, verdict.types[0].change.as_ref()), ("partial", "withdrawn"), "{verdict:?}");
+    assert!(verdict.types[0].reason.as_deref().unwrap().contains("v2 failed"), "{verdict:?}");
+    let view = of_type(&handle, "t");
+    assert_eq!((view.dead, view.completed), (0, ids.len() as u64));
+    assert!(ids.iter().all(|id| handle.job(id).unwrap().attempts == 0));
+
+    // The same file again: it stays withdrawn, and that is said.
+    let again = reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
+    assert_eq!((again.verdict, again.types[0].change.as_ref()), ("partial", "withheld"), "{again:?}");
+    assert_eq!(version(&handle, "v1").state, "current");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn the_version_before_is_warm_and_the_way_back_needs_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[]);
+    let made = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&made);
+    struct Counted(Arc<AtomicU64>);
+    impl WorkerFactory for Counted {
+        fn make(&self, cutoff: &Arc<Cutoff>) -> Box<dyn Worker> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            echo().make(cutoff)
+        }
+
+        fn check(&self) -> Result<(), StartError> {
+            Ok(())
+        }
+    }
+    let handle = Spec::new(dir.path()).with_live("t", "v1", Counted(count), settings.clone()).open();
+    do_jobs(&handle, 5, 3);
+    assert_eq!(says(&handle, Word::Rollback).unwrap_err().code(), "no_rollout");
+    let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
+    assert_eq!(verdict.verdict, "ok");
+    let warm = version(&handle, "v1");
+    assert_eq!((warm.state, warm.busy), ("warm", 0));
+    assert!(warm.warm_for_ms.is_some_and(|left| left > 500_000), "{warm:?}");
+    assert_eq!(do_jobs(&handle, 3, 3), ["v2"; 3]);
+    assert_eq!(says(&handle, Word::Rollback).unwrap().done, "rolled back");
+    assert_eq!(do_jobs(&handle, 3, 3), ["v1"; 3]);
+    assert_eq!(made.load(Ordering::SeqCst), 2, "its workers were there all the time");
+    // The same file once more does not undo it; a file that asks for v1 is the same way back.
+    let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
+    assert_eq!((verdict.verdict, do_jobs(&handle, 1, 3)), ("unchanged", vec!["v1".to_owned()]));
+    let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v1", echo(), settings.clone()));
+    assert_eq!((verdict.verdict, do_jobs(&handle, 1, 3)), ("ok", vec!["v1".to_owned()]));
+    let verdict = reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
+    assert_eq!((verdict.types[0].change.as_ref(), do_jobs(&handle, 1, 3)), ("rolled_over", vec!["v2".to_owned()]));
+    assert!(of_type(&handle, "t").trial.is_none(), "who goes back has nothing to prove");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn a_rollback_to_a_version_that_has_ended_starts_it_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = live();
+    let handle = start_v1(dir.path(), &settings);
+    reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
+    until_version(&handle, "v1", "retired");
+    assert_eq!(says(&handle, Word::Rollback).unwrap().done, "started");
+    until_version(&handle, "v1", "current");
+    assert_eq!(do_jobs(&handle, 2, 3), ["v1"; 2]);
+    handle.stop_and_wait();
+}
+
+#[test]
+fn an_abort_withdraws_a_resume_tries_again_and_a_promotion_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[1]);
+    let handle = start_v1(dir.path(), &settings);
+    begin(&handle, dir.path(), "v2", echo(), &settings);
+    until_version(&handle, "v2", "ramping");
+    assert_eq!(says(&handle, Word::Abort).unwrap().done, "withdrawn");
+    assert_eq!(until_version(&handle, "v2", "quarantined").reason.as_deref(), Some("by command"));
+    assert_eq!(says(&handle, Word::Promote).unwrap_err().code(), "no_rollout");
+    assert_eq!(says(&handle, Word::Resume).unwrap().done, "started");
+    until_version(&handle, "v2", "ramping");
+    assert_eq!(says(&handle, Word::Promote).unwrap().done, "promoted");
+    assert_eq!(do_jobs(&handle, 2, 3), ["v2"; 2]);
+    assert!(says(&handle, Word::Promote).unwrap_err().to_string().contains("taken over already"));
+    assert_eq!(says(&handle, Word::Abort).unwrap().done, "withdrawn");
+    assert_eq!(do_jobs(&handle, 2, 3), ["v1"; 2]);
+    handle.stop_and_wait();
+}
+
+#[test]
+fn p4_of_many_versions_the_oldest_that_drains_is_hurried_and_a_new_one_is_never_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = rolling(&[]);
+    settings.concurrency = Concurrency::fixed(1);
+    settings.rollout.versions_max = 3;
+    let hold = || {
+        let (to_test, given) = crossbeam_channel::unbounded::<Assignment>();
+        // Until it is cut off.
+        let run = move |assignment: &Assignment| {
+            to_test.send(assignment.clone()).unwrap();
+            while assignment.run.stop().is_none() {
+                std::thread::yield_now();
+            }
+            Outcome::Interrupted
+        };
+        (Factory(Arc::new(run)), given)
+    };
+    let (v1, given1) = hold();
+    let handle = Spec::new(dir.path()).with_live("t", "v1", v1, settings.clone()).open();
+    let first = push(&handle, "t", "1");
+    assert_eq!(given1.recv().unwrap().id, first.id);
+    let (v2, given2) = hold();
+    begin(&handle, dir.path(), "v2", v2, &settings);
+    until_version(&handle, "v2", "current");
+    let drain = version(&handle, "v1").drain.unwrap();
+    assert_eq!((drain.in_flight, drain.held_up_by.unwrap().id), (1, first.id.clone()));
+    assert!(drain.cut_off_in_ms.is_some_and(|left| left <= 10_000), "no drain is without an end");
+    let second = push(&handle, "t", "2");
+    assert_eq!(given2.recv().unwrap().id, second.id);
+    let (v3, given3) = hold();
+    begin(&handle, dir.path(), "v3", v3, &settings);
+    until_version(&handle, "v3", "current");
+    assert_eq!(handle.job(&first.id).unwrap().state, "reserved", "three may work at once");
+    begin(&handle, dir.path(), "v4", echo(), &settings);
+    // v1 is cut off: its job is given back at no cost, and done by whoever is there then.
+    let taken = given3.recv_timeout(Duration::from_secs(20)).map(|taken| taken.id.as_str().to_owned()).ok();
+    let by = if taken.as_ref() == Some(&first.id) { "v3" } else { "v4" };
+    assert_eq!(by == "v3", taken.is_some(), "{taken:?}");
+    until_version(&handle, "v4", "current");
+    handle.stop_and_wait();
+}
+
+/// Settings and texts of two versions, as the configs of two generations: `v2` is asked for by the second one.
+struct Two {
+    dir: tempfile::TempDir,
+    settings: LiveConfig,
+}
+
+impl Two {
+    fn new(steps: &[u8]) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), settings: rolling(steps) }
+    }
+
+    fn spec(&self, text: &str) -> GenerationSpec {
+        let spec = Spec::new(self.dir.path());
+        let bad = || bad(|| fail("broken"));
+        let mut made = match text {
+            "v1" => spec.with_live("t", "v1", echo(), self.settings.clone()),
+            "v2" => spec.with_live("t", "v2", echo(), self.settings.clone()),
+            "bad" => spec.with_live("t", "bad", bad(), self.settings.clone()),
+            other => panic!("{other}"),
+        }
+        .make();
+        made.text = text.into();
+        made
+    }
+
+    /// Opens with this config, and with all of them known.
+    fn open(self: &Arc<Self>, text: &str) -> Handle {
+        let known = Arc::clone(self);
+        let resolver: crate::engine::Resolver = Arc::new(move |text| Ok(known.spec(text)));
+        Engine::open_with(self.spec(text), resolver, RealClock::shared()).unwrap().0
+    }
+}
+
+#[test]
+fn p6_after_a_restart_a_ramp_has_the_share_that_it_had_and_a_pause_holds() {
+    let two = Arc::new(Two::new(&[10, 50]));
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    handle.reload(two.spec("v2"), Box::new(|_| ()));
+    until_version(&handle, "v2", "ramping");
+    says(&handle, Word::Pause).unwrap();
+    handle.stop_and_wait();
+    let handle = two.open("v2");
+    assert_eq!(until_version(&handle, "v2", "ramping").percent, 10);
+    assert_eq!(until_version(&handle, "v1", "current").percent, 90);
+    assert!(of_type(&handle, "t").trial.unwrap().paused);
+    assert_eq!(do_jobs(&handle, 5, 1), ["v1"; 5]);
+    // The file changed while the process was down: that is a reload like any other.
+    handle.stop_and_wait();
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    assert!(of_type(&handle, "t").trial.is_none(), "{:?}", of_type(&handle, "t"));
+    handle.reload(two.spec("v2"), Box::new(|_| ()));
+    until_version(&handle, "v2", "ramping");
+    assert!(!of_type(&handle, "t").trial.unwrap().paused, "another ramp is not that one");
+    handle.stop_and_wait();
+}
+
+#[test]
+fn p6_after_a_restart_what_was_withdrawn_or_gone_back_from_stays_so() {
+    let two = Arc::new(Two::new(&[]));
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    handle.reload(two.spec("bad"), Box::new(|_| ()));
+    until_version(&handle, "bad", "current");
+    assert_eq!(says(&handle, Word::Abort).unwrap().done, "withdrawn");
+    handle.stop_and_wait();
+    let handle = two.open("bad");
+    until_version(&handle, "v1", "current");
+    assert_eq!(do_jobs(&handle, 3, 1), ["v1"; 3]);
+    let generation = ecosystem(&handle).generation;
+    assert_eq!(generation.state, "partial", "{generation:?}");
+    assert_eq!(says(&handle, Word::Resume).unwrap().done, "started");
+    until_version(&handle, "bad", "current");
+    handle.stop_and_wait();
+
+    let two = Arc::new(Two::new(&[]));
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    handle.reload(two.spec("v2"), Box::new(|_| ()));
+    until_version(&handle, "v2", "current");
+    assert_eq!(says(&handle, Word::Rollback).unwrap().done, "rolled back");
+    handle.stop_and_wait();
+    let handle = two.open("v2");
+    until_version(&handle, "v1", "current");
+    assert_eq!(do_jobs(&handle, 3, 3), ["v1"; 3]);
+    handle.stop_and_wait();
+}
+
+#[test]
+fn p6_at_a_start_with_another_file_the_version_before_serves_until_the_new_one_is_up() {
+    let two = Arc::new(Two::new(&[]));
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    let job = push(&handle, "t", "1");
+    until(&handle, &job.id, "completed");
+    handle.stop_and_wait();
+    let handle = two.open("v2");
+    until_version(&handle, "v2", "current");
+    assert_eq!(do_jobs(&handle, 3, 3), ["v2"; 3]);
+    assert_eq!(until_version(&handle, "v1", "warm").busy, 0);
+    handle.stop_and_wait();
+}

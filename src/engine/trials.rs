@@ -1,0 +1,416 @@
+//! Versions on trial: carries out what [`crate::rollover::trial`] says, feeds it what becomes of jobs, and takes people's word.
+//!
+//! A trial has a *candidate* (a pool beside the current one, which does its first jobs or gets a share) until its version
+//! takes over; then it is on *probation* for as long as the version before stays warm.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::runs::{PoolRun, TypeRun};
+use crate::config::{ExecMode, KindConfig, Rollout};
+use crate::job::event::{Event, Quarantined, Ramped};
+use crate::job::table::Job;
+use crate::log::Poisoned;
+use crate::pool::PoolId;
+use crate::rollover::evidence::HISTORY_MAX;
+use crate::rollover::plan::Standing;
+use crate::rollover::state::{Change, State};
+use crate::rollover::trial::{ALL, Failed, Step, Trial};
+use crate::rollover::{First, Key, choice};
+use crate::types::Seq;
+
+impl Core {
+    /// A version is up, and another one does the work: it is given its share, or its first jobs, or all of it.
+    pub(super) fn begin_trial(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get(&pool) else { return Ok(()) };
+        let (type_no, version_no) = (run.type_no, run.version_no);
+        let is_gated = matches!(&run.spec.worker.kind, KindConfig::Exec(exec) if exec.mode == ExecMode::PerJob);
+        let recorded = self.table.worker_type(type_no).and_then(|of_type| of_type.ramp);
+        let resumed = recorded.filter(|ramp| ramp.version_no == version_no && ramp.percent < ALL);
+        let first_step = self.rollout_of(type_no).steps.first().copied();
+        let Some(baseline_no) = self.current_version(type_no) else { return Ok(()) };
+        let salt = resumed.map_or_else(|| self.salt(version_no), |ramp| ramp.salt);
+        let mono = self.mono;
+        if let Some(percent) = resumed.map(|ramp| ramp.percent).or(first_step) {
+            let mut trial = Trial::ramp(version_no, baseline_no, salt, percent, mono);
+            trial.paused = resumed.is_some_and(|ramp| ramp.paused);
+            self.try_beside(pool, Change::Ramp, trial);
+            return self.record_trial(type_no);
+        }
+        if is_gated && !self.is_idle(type_no, pool) {
+            let history = self.types.get(&type_no).map(|of_type| of_type.history).unwrap_or_default();
+            let trial = Trial::gate(version_no, baseline_no, salt, history, mono);
+            self.try_beside(pool, Change::Gate, trial);
+            return Ok(());
+        }
+        self.promote(pool)
+    }
+
+    /// Tells ramps apart: each chooses other jobs.
+    fn salt(&self, version_no: u32) -> u64 {
+        self.table.generation().number << 32 | u64::from(version_no)
+    }
+
+    fn try_beside(&mut self, pool: PoolId, change: Change, trial: Trial) {
+        if !self.shift(pool, change) {
+            return;
+        }
+        let Some(run) = self.pools.get_mut(&pool) else { return };
+        let of_type = self.types.entry(run.type_no).or_default();
+        of_type.leaves(pool);
+        of_type.candidate = Some(pool);
+        of_type.trial = Some(trial);
+        self.rollover.on_trial.insert(run.type_no);
+        self.candidate_size(pool);
+    }
+
+    /// A candidate has as many workers as it may have, or as the version that it is to replace has now.
+    fn candidate_size(&mut self, pool: PoolId) {
+        let Some(type_no) = self.pools.get(&pool).map(|run| run.type_no) else { return };
+        let current = self.types.get(&type_no).and_then(|of_type| self.pools.get(&of_type.current?));
+        let has = current.map_or(1, |run| run.pool.size());
+        let Some(run) = self.pools.get_mut(&pool) else { return };
+        let concurrency = run.spec.worker.live.concurrency;
+        run.resize(has.max(1).clamp(concurrency.min.max(1), concurrency.max));
+    }
+
+    /// A version takes over, and is on probation while the one before stays.
+    pub(super) fn promote(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+        let Some(run) = self.pools.get(&pool) else { return Ok(()) };
+        let (type_no, version_no) = (run.type_no, run.version_no);
+        let Some(baseline_no) = self.current_version(type_no) else { return Ok(()) };
+        let of_type = self.types.entry(type_no).or_default();
+        let trial = of_type.trial.take().filter(|trial| trial.version_no == version_no);
+        let history = std::mem::take(&mut of_type.history);
+        self.take_over(pool)?;
+        let (salt, mono) = (self.salt(version_no), self.mono);
+        let of_type = self.types.entry(type_no).or_default();
+        if of_type.warm.is_none() {
+            return self.end_trial(type_no);
+        }
+        let mut trial = trial.unwrap_or_else(|| Trial::probation(version_no, baseline_no, salt, history, mono));
+        trial.takes_over(history, mono);
+        of_type.trial = Some(trial);
+        self.rollover.on_trial.insert(type_no);
+        self.record_trial(type_no)
+    }
+
+    /// Records how a type's trial stands.
+    pub(super) fn record_trial(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let Some(of_type) = self.table.worker_type(type_no) else { return Ok(()) };
+        let none = Ramped { type_no, previous: of_type.previous, at: self.now, ..Ramped::default() };
+        let trial = self.types.get(&type_no).and_then(|of_type| of_type.trial.as_ref());
+        let now = trial.filter(|trial| !trial.is_gated()).map_or(none, |trial| Ramped {
+            version_no: trial.version_no,
+            percent: trial.percent,
+            salt: trial.salt,
+            paused: trial.paused,
+            ..none
+        });
+        let before = of_type.ramp.unwrap_or(Ramped { type_no, ..Ramped::default() });
+        if (Ramped { at: 0, previous: 0, ..now }) != (Ramped { at: 0, previous: 0, ..before }) {
+            self.record(&Event::Ramped(now))?;
+        }
+        Ok(())
+    }
+
+    /// No version of a type is on trial any more.
+    pub(super) fn end_trial(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        if let Some(of_type) = self.types.get_mut(&type_no) {
+            of_type.trial = None;
+        }
+        self.rollover.on_trial.remove(&type_no);
+        self.record_trial(type_no)
+    }
+
+    /// A warm pool ends: whatever was on probation beside it is not any more.
+    pub(super) fn end_trial_of(&mut self, warm: PoolId) -> Result<(), Poisoned> {
+        let Some(type_no) = self.pools.get(&warm).map(|run| run.type_no) else { return Ok(()) };
+        if self.is_on_probation(type_no) { self.end_trial(type_no) } else { Ok(()) }
+    }
+
+    /// What starts, or is on trial without having taken over, ends; what new work goes to goes on.
+    pub(super) fn stay(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let Some(of_type) = self.types.get(&type_no) else { return Ok(()) };
+        let (incoming, candidate) = (of_type.incoming, of_type.candidate);
+        if let Some(incoming) = incoming {
+            self.dismiss(incoming, Some(self.mono))?;
+        }
+        if let Some(candidate) = candidate {
+            self.end_trial(type_no)?;
+            let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
+            self.end_pool(candidate, Change::Replace, Some(deadline), None)?;
+        }
+        Ok(())
+    }
+
+    /// The version whose workers stayed takes over again, as it was: nobody has to prove anything.
+    pub(super) fn go_back(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let Some(warm) = self.types.get(&type_no).and_then(|of_type| of_type.warm) else { return Ok(()) };
+        self.end_trial(type_no)?;
+        self.take_over(warm)?;
+        self.settings_of_current(type_no);
+        Ok(())
+    }
+
+    /// The version on trial does worse, or somebody says so: it gets no work any more, and the one before all of it.
+    pub(super) fn withdraw(&mut self, type_no: u32, why: String) -> Result<(), Poisoned> {
+        let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
+        let Some(trial) = of_type.trial.take() else { return Ok(()) };
+        let candidate = of_type.candidate;
+        // On probation: work goes back to where it went before.
+        let withdrawn = match candidate {
+            Some(candidate) => Some(candidate),
+            None => {
+                let over = of_type.warm.and_then(|_| of_type.current.take());
+                if let Some(warm) = of_type.warm.filter(|_| over.is_some()) {
+                    self.take_over(warm)?;
+                }
+                over
+            }
+        };
+        self.end_trial(type_no)?;
+        let no = trial.version_no;
+        let label = self.table.version(no).map(|version| version.label.to_string());
+        self.record(&Event::Quarantined(Quarantined { no, at: self.now }, why.as_bytes()))?;
+        tracing::warn!(version = label, why, "withdrawn; the version before does the work");
+        let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
+        if let Some(pool) = withdrawn {
+            self.end_pool(pool, Change::Withdraw, Some(deadline), Some(why.clone()))?;
+        }
+        self.settings_of_current(type_no);
+        if let Some(name) = self.table.worker_type(type_no).map(|of_type| of_type.name.clone()) {
+            self.changed(name, "withdrawn", None, label, Some(why));
+        }
+        self.settle()?;
+        Ok(())
+    }
+
+    /// A version that took over is under a suspicion: the one before takes over again, and it keeps a share until that is
+    /// cleared up.
+    fn step_back(&mut self, type_no: u32, percent: u8) -> Result<(), Poisoned> {
+        let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
+        let (Some(warm), Some(over)) = (of_type.warm, of_type.current.take()) else { return Ok(()) };
+        self.take_over(warm)?;
+        if !self.shift(over, Change::Ramp) {
+            return Ok(());
+        }
+        let mono = self.mono;
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.candidate = Some(over);
+        if let Some(trial) = &mut of_type.trial {
+            trial.steps_back(percent, mono);
+        }
+        tracing::warn!(
+            worker_type = type_no,
+            percent,
+            "more fails than before: the version before does the rest meanwhile"
+        );
+        self.record_trial(type_no)
+    }
+
+    /// Does what is due about versions on trial.
+    pub(super) fn go_on_with_trials(&mut self) -> Result<(), Poisoned> {
+        if self.rollover.on_trial.is_empty() || self.is_stopping() || self.stands_still() {
+            return Ok(());
+        }
+        for type_no in self.rollover.on_trial.clone() {
+            match self.step_of(type_no) {
+                Some(Step::Share(percent)) => {
+                    let mono = self.mono;
+                    if let Some(trial) = self.types.get_mut(&type_no).and_then(|of_type| of_type.trial.as_mut()) {
+                        trial.set_share(percent, mono);
+                    }
+                    self.record_trial(type_no)?;
+                }
+                Some(Step::TakeOver) => {
+                    if let Some(pool) = self.types.get(&type_no).and_then(|of_type| of_type.candidate) {
+                        self.promote(pool)?;
+                        self.settle()?;
+                    }
+                }
+                Some(Step::StepBack(percent)) => self.step_back(type_no, percent)?,
+                Some(Step::Withdraw) => {
+                    let why = self.evidence_sentence(type_no).unwrap_or_default();
+                    self.withdraw(type_no, why)?;
+                }
+                Some(Step::Wait(_)) => {}
+                None => {
+                    self.rollover.on_trial.remove(&type_no);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step_of(&self, type_no: u32) -> Option<Step> {
+        let of_type = self.types.get(&type_no)?;
+        let trial = of_type.trial.as_ref()?;
+        let idle = of_type.candidate.is_some_and(|pool| self.is_idle(type_no, pool));
+        Some(trial.next(self.mono, idle, &self.rollout_of(type_no)))
+    }
+
+    /// When something is due about a trial, by the steady clock.
+    pub(super) fn next_of_trials(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.rollover.on_trial.iter().filter_map(|type_no| match self.step_of(*type_no)? {
+            Step::Wait(until) => until,
+            Step::Share(_) | Step::TakeOver | Step::StepBack(_) | Step::Withdraw => None,
+        })
+    }
+
+    /// What speaks against the version on trial, in a line.
+    pub(super) fn evidence_sentence(&self, type_no: u32) -> Option<String> {
+        let trial = self.types.get(&type_no)?.trial.as_ref()?;
+        let label = |no| self.table.version(no).map(|version| version.label.to_string()).unwrap_or_default();
+        Some(trial.evidence.shown().sentence(&label(trial.version_no), &label(trial.baseline_no)))
+    }
+
+    /// Whether no job of a type waits to be handed out, and a pool holds none.
+    fn is_idle(&self, type_no: u32, pool: PoolId) -> bool {
+        let waits = self.table.worker_type(type_no).is_some_and(|of_type| !of_type.queue.is_empty());
+        !waits && self.pools.get(&pool).is_none_or(|run| run.handed == 0)
+    }
+
+    pub(super) fn is_on_probation(&self, type_no: u32) -> bool {
+        let of_type = self.types.get(&type_no);
+        of_type.is_some_and(|of_type| of_type.warm.is_some() && of_type.trial.as_ref().is_some_and(Trial::is_probation))
+    }
+
+    /// How new versions of a type take over.
+    pub(super) fn rollout_of(&self, type_no: u32) -> Rollout {
+        let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
+        worker.map(|worker| worker.live.rollout.clone()).unwrap_or_default()
+    }
+
+    fn current_version(&self, type_no: u32) -> Option<u32> {
+        let current = self.types.get(&type_no)?.current?;
+        Some(self.pools.get(&current)?.version_no)
+    }
+
+    /// What stands of a type.
+    pub(super) fn standing(&self, type_no: u32) -> Standing {
+        let Some(of_type) = self.types.get(&type_no) else { return Standing::default() };
+        let run = |pool: Option<PoolId>| pool.and_then(|pool| self.pools.get(&pool));
+        let version = |pool: Option<PoolId>| run(pool).map(|run| run.version_no);
+        let previous = self.table.worker_type(type_no).map_or(0, |of_type| of_type.previous);
+        Standing {
+            current: version(of_type.current),
+            starting: version(of_type.incoming),
+            not_up: run(of_type.incoming).is_some_and(|run| run.not_up.is_some()),
+            on_trial: version(of_type.candidate),
+            warm: version(of_type.warm),
+            previous: (previous != 0).then_some(previous),
+        }
+    }
+
+    /// The pool that a ready job is for, where a version of its type is on trial; and the one that takes it if that is full.
+    pub(super) fn pool_for(&self, type_no: u32, born: Seq) -> Option<(PoolId, PoolId)> {
+        let of_type = self.types.get(&type_no)?;
+        let (current, trial) = (of_type.current?, of_type.trial.as_ref()?);
+        let job = self.table.job_of(type_no, born)?;
+        if job.tried_on() == Some(trial.version_no) {
+            // Whoever makes up for a failure is the version before, wherever it is by now.
+            let warm = of_type.warm.filter(|_| trial.is_probation() && self.table.may_run(&job, trial.baseline_no));
+            let baseline = warm.unwrap_or(current);
+            return Some((baseline, baseline));
+        }
+        let candidate = of_type.candidate.filter(|_| is_first(&job) && trial.may_choose(job.max_attempts));
+        let Some(candidate) = candidate else { return Some((current, current)) };
+        let parts = u32::from(trial.percent) * choice::PARTS_OF_PERCENT;
+        let chosen = choice::chosen(trial.salt, Key::of(job.tenant, born), parts);
+        Some(if chosen { (candidate, current) } else { (current, current) })
+    }
+
+    /// Ready jobs that only the candidate may run, since they need a version that is not the current one.
+    pub(super) fn only_for_candidate(&self, type_no: u32) -> Option<(PoolId, Seq)> {
+        let candidate = self.types.get(&type_no)?.candidate?;
+        let version_no = self.pools.get(&candidate)?.version_no;
+        let born = self.table.worker_type(type_no)?.held_for(version_no).next()?;
+        Some((candidate, born))
+    }
+
+    /// A run came to its end, and did its job.
+    pub(super) fn note_pass(&mut self, born: Seq) {
+        let Some(job) = self.table.noted(born) else { return };
+        let Some(of_type) = self.types.get_mut(&job.type_no) else { return };
+        of_type.storm.attempt(false);
+        let first = is_first(job);
+        if first {
+            of_type.note_first(false);
+        }
+        let Some(trial) = &mut of_type.trial else { return };
+        match job.tried_on() {
+            Some(tried) => trial.first(tried, job.tenant, First::FailedThenPassed),
+            None if first && trial.may_choose(job.max_attempts) => {
+                trial.first(job.version_no, job.tenant, First::Passed)
+            }
+            None => {}
+        }
+    }
+
+    /// A run failed; says whether the version before makes up for it, at once and at no cost.
+    pub(super) fn note_failure(&mut self, born: Seq, dies: bool, for_good: bool) -> bool {
+        let Some(job) = self.table.noted(born) else { return false };
+        let Some(of_type) = self.types.get_mut(&job.type_no) else { return false };
+        of_type.storm.attempt(true);
+        let first = is_first(job);
+        if first {
+            of_type.note_first(true);
+        }
+        let Some(trial) = &mut of_type.trial else { return false };
+        if let Some(tried) = job.tried_on() {
+            // This was the run that was to make up for it.
+            trial.first(tried, job.tenant, First::FailedTwice);
+        }
+        let free = job.failures().iter().filter(|failure| failure.attempt == 0);
+        let failed = Failed {
+            on: job.version_no,
+            attempts: job.attempts,
+            max_attempts: job.max_attempts,
+            made_up: free.filter(|failure| failure.version_no == job.version_no).count(),
+            dies,
+            for_good,
+        };
+        // One that the version before may not run is nobody's to make up for.
+        let made_up = self.table.may_run(job, trial.baseline_no) && trial.makes_up(failed);
+        if first && !made_up && trial.may_choose(job.max_attempts) {
+            trial.first(job.version_no, job.tenant, First::FailedTwice);
+        }
+        made_up
+    }
+
+    /// Whether nearly all of a type fails while a version of it is on trial: then nothing dies of it.
+    pub(super) fn is_in_storm(&self, type_no: u32) -> bool {
+        self.types.get(&type_no).is_some_and(|of_type| of_type.trial.is_some() && of_type.storm.is_storm())
+    }
+
+    /// A version's share of first attempts, in percent.
+    pub(super) fn percent_of(&self, run: &PoolRun) -> u8 {
+        let trial = self.types.get(&run.type_no).and_then(|of_type| of_type.trial.as_ref());
+        let share = trial.filter(|trial| trial.is_ramp()).map_or(0, |trial| trial.percent);
+        match run.role {
+            State::Ramping => share,
+            State::Current => ALL - share,
+            State::Starting | State::Gating | State::Draining | State::Warm => 0,
+            State::Retired | State::Rejected | State::Quarantined => 0,
+        }
+    }
+}
+
+impl TypeRun {
+    /// A first attempt came to its end.
+    fn note_first(&mut self, failed: bool) {
+        self.history.attempts += 1;
+        self.history.failed += u64::from(failed);
+        if self.history.attempts >= 2 * HISTORY_MAX {
+            // Older ones count half.
+            self.history.attempts /= 2;
+            self.history.failed /= 2;
+        }
+    }
+}
+
+/// Whether a job has never come to an end of its own.
+fn is_first(job: &Job) -> bool {
+    job.attempts == 0 && job.failures().is_empty()
+}

@@ -1,0 +1,219 @@
+//! A version on trial beside the one before: its share, when that grows, and what a failure of either costs.
+//!
+//! Pure: values in, what is to be done out. Carries nothing out, and counts only what it is told.
+
+use std::time::Duration;
+
+use super::evidence::{Arm, CONTROL_PERCENT, Evidence, FIRST_ONE_BY_ONE, First, History, Verdict};
+use crate::config::Rollout;
+
+/// The share of a version that has taken over, in percent.
+pub const ALL: u8 = 100;
+/// Whoever has done no job for so long after it came up is not kept to one at a time any more: its jobs take long.
+const GATE_FOR: Duration = Duration::from_secs(10);
+/// A job's death on a new version is made up for so often: once by the first attempt that failed, once by the last.
+const MADE_UP_MAX: usize = 2;
+
+/// A version on trial.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The version.
+    pub version_no: u32,
+    /// The one before, which makes up for its failures.
+    pub baseline_no: u32,
+    /// What the choice of jobs is salted with.
+    pub salt: u64,
+    /// Its share of first attempts; [`ALL`]: it has taken over, and is on probation.
+    pub percent: u8,
+    /// Whether its share stays as it is until somebody says otherwise.
+    pub paused: bool,
+    /// How its own first attempts and those of the one before came out.
+    pub evidence: Evidence,
+    /// Jobs that it gets one at a time before it takes over, if it is kept to that.
+    gate: Option<Gate>,
+    /// It had taken over, and stepped back under a suspicion.
+    suspected: bool,
+    /// Since when it has its share, by the steady clock.
+    since: Duration,
+    /// First attempts that it had had before that.
+    before: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    left: u64,
+    passed: bool,
+}
+
+/// What is to be done about a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing before this moment, by the steady clock, or before the next job comes to its end.
+    Wait(Option<Duration>),
+    /// It gets this share from now on.
+    Share(u8),
+    /// It takes over.
+    TakeOver,
+    /// It had taken over, and steps back to this share, until a suspicion is cleared up.
+    StepBack(u8),
+    /// It does worse: it is withdrawn.
+    Withdraw,
+}
+
+/// A failed run, as far as it matters who makes up for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// The version that it ran on.
+    pub on: u32,
+    /// Attempts that had failed before.
+    pub attempts: u16,
+    /// Attempts that the job may have.
+    pub max_attempts: u16,
+    /// Its failures on this version that cost nothing.
+    pub made_up: usize,
+    /// Whether the job would be dead now.
+    pub dies: bool,
+    /// Whether its worker said that no other attempt helps.
+    pub for_good: bool,
+}
+
+impl Trial {
+    /// The trial of a version that gets a share at first.
+    pub fn ramp(version_no: u32, baseline_no: u32, salt: u64, percent: u8, now: Duration) -> Self {
+        let evidence = Evidence::ramp();
+        let (paused, gate, suspected, since, before) = (false, None, false, now, 0);
+        Self { version_no, baseline_no, salt, percent, paused, evidence, gate, suspected, since, before }
+    }
+
+    /// The trial of a version that takes over at once; `history` is that of the one before.
+    pub fn probation(version_no: u32, baseline_no: u32, salt: u64, history: History, now: Duration) -> Self {
+        let evidence = Evidence::at_once(history);
+        Self { evidence, ..Self::ramp(version_no, baseline_no, salt, ALL, now) }
+    }
+
+    /// As [`Trial::probation`], of a version that is to do its first jobs one at a time before.
+    pub fn gate(version_no: u32, baseline_no: u32, salt: u64, history: History, now: Duration) -> Self {
+        let gate = Some(Gate { left: FIRST_ONE_BY_ONE, passed: false });
+        Self { gate, ..Self::probation(version_no, baseline_no, salt, history, now) }
+    }
+
+    /// Whether it gets one job at a time.
+    pub fn is_gated(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// Whether it shares the work with the one before.
+    pub fn is_ramp(&self) -> bool {
+        self.percent < ALL
+    }
+
+    /// Whether it had taken over, and stepped back under a suspicion.
+    pub fn is_suspected(&self) -> bool {
+        self.suspected
+    }
+
+    /// Whether it has taken over.
+    pub fn is_probation(&self) -> bool {
+        self.percent == ALL && self.gate.is_none()
+    }
+
+    /// It has this share from now on.
+    pub fn set_share(&mut self, percent: u8, now: Duration) {
+        (self.percent, self.since, self.before) = (percent, now, self.evidence.samples());
+    }
+
+    /// It has taken over; `history` is that of the one before. What is known of it already is kept, where it did so at once.
+    pub fn takes_over(&mut self, history: History, now: Duration) {
+        if self.is_ramp() && !self.suspected {
+            self.evidence = Evidence::at_once(history);
+        }
+        (self.gate, self.suspected) = (None, false);
+        self.set_share(ALL, now);
+    }
+
+    /// It has stepped back to this share.
+    pub fn steps_back(&mut self, percent: u8, now: Duration) {
+        self.suspected = true;
+        self.set_share(percent, now);
+    }
+
+    /// Whether it may be given a job that may have so many attempts: one that may fail once only stays with the version that is
+    /// known, as long as there is a choice.
+    pub fn may_choose(&self, max_attempts: u16) -> bool {
+        !self.is_ramp() || self.suspected || max_attempts > 1
+    }
+
+    /// Of which arm a version is.
+    pub fn arm(&self, version_no: u32) -> Option<Arm> {
+        if version_no == self.version_no {
+            Some(Arm::Incoming)
+        } else {
+            (version_no == self.baseline_no).then_some(Arm::Baseline)
+        }
+    }
+
+    /// A first attempt on this version came to its end, with the retry that made up for it, if there was one.
+    pub fn first(&mut self, version_no: u32, tenant: u16, first: First) {
+        let Some(arm) = self.arm(version_no) else { return };
+        self.evidence.first(arm, tenant, first);
+        if let (Some(gate), Arm::Incoming) = (&mut self.gate, arm) {
+            gate.left = gate.left.saturating_sub(1);
+            gate.passed |= first == First::Passed;
+        }
+    }
+
+    /// Whether a failed run is made up for by the version before, at once and at no cost.
+    pub fn makes_up(&self, failed: Failed) -> bool {
+        match self.arm(failed.on) {
+            Some(Arm::Incoming) if self.is_ramp() && !self.suspected => failed.made_up == 0,
+            Some(Arm::Incoming) => {
+                let first = failed.attempts == 0 && failed.made_up == 0;
+                first || (failed.dies && failed.made_up < MADE_UP_MAX)
+            }
+            // The failures of the version before are treated alike, or the two could not be compared.
+            Some(Arm::Baseline) => {
+                let first = failed.attempts == 0 && failed.made_up == 0 && self.may_choose(failed.max_attempts);
+                first && self.is_ramp() && !failed.for_good
+            }
+            None => false,
+        }
+    }
+
+    /// What is to be done now; `idle`: no job of the type waits, and the version holds none.
+    pub fn next(&self, now: Duration, idle: bool, rollout: &Rollout) -> Step {
+        match self.evidence.verdict() {
+            Verdict::Worse => return Step::Withdraw,
+            Verdict::Suspect if self.is_probation() => return Step::StepBack(CONTROL_PERCENT),
+            Verdict::Suspect if self.suspected => return Step::Wait(None),
+            Verdict::Suspect | Verdict::Undecided => {}
+        }
+        if let Some(gate) = self.gate {
+            let until = self.since + GATE_FOR;
+            let passed = gate.left == 0 && gate.passed;
+            return if idle || passed || now >= until { Step::TakeOver } else { Step::Wait(Some(until)) };
+        }
+        if self.suspected {
+            return Step::TakeOver;
+        }
+        if !self.is_ramp() || self.paused || self.samples_missing(rollout) > 0 {
+            return Step::Wait(None);
+        }
+        let until = self.since + rollout.hold;
+        if now < until {
+            return Step::Wait(Some(until));
+        }
+        let higher = rollout.steps.iter().find(|percent| **percent > self.percent);
+        higher.map_or(Step::TakeOver, |percent| Step::Share(*percent))
+    }
+
+    /// First attempts that its share still waits for.
+    pub fn samples_missing(&self, rollout: &Rollout) -> u64 {
+        let had = self.evidence.samples() - self.before;
+        if self.is_ramp() { u64::from(rollout.min_samples).saturating_sub(had) } else { 0 }
+    }
+
+    /// How long its share stays at least, from now on.
+    pub fn held_for(&self, now: Duration, rollout: &Rollout) -> Duration {
+        (self.since + rollout.hold).saturating_sub(now)
+    }
+}

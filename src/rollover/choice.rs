@@ -3,12 +3,53 @@
 //! Promise: the same key is chosen or not chosen whenever it is asked about, by every release of biotope; a larger share
 //! only adds keys. Another salt chooses others: it is not always the same tenants who go first.
 
+use super::evidence::{Arm, CONTROL_PERCENT};
 use crate::types::Seq;
 
 /// Parts of which a share is made: hundredths of a percent.
 pub const PARTS: u32 = 10_000;
 /// Parts of a percent.
 pub const PARTS_OF_PERCENT: u32 = PARTS / 100;
+
+/// Under a suspicion, the share of what a ramp takes that goes on to the new version: where it takes half or more, and where
+/// it takes less. The fewer, the more is known of the old version for each job of the new one; the more, the sooner.
+const CONTROL: [u32; 2] = [CONTROL_PERCENT as u32 * PARTS_OF_PERCENT, 15 * PARTS_OF_PERCENT];
+
+/// How far a type has gone over to a new version. At once is all of it: [`PARTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ramp {
+    /// The ramp's own number.
+    pub salt: u64,
+    /// The share that it takes, in [`PARTS`].
+    pub parts: u32,
+    /// Whether the new version is suspected ([`super::Verdict::Suspect`]): then most of what the ramp takes goes to the old
+    /// version, to be compared with. Which, is chosen by job: a tenant's jobs go both ways, and tenants that fail more than
+    /// others are on both sides.
+    pub suspected: bool,
+}
+
+/// Where the first attempt of a job goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// To which version.
+    pub arm: Arm,
+    /// Whether what becomes of it is evidence: under a suspicion only of what the ramp takes.
+    pub evidence: bool,
+}
+
+impl Ramp {
+    /// Where the first attempt goes of a job that may run on either version.
+    pub fn way(&self, tenant: u16, born: Seq) -> Way {
+        let taken = chosen(self.salt, Key::of(tenant, born), self.parts);
+        if !self.suspected {
+            return Way { arm: if taken { Arm::Incoming } else { Arm::Baseline }, evidence: true };
+        }
+        let [of_much, of_little] = CONTROL;
+        let control = if self.parts >= PARTS / 2 { of_much } else { of_little };
+        let goes_on = taken && chosen(!self.salt, Key::Job(born), control);
+        Way { arm: if goes_on { Arm::Incoming } else { Arm::Baseline }, evidence: taken }
+    }
+}
 
 /// By what a job is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +125,25 @@ mod tests {
                 close((1..=u16::MAX).filter(|tenant| chosen(salt, Key::Tenant(*tenant), parts)).count(), 65_535.0);
                 close((1..=200_000).filter(|seq| chosen(salt, Key::Job(*seq), parts)).count(), 200_000.0);
             }
+        }
+    }
+
+    #[test]
+    fn under_a_suspicion_most_of_what_the_ramp_takes_goes_back_and_is_compared() {
+        for (parts, control) in [(PARTS, 0.05), (PARTS / 2, 0.05), (PARTS / 10, 0.15)] {
+            let ramp = Ramp { salt: 5, parts, suspected: false };
+            let (mut taken, mut gone_on) = (0, 0);
+            for born in 0..100_000 {
+                let tenant = u16::try_from(born % 3000).unwrap();
+                let (before, under) = (ramp.way(tenant, born), Ramp { suspected: true, ..ramp }.way(tenant, born));
+                assert!(before.evidence);
+                assert_eq!(under.evidence, before.arm == Arm::Incoming, "{born}");
+                assert!(under.arm == Arm::Baseline || before.arm == Arm::Incoming, "{born}");
+                taken += u32::from(under.evidence);
+                gone_on += u32::from(under.arm == Arm::Incoming);
+            }
+            let share = f64::from(gone_on) / f64::from(taken);
+            assert!((share - control).abs() < 0.02, "{parts}: {share}");
         }
     }
 

@@ -5,31 +5,42 @@
 //!
 //! Whoever feeds it tries a first attempt that failed again at once, on the old version, whichever version it failed on, and
 //! tells it when that retry has ended. What was cut off or given back is not told at all. Told are only attempts that the
-//! choice of the ramp sent where they went: a job that may not go to the new version says nothing about either.
+//! ramp might have sent to either version ([`super::choice::Ramp::way`]): a job that may not go to the new one says nothing.
+//!
+//! A suspicion costs little and condemns nobody: it only sends most jobs to the old version for a while, so that more is
+//! known of both at the same time. What condemns is worth [`WORTH_WITHDRAWAL`], whatever began with the new version.
 
 use serde::Serialize;
 
-use super::wager::{Abreast, Before, Rate, Retried, Tries};
+use super::wager::{Abreast, Before, Counts, Retried, Tries};
 
-/// Failures that count of one tenant on one version; its later attempts there are left out, the good ones as well.
+/// Failures of a tenant that count on the new version; all its later attempts there are left out, the good ones as well.
 pub const FAILURES_OF_A_TENANT: u8 = 3;
+/// Tenants whose failures are counted: all that a hash of 16 bits can tell apart, a byte each.
+const TENANTS: usize = 1 << u16::BITS;
 /// A version is withdrawn after so many counted failures at least.
 pub const FAILURES_MIN: u64 = 5;
 /// What the wagers must be worth to withdraw a version: at most one innocent version in so many gets there.
 pub const WORTH_WITHDRAWAL: f64 = 100.0;
-/// What the wager on the time before must be worth to raise a suspicion, and after how many failures.
-pub const WORTH_SUSPICION: f64 = 20.0;
+/// How much of the stake is on retries; the rest is on first attempts side by side.
+const SHARE_OF_RETRIES: f64 = 0.15;
+/// What a comparison must be worth to raise a suspicion, and after how many failures. It is dropped below a worth of 1.
+pub const WORTH_SUSPICION: f64 = 2.0;
 const SUSPICION_FAILURES_MIN: u64 = 3;
-/// Share of first attempts that go on to the new version under a suspicion, in percent; the others go to the old one.
-pub const CONTROL_PERCENT: u8 = 10;
-/// First attempts on the new version under a suspicion, after which it may be dropped.
+/// Share of what the ramp takes that still goes to the new version under a suspicion, in percent, where it takes much.
+pub const CONTROL_PERCENT: u8 = 5;
+/// First attempts on the new version under a suspicion after which it may be dropped, if the odds to fail are not more than
+/// so many times those of the old version.
 pub const CONTROL_ATTEMPTS: u64 = 100;
+const SAME_ODDS: f64 = 1.5;
 /// First attempts before the switch that are looked at.
 pub const HISTORY_MAX: u64 = 1000;
-/// Below so many attempts of the old version nobody can say that its own fail likewise.
-const LIKEWISE_ATTEMPTS: u64 = 20;
-/// The new version's odds of failing are those of the old one at least so many times, or its retries are no evidence.
-const LIKEWISE_ODDS: f64 = 1.5;
+/// Attempts of the old version from which on something is known of it.
+const KNOWN_ATTEMPTS: u64 = 20;
+/// What the comparison with the old version must be worth for its retries to be evidence: side by side, and with the time
+/// before the switch, which is blind to more.
+const WORTH_ABREAST: f64 = 40.0;
+const WORTH_BEFORE: f64 = 10_000.0;
 /// Jobs of a version without a process of its own and without a probe that go one at a time, before it is let loose.
 pub const FIRST_ONE_BY_ONE: u64 = 5;
 
@@ -67,8 +78,8 @@ pub struct History {
 pub enum Verdict {
     /// Nothing is known against the new version.
     Undecided,
-    /// The new version fails more often than the old one did before; nobody knows whether it is to blame. All but
-    /// [`CONTROL_PERCENT`] of first attempts should go to the old version until this is known; else it takes longer.
+    /// More fails than it should, and it is not known whether the new version is to blame. Until it is, most of what the ramp
+    /// takes should go to the old version ([`super::choice::Ramp::suspected`]); else it takes longer to find out.
     Suspect,
     /// The new version does worse: it is to be withdrawn.
     Worse,
@@ -106,14 +117,14 @@ pub struct EvidenceView {
 #[derive(Debug, Clone)]
 pub struct Evidence {
     arms: [ArmView; 2],
-    /// Counted failures by tenant hash: the lower half of each byte is the new version's. None until a tenant fails.
+    /// Counted failures on the new version by tenant hash; none until a tenant fails.
     tenants: Option<Box<[u8]>>,
     abreast: Abreast,
     retried: Retried,
     /// Where all went to the new version at once.
     before: Option<Before>,
     /// First attempts since a suspicion arose: the new version's, the old one's.
-    control: Option<Before>,
+    control: Option<[Counts; 2]>,
     worse: bool,
 }
 
@@ -135,7 +146,7 @@ impl Evidence {
     pub fn at_once(history: History) -> Self {
         let attempts = history.attempts.min(HISTORY_MAX);
         let failed = history.failed.min(history.attempts) * attempts / history.attempts.max(1);
-        Self { before: Some(Before::new(Rate::of(attempts, failed))), ..Self::ramp() }
+        Self { before: Some(Before::new(Counts { attempts, failed })), ..Self::ramp() }
     }
 
     /// A first attempt came to its end, and so did its retry; `tenant` is a hash, 0 where the job has none.
@@ -183,11 +194,11 @@ impl Evidence {
     /// All of it.
     pub fn shown(&self) -> EvidenceView {
         let [incoming, baseline] = self.arms;
-        let before = self.before.as_ref().map(|before| before.rates().0);
+        let before = self.before.as_ref().map(Before::old);
         EvidenceView {
             incoming,
             baseline,
-            before: before.map(|rate| (rate.attempts, rate.failed)),
+            before: before.map(|old| (old.attempts, old.failed)),
             e_value: self.worth().min(1e9),
             needed: WORTH_WITHDRAWAL,
         }
@@ -198,65 +209,70 @@ impl Evidence {
         incoming
     }
 
-    /// Whether an attempt counts; a failure that does is noted for its tenant.
+    /// Whether an attempt counts; a failure that does is noted for its tenant. The old version's all count: the more of them
+    /// fail, the less is known against the new one.
     fn counts(&mut self, arm: Arm, tenant: u16, first: First) -> bool {
-        if tenant == 0 || (self.tenants.is_none() && first == First::Passed) {
+        if arm == Arm::Baseline || tenant == 0 || (self.tenants.is_none() && first == First::Passed) {
             return true;
         }
-        let shift = match arm {
-            Arm::Incoming => 0,
-            Arm::Baseline => 4,
-        };
-        let tenants = self.tenants.get_or_insert_with(|| vec![0; 1 << u16::BITS].into_boxed_slice());
-        let Some(counts) = tenants.get_mut(usize::from(tenant)) else { return true };
-        if *counts >> shift & 0xf >= FAILURES_OF_A_TENANT {
+        let tenants = self.tenants.get_or_insert_with(|| vec![0; TENANTS].into_boxed_slice());
+        let Some(failures) = tenants.get_mut(usize::from(tenant)) else { return true };
+        if *failures >= FAILURES_OF_A_TENANT {
             return false;
         }
-        *counts += u8::from(first != First::Passed) << shift;
+        *failures += u8::from(first != First::Passed);
         true
     }
 
     /// What the wagers are worth together.
     fn worth(&self) -> f64 {
-        let retried = if self.old_fails_likewise() { 0.0 } else { self.retried.worth() };
-        f64::midpoint(self.abreast.worth(), retried)
+        let retried = if self.retries_count() { self.retried.worth() } else { 0.0 };
+        (1.0 - SHARE_OF_RETRIES) * self.abreast.worth() + SHARE_OF_RETRIES * retried
     }
 
-    /// Whether jobs of the old version fail likewise: then they fail by what a retry heals, such as two that are in each
-    /// other's way, and a retry that passes is no evidence.
-    fn old_fails_likewise(&self) -> bool {
-        let (old, new) = match &self.before {
-            Some(before) => before.rates(),
-            None => {
-                let [new, old] = self.arms.map(|arm| Rate::counted(arm.attempts, arm.failed_then_passed));
-                (old, new)
-            }
-        };
-        old.attempts >= LIKEWISE_ATTEMPTS && new.odds() < LIKEWISE_ODDS * old.odds()
+    /// Whether it counts that retries pass: not where as much fails on the old version, for then jobs may fail by what a
+    /// retry heals, such as two that are in each other's way. Where nothing is known of the old version, it counts.
+    fn retries_count(&self) -> bool {
+        let [_, baseline] = &self.arms;
+        let unknown = self.before.is_none() && baseline.attempts < KNOWN_ATTEMPTS;
+        unknown || self.abreast.worth() >= WORTH_ABREAST || self.before() >= WORTH_BEFORE
     }
 
-    /// Raises and drops the suspicion that more fails than before the switch.
+    /// What the comparisons with the old version are worth, either alone.
+    fn compared(&self) -> f64 {
+        self.abreast.worth().max(self.before())
+    }
+
+    fn before(&self) -> f64 {
+        self.before.as_ref().map_or(0.0, Before::worth)
+    }
+
+    /// Raises and drops the suspicion.
     fn suspect(&mut self, arm: Arm, failed: bool) {
-        let Some(before) = &mut self.before else { return };
-        match (&mut self.control, arm) {
-            (None, Arm::Baseline) => {}
-            (None, Arm::Incoming) => {
-                before.new_attempt(failed);
-                if before.rates().1.failed >= SUSPICION_FAILURES_MIN && before.log_worth() >= WORTH_SUSPICION.ln() {
-                    self.control = Some(Before::new(Rate::default()));
-                    self.abreast.forget_block();
-                }
+        if let (Some(before), Arm::Incoming) = (&mut self.before, arm) {
+            before.add(failed);
+        }
+        let Some([new, old]) = &mut self.control else {
+            let [incoming, _] = &self.arms;
+            if incoming.failed_then_passed + incoming.failed_twice >= SUSPICION_FAILURES_MIN
+                && self.compared() >= WORTH_SUSPICION
+            {
+                self.control = Some([Counts::default(); 2]);
+                self.abreast.forget_block();
             }
-            (Some(control), Arm::Baseline) => control.old_attempt(failed),
-            (Some(control), Arm::Incoming) => {
-                before.new_attempt(failed);
-                control.new_attempt(failed);
-                let (old, new) = control.rates();
-                if new.attempts >= CONTROL_ATTEMPTS && old.attempts >= new.attempts && control.log_worth() <= 0.0 {
-                    // The old version fails as often now: that is what the new one is measured by from here on.
-                    self.before = self.control.take();
-                }
-            }
+            return;
+        };
+        match arm {
+            Arm::Incoming => new.add(failed),
+            Arm::Baseline => old.add(failed),
+        }
+        let (new, old) = (*new, *old);
+        let enough = new.attempts >= CONTROL_ATTEMPTS && old.attempts >= new.attempts;
+        if enough && new.odds() <= SAME_ODDS * old.odds() && self.abreast.worth() < 1.0 {
+            self.control = None;
+            self.abreast.forget_block();
+            // The old version fails as often now: that is what the new one is measured by from here on.
+            self.before = self.before.take().map(|_| Before::new(old));
         }
     }
 }
@@ -314,11 +330,11 @@ mod tests {
             evidence.first(Arm::Incoming, 7, First::FailedThenPassed);
             evidence.first(Arm::Baseline, 8, First::Passed);
         }
-        assert_eq!(evidence.verdict(), Verdict::Undecided, "{:?}", evidence.shown());
+        assert_eq!(evidence.verdict(), Verdict::Suspect, "{:?}", evidence.shown());
         let counted = ArmView { attempts: 3, failed_then_passed: 3, failed_twice: 0, left_out: 997 };
         assert_eq!((evidence.shown().incoming, evidence.samples()), (counted, 1000));
-        evidence.first(Arm::Baseline, 7, First::FailedThenPassed);
-        assert_eq!(evidence.shown().baseline.failed_then_passed, 1, "each version has counts of its own");
+        (0..9).for_each(|_| evidence.first(Arm::Baseline, 7, First::FailedThenPassed));
+        assert_eq!(evidence.shown().baseline.failed_then_passed, 9, "whatever speaks for the new version counts");
         for tenant in 9..12 {
             evidence.first(Arm::Incoming, tenant, First::FailedThenPassed);
         }

@@ -12,6 +12,6 @@ pub mod storm;
 pub mod trial;
 mod wager;
 
-pub use choice::{Key, chosen};
-pub use evidence::{Arm, Evidence, First, History, Verdict};
+pub use choice::{Key, Ramp, Way, chosen};
+pub use evidence::{Arm, Evidence, EvidenceView, First, History, Verdict};
 pub use storm::Storm;

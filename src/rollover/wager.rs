@@ -10,13 +10,13 @@
 use super::evidence::Arm;
 
 /// How much worse the new version may be, as odds ratios; the stake is divided among them.
-const ODDS: [f64; 6] = [2.0, 4.0, 10.0, 25.0, 100.0, 1000.0];
+const ODDS: [f64; 3] = [3.0, 10.0, 50.0];
 /// A block is judged when it holds so many attempts, and one of each version at least.
-const BLOCK: u32 = 10;
+const BLOCK: u32 = 20;
 /// A block that holds attempts of one version alone is given up at this size: what is compared shall be close in time.
 const BLOCK_MAX: u32 = 1000;
 /// How often the new version may fail, and what share of that the old one fails; the stake is divided among them.
-const SHARES: [f64; 6] = [0.05, 0.12, 0.25, 0.5, 0.8, 0.99];
+const SHARES: [f64; 4] = [0.1, 0.3, 0.7, 0.99];
 const OF_THAT: [f64; 2] = [0.1, 0.4];
 
 /// Stakes of a wager, as logarithms of what they are worth, and what is not at stake yet.
@@ -32,7 +32,7 @@ struct Stakes<const N: usize> {
 }
 
 impl<const N: usize> Stakes<N> {
-    const HELD_BACK: f64 = 0.25;
+    const HELD_BACK: f64 = 0.05;
     const FIRST: u64 = 1000;
 
     fn new() -> Self {
@@ -191,77 +191,65 @@ impl Retried {
     }
 }
 
-/// Claim: the new version fails no more often than the old one did before it came.
+/// Claim: the new version fails as often as the old one did before it came.
 ///
-/// Two unknown rates against one (Wasserman, Ramdas, Balakrishnan: Universal inference, 2020; the rates with Jeffreys'
-/// prior). Blind to what else began with the new version: it may raise a suspicion, never condemn.
+/// A Bayes factor: how likely its failures are at a rate that nobody knows (Jeffreys' prior), against the rate that the old
+/// version's attempts lead to expect. Blind to what else began with the new version: it raises a suspicion, and never
+/// condemns.
 #[derive(Debug, Clone)]
 pub(super) struct Before {
-    old: Rate,
-    new: Rate,
+    old: Counts,
+    new: Counts,
+    log_worth: f64,
 }
 
-/// Attempts of one version, and how likely they are if any rate of failures is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Rate {
+/// What is assumed of an old version of which nobody knows anything: that one of 100 attempts fails, or so.
+const UNKNOWN: [f64; 2] = [0.5, 50.0];
+
+/// Attempts of one version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
     pub(super) attempts: u64,
     pub(super) failed: u64,
-    likely: f64,
 }
 
-impl Rate {
+impl Counts {
     pub(super) fn add(&mut self, failed: bool) {
-        let so_far = if failed { self.failed } else { self.attempts - self.failed };
-        self.likely += ((so_far as f64 + 0.5) / (self.attempts as f64 + 1.0)).ln();
         self.attempts += 1;
         self.failed += u64::from(failed);
     }
 
-    /// So many attempts, in whatever order they failed.
-    pub(super) fn of(attempts: u64, failed: u64) -> Self {
-        let mut rate = Self::default();
-        (0..attempts).for_each(|attempt| rate.add(attempt < failed));
-        rate
-    }
-
-    /// As [`Rate::of`], where nobody asks how likely it is.
-    pub(super) fn counted(attempts: u64, failed: u64) -> Self {
-        Self { attempts, failed, likely: 0.0 }
-    }
-
     /// Failures for every pass; half of each is added, so that there is always an answer.
-    pub(super) fn odds(&self) -> f64 {
+    pub(super) fn odds(self) -> f64 {
         (self.failed as f64 + 0.5) / ((self.attempts - self.failed) as f64 + 0.5)
     }
 }
 
 impl Before {
-    pub(super) fn new(old: Rate) -> Self {
-        Self { old, new: Rate::default() }
+    pub(super) fn new(old: Counts) -> Self {
+        Self { old, new: Counts::default(), log_worth: 0.0 }
     }
 
-    pub(super) fn new_attempt(&mut self, failed: bool) {
+    pub(super) fn add(&mut self, failed: bool) {
+        let of = |counts: Counts| (if failed { counts.failed } else { counts.attempts - counts.failed }) as f64;
+        let [fails, passes] = UNKNOWN;
+        let known = of(self.old) + of(self.new) + if failed { fails } else { passes };
+        let expected = known / ((self.old.attempts + self.new.attempts) as f64 + fails + passes);
+        let alone = (of(self.new) + 0.5) / (self.new.attempts as f64 + 1.0);
+        self.log_worth += (alone / expected).ln();
         self.new.add(failed);
     }
 
-    pub(super) fn old_attempt(&mut self, failed: bool) {
-        self.old.add(failed);
+    /// The old version's attempts.
+    pub(super) fn old(&self) -> Counts {
+        self.old
     }
 
-    /// The old version's and the new one's.
-    pub(super) fn rates(&self) -> (Rate, Rate) {
-        (self.old, self.new)
-    }
-
-    /// Its logarithm; none where the new version fails no more often.
-    pub(super) fn log_worth(&self) -> f64 {
-        if self.new.odds() <= self.old.odds() {
-            return 0.0;
-        }
-        let all = (self.old.attempts + self.new.attempts) as f64;
-        let failed = (self.old.failed + self.new.failed) as f64;
-        let part = |count: f64| if count > 0.0 { count * (count / all).ln() } else { 0.0 };
-        self.old.likely + self.new.likely - part(failed) - part(all - failed)
+    /// None where the new version fails no more often.
+    pub(super) fn worth(&self) -> f64 {
+        let [fails, passes] = UNKNOWN;
+        let old = (self.old.failed as f64 + fails) / ((self.old.attempts - self.old.failed) as f64 + passes);
+        if self.new.odds() <= old { 0.0 } else { self.log_worth.exp() }
     }
 }
 
@@ -337,9 +325,9 @@ mod tests {
             let before = stakes.worth();
             (0..attempts).for_each(|_| stakes.attempt());
             assert!((stakes.worth() - before).abs() < 1e-9, "nothing is gained by that");
-            assert!(stakes.staked[0].exp() > 0.01);
+            assert!(stakes.staked[0].exp() * 2.0 >= stakes.held_back * 0.999);
             stakes.staked = [-500.0; 2];
         }
-        assert!((stakes.held_back - 0.25 / 8.0).abs() < 1e-9);
+        assert!((stakes.held_back - Stakes::<2>::HELD_BACK / 8.0).abs() < 1e-9);
     }
 }

@@ -53,6 +53,7 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
             "push",
             "reload",
             "rot",
+            "say",
             "space",
             "stall",
             "stop",
@@ -79,9 +80,11 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
             "given back unworked",
             "handed to a version that it needs",
             "held for want of a version",
+            "made up for",
             "summary of a dead job",
         ],
     ),
+    ("word", 1_000, &["done", "refused"]),
 ];
 
 /// What should have happened in so many worlds, and never did.

@@ -1,5 +1,6 @@
 //! The lives of a simulated engine: opened, taken over by another config, stopped, cut off, and opened again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use super::disk::{Fault, Loss};
@@ -11,6 +12,7 @@ use super::world::{Violation, World};
 use crate::clock::Clock;
 use crate::engine::stepped::{Stepped, Surrounding};
 use crate::engine::{OpenError, Opened};
+use crate::rollover::plan::Word;
 use crate::types::Lease;
 
 impl World {
@@ -26,6 +28,25 @@ impl World {
             engine.handle().reload(plan::spec(plan, self.retain, self.options.segment_bytes), Box::new(|_| {}));
         }
         self.turn()
+    }
+
+    /// Has the engine do something about the rollover of a type. Alone in its turn, as a config.
+    pub(super) fn say(&mut self, word: u8) -> Result<(), Violation> {
+        const WORDS: [Word; 5] = [Word::Pause, Word::Resume, Word::Promote, Word::Abort, Word::Rollback];
+        self.turn()?;
+        let still = self.engine.as_mut().is_some_and(Stepped::stands_still);
+        if still || !self.sent.is_empty() {
+            return Ok(());
+        }
+        let word = WORDS.get(usize::from(word) % WORDS.len()).copied().unwrap_or(Word::Abort);
+        let done = Arc::new(AtomicBool::new(false));
+        if let Some(engine) = &self.engine {
+            let done = Arc::clone(&done);
+            engine.handle().rollout("a", word, Box::new(move |view| done.store(view.is_ok(), Ordering::Relaxed)));
+        }
+        self.turn()?;
+        self.figures.count("word", if done.load(Ordering::Relaxed) { "done" } else { "refused" });
+        Ok(())
     }
 
     /// Stops in good order: what is held is given back or done, every pool ends, and the log says so.

@@ -240,7 +240,10 @@ impl World {
             if known.new.min_version.is_some() {
                 self.figures.count("work", "handed to a version that it needs");
             }
-            ready.entry(of.clone()).or_default().push((known.new.priority.get(), task.lease.born));
+            // Who is held has no place in the order of the queue.
+            if !self.must_wait(known) {
+                ready.entry(of.clone()).or_default().push((known.new.priority.get(), task.lease.born));
+            }
             self.happen(job, true, Happening::Reserved(task.lease.fence));
         }
         self.check_order(&ready)

@@ -4,6 +4,8 @@
 //! operation left out, and the rest still runs. Untidy on purpose: late and repeated answers, names used twice, jobs too
 //! large, types that are not there, clocks that jump, crashes within recoveries.
 
+use super::plan;
+
 /// What becomes of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the outcome of its name")]
@@ -78,6 +80,8 @@ pub enum Op {
     Jump(i32),
     /// A config is taken over.
     Reload(u8),
+    /// Somebody says something about the rollover of a type.
+    Say(u8),
     /// The process is stopped in good order.
     Stop,
     /// The process ends, with the machine if a seed says what is left; then it is opened, and power is lost again after
@@ -101,15 +105,17 @@ pub struct Mixture {
     named: u32,
     /// Chance that a job needs a version, of 100.
     needy: u32,
+    /// Whether versions are watched beside the one before in every config.
+    watched: bool,
 }
 
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 impl Mixture {
     /// Draws a mixture.
     pub fn draw(random: &mut fastrand::Rng) -> Self {
-        //          push turn take fin late act purge up not end make clean wait jump rel stop crash fail space stall rot
-        let usual = [40, 60, 40, 40, 4, 10, 1, 12, 3, 8, 12, 16, 12, 2, 4, 1, 6, 4, 3, 2, 1];
+        //          push turn take fin late act purge up not end make clean wait jump rel stop crash fail stall rot space say
+        let usual = [40, 60, 40, 40, 4, 10, 1, 12, 3, 8, 12, 16, 12, 2, 4, 1, 6, 4, 3, 2, 1, 1];
         let mut weights = usual;
         for weight in &mut weights {
             *weight *= *random.choice(&[0, 1, 1, 2, 2, 4]).unwrap_or(&1);
@@ -119,7 +125,7 @@ impl Mixture {
             *weight = (*weight).max(usual);
         }
         let named = *random.choice(&[0, 10, 50]).unwrap_or(&10);
-        Self { weights, named, needy: *random.choice(&[0, 0, 20, 60]).unwrap_or(&20) }
+        Self { weights, named, needy: *random.choice(&[0, 0, 20, 60]).unwrap_or(&20), watched: random.bool() }
     }
 
     /// Draws an operation.
@@ -149,7 +155,7 @@ impl Mixture {
             11 => Op::Clean,
             12 => Op::Wait(random.u32(0..5000)),
             13 => Op::Jump(*random.choice(&[-315_576_000, -3_600, -1, 1, 3_600, 315_576_000]).unwrap_or(&1)),
-            14 => Op::Reload(random.u8(..)),
+            14 => Op::Reload(random.u8(..) | if self.watched { plan::WATCHED } else { 0 }),
             15 => Op::Stop,
             16 => {
                 let loss = random.bool().then(|| random.u64(..));
@@ -159,7 +165,8 @@ impl Mixture {
             17 => Op::Fail(random.u16(0..60), random.u8(0..3)),
             18 => Op::Stall(random.u16(..)),
             19 => Op::Rot(random.u64(..)),
-            _ => Op::Space(random.bool().then(|| random.u8(0..3))),
+            20 => Op::Space(random.bool().then(|| random.u8(0..3))),
+            _ => Op::Say(random.u8(..)),
         }
     }
 

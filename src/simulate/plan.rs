@@ -111,9 +111,12 @@ fn version(plan: u8, of: &str) -> VersionSpec {
     VersionSpec { worker, definition_hash: [label; 32], factory: Arc::new(Nobody) }
 }
 
+/// The bit of a config in which versions are watched beside the one before.
+pub(super) const WATCHED: u8 = 0b1_0000;
+
 /// Whether versions of a type are watched beside the one before, which makes up for their failures.
 pub(super) fn has_trials(plan: u8, of: &str) -> bool {
-    of == "a" && plan & 0b1_0000 != 0
+    of == "a" && plan & WATCHED != 0
 }
 
 /// How a type's new versions take over: those of an odd number by a ramp, where they are watched at all.

@@ -256,6 +256,7 @@ impl World {
             Op::Wait(ms) => self.wait(u64::from(*ms)),
             Op::Jump(seconds) => self.jump(i64::from(*seconds) * 1000),
             Op::Reload(plan) => return self.reload(*plan),
+            Op::Say(word) => return self.say(*word),
             Op::Stop => return self.stop(),
             Op::Crash(power, again) => {
                 return self.crash(power.map_or(Loss::Process, Loss::Power), again);
@@ -458,6 +459,7 @@ fn op_name(op: &Op) -> &'static str {
         Op::Wait(_) => "wait",
         Op::Jump(_) => "jump",
         Op::Reload(_) => "reload",
+        Op::Say(_) => "say",
         Op::Stop => "stop",
         Op::Crash(..) => "crash",
         Op::Fail(..) => "fail",

@@ -35,7 +35,10 @@ pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
     };
     print(&format!("generation {}: {word}{unchanged}", count(&verdict, "generation")))?;
     if word == "partial" {
-        return Err(Failure::new(PARTIAL, "at least one version could not start; what ran before goes on"));
+        return Err(Failure::new(
+            PARTIAL,
+            "at least one type does not run the version that the config asks for; the lines above say why",
+        ));
     }
     Ok(())
 }

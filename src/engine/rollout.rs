@@ -72,6 +72,9 @@ impl Core {
                     return refused(detail);
                 };
                 self.stay(type_no)?;
+                if word == Word::Rollback {
+                    self.types.entry(type_no).or_default().way_back = Some(version_no);
+                }
                 self.start(type_no, version_no, spec)?;
                 "started"
             }

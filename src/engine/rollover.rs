@@ -178,6 +178,9 @@ impl Core {
         // What an older config could not start is history once there is a newer one.
         of_type.past.retain(|past| past.state != "rejected");
         let step = plan::step(standing, asked);
+        // To ask for what was there before is to go back to it.
+        let back = step == Step::Start && standing.current.is_some() && standing.previous == Some(version_no);
+        of_type.way_back = back.then_some(version_no);
         if step != Step::Withheld {
             of_type.worker = Some(wanted.spec.worker.clone());
         }

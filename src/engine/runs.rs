@@ -95,6 +95,8 @@ pub(super) struct TypeRun {
     pub(super) storm: Storm,
     /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.
     pub(super) next: Option<(u32, VersionSpec)>,
+    /// The version that is started to go back to it: it takes over as soon as it is up, and has nothing to prove.
+    pub(super) way_back: Option<u32>,
     /// The version that the config asks for, and that is not used since it was withdrawn.
     pub(super) withheld: Option<(u32, VersionSpec)>,
     /// Versions that ended, the newest last.

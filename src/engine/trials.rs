@@ -24,6 +24,11 @@ impl Core {
     pub(super) fn begin_trial(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         let (type_no, version_no) = (run.type_no, run.version_no);
+        let way_back = self.types.get_mut(&type_no).and_then(|of_type| of_type.way_back.take());
+        if way_back == Some(version_no) {
+            self.end_trial(type_no)?;
+            return self.take_over(pool);
+        }
         let is_gated = matches!(&run.spec.worker.kind, KindConfig::Exec(exec) if exec.mode == ExecMode::PerJob);
         let recorded = self.table.worker_type(type_no).and_then(|of_type| of_type.ramp);
         let resumed = recorded.filter(|ramp| ramp.version_no == version_no && ramp.percent < ALL);
@@ -310,7 +315,10 @@ impl Core {
         let job = self.table.job_of(type_no, born)?;
         if job.tried_on() == Some(trial.version_no) {
             // Whoever makes up for a failure is the version before, wherever it is by now.
-            let warm = of_type.warm.filter(|_| trial.is_probation() && self.table.may_run(&job, trial.baseline_no));
+            let can = trial.is_probation() && self.table.may_run(&job, trial.baseline_no);
+            // If none of its workers is up, the version that is there does it after all.
+            let is_up = |pool: &PoolId| self.pools.get(pool).is_some_and(|run| run.up > 0);
+            let warm = of_type.warm.filter(|warm| can && is_up(warm));
             let baseline = warm.unwrap_or(current);
             return Some((baseline, baseline));
         }

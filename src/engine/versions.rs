@@ -75,7 +75,9 @@ impl Core {
             spec,
         };
         self.pools.insert(id, run);
-        self.types.entry(type_no).or_default().incoming = Some(id);
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.incoming = Some(id);
+        of_type.past.retain(|past| past.version_no != version_no);
         Ok(())
     }
 

@@ -227,13 +227,19 @@ fn the_version_before_is_warm_and_the_way_back_needs_no_start() {
 #[test]
 fn a_rollback_to_a_version_that_has_ended_starts_it_first() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = live();
+    let mut settings = live();
     let handle = start_v1(dir.path(), &settings);
     reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
     until_version(&handle, "v1", "retired");
     assert_eq!(says(&handle, Word::Rollback).unwrap().done, "started");
     until_version(&handle, "v1", "current");
     assert_eq!(do_jobs(&handle, 2, 3), ["v1"; 2]);
+    until_version(&handle, "v2", "retired");
+    // Nor does a file that is changed back ramp: that version is known.
+    settings.rollout.steps = vec![10];
+    reload(&handle, Spec::new(dir.path()).with_live("t", "v1", echo(), settings.clone()));
+    begin(&handle, dir.path(), "v2", echo(), &settings);
+    until_version(&handle, "v2", "current");
     handle.stop_and_wait();
 }
 

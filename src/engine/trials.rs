@@ -16,7 +16,7 @@ use crate::rollover::evidence::HISTORY_MAX;
 use crate::rollover::plan::Standing;
 use crate::rollover::state::{Change, State};
 use crate::rollover::trial::{ALL, Failed, Step, Trial};
-use crate::rollover::{First, Key, choice};
+use crate::rollover::{Arm, First};
 use crate::types::Seq;
 
 impl Core {
@@ -324,8 +324,7 @@ impl Core {
         }
         let candidate = of_type.candidate.filter(|_| is_first(&job) && trial.may_choose(job.max_attempts));
         let Some(candidate) = candidate else { return Some((current, current)) };
-        let parts = u32::from(trial.percent) * choice::PARTS_OF_PERCENT;
-        let chosen = choice::chosen(trial.salt, Key::of(job.tenant, born), parts);
+        let chosen = trial.is_gated() || trial.way(job.tenant, born).arm == Arm::Incoming;
         Some(if chosen { (candidate, current) } else { (current, current) })
     }
 
@@ -348,9 +347,15 @@ impl Core {
         }
         let Some(trial) = &mut of_type.trial else { return };
         match job.tried_on() {
-            Some(tried) => trial.first(tried, job.tenant, First::FailedThenPassed),
-            None if first && trial.may_choose(job.max_attempts) => {
-                trial.first(job.version_no, job.tenant, First::Passed)
+            Some(tried) if trial.is_evidence(tried, job.tenant, born) => {
+                trial.first(tried, job.tenant, First::FailedThenPassed);
+            }
+            Some(_) => {}
+            None if first
+                && trial.may_choose(job.max_attempts)
+                && trial.is_evidence(job.version_no, job.tenant, born) =>
+            {
+                trial.first(job.version_no, job.tenant, First::Passed);
             }
             None => {}
         }
@@ -366,7 +371,9 @@ impl Core {
             of_type.note_first(true);
         }
         let Some(trial) = &mut of_type.trial else { return false };
-        if let Some(tried) = job.tried_on() {
+        if let Some(tried) = job.tried_on()
+            && trial.is_evidence(tried, job.tenant, born)
+        {
             // This was the run that was to make up for it.
             trial.first(tried, job.tenant, First::FailedTwice);
         }
@@ -381,7 +388,8 @@ impl Core {
         };
         // One that the version before may not run is nobody's to make up for.
         let made_up = self.table.may_run(job, trial.baseline_no) && trial.makes_up(failed);
-        if first && !made_up && trial.may_choose(job.max_attempts) {
+        let counts = trial.may_choose(job.max_attempts) && trial.is_evidence(job.version_no, job.tenant, born);
+        if first && !made_up && counts {
             trial.first(job.version_no, job.tenant, First::FailedTwice);
         }
         made_up

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use super::choice::{PARTS, PARTS_OF_PERCENT, Ramp, Way};
 use super::evidence::{Arm, CONTROL_PERCENT, Evidence, FIRST_ONE_BY_ONE, First, History, Verdict};
 use crate::config::Rollout;
+use crate::types::Seq;
 
 /// The share of a version that has taken over, in percent.
 pub const ALL: u8 = 100;
@@ -32,7 +34,7 @@ pub struct Trial {
     /// Jobs that it gets one at a time before it takes over, if it is kept to that.
     gate: Option<Gate>,
     /// It had taken over, and stepped back under a suspicion.
-    suspected: bool,
+    stepped_back: bool,
     /// Since when it has its share, by the steady clock.
     since: Duration,
     /// First attempts that it had had before that.
@@ -81,8 +83,8 @@ impl Trial {
     /// The trial of a version that gets a share at first.
     pub fn ramp(version_no: u32, baseline_no: u32, salt: u64, percent: u8, now: Duration) -> Self {
         let evidence = Evidence::ramp();
-        let (paused, gate, suspected, since, before) = (false, None, false, now, 0);
-        Self { version_no, baseline_no, salt, percent, paused, evidence, gate, suspected, since, before }
+        let (paused, gate, stepped_back, since, before) = (false, None, false, now, 0);
+        Self { version_no, baseline_no, salt, percent, paused, evidence, gate, stepped_back, since, before }
     }
 
     /// The trial of a version that takes over at once; `history` is that of the one before.
@@ -107,9 +109,9 @@ impl Trial {
         self.percent < ALL
     }
 
-    /// Whether it had taken over, and stepped back under a suspicion.
+    /// Whether more fails than should, and nobody knows yet who is to blame.
     pub fn is_suspected(&self) -> bool {
-        self.suspected
+        self.evidence.verdict() == Verdict::Suspect
     }
 
     /// Whether it has taken over.
@@ -124,23 +126,35 @@ impl Trial {
 
     /// It has taken over; `history` is that of the one before. What is known of it already is kept, where it did so at once.
     pub fn takes_over(&mut self, history: History, now: Duration) {
-        if self.is_ramp() && !self.suspected {
+        if self.is_ramp() && !self.stepped_back {
             self.evidence = Evidence::at_once(history);
         }
-        (self.gate, self.suspected) = (None, false);
+        (self.gate, self.stepped_back) = (None, false);
         self.set_share(ALL, now);
     }
 
     /// It has stepped back to this share.
     pub fn steps_back(&mut self, percent: u8, now: Duration) {
-        self.suspected = true;
+        self.stepped_back = true;
         self.set_share(percent, now);
+    }
+
+    /// Where the first attempt of a job goes that may run on either version, and whether it is evidence.
+    pub fn way(&self, tenant: u16, born: Seq) -> Way {
+        let parts = if self.stepped_back { PARTS } else { u32::from(self.percent) * PARTS_OF_PERCENT };
+        Ramp { salt: self.salt, parts, suspected: self.is_suspected() && !self.is_probation() }.way(tenant, born)
+    }
+
+    /// Whether a first attempt on a version is one that the choice sent there, and counts.
+    pub fn is_evidence(&self, version_no: u32, tenant: u16, born: Seq) -> bool {
+        let way = self.way(tenant, born);
+        self.is_gated() || (way.evidence && self.arm(version_no) == Some(way.arm))
     }
 
     /// Whether it may be given a job that may have so many attempts: one that may fail once only stays with the version that is
     /// known, as long as there is a choice.
     pub fn may_choose(&self, max_attempts: u16) -> bool {
-        !self.is_ramp() || self.suspected || max_attempts > 1
+        !self.is_ramp() || self.stepped_back || max_attempts > 1
     }
 
     /// Of which arm a version is.
@@ -165,7 +179,7 @@ impl Trial {
     /// Whether a failed run is made up for by the version before, at once and at no cost.
     pub fn makes_up(&self, failed: Failed) -> bool {
         match self.arm(failed.on) {
-            Some(Arm::Incoming) if self.is_ramp() && !self.suspected => failed.made_up == 0,
+            Some(Arm::Incoming) if self.is_ramp() && !self.stepped_back => failed.made_up == 0,
             Some(Arm::Incoming) => {
                 let first = failed.attempts == 0 && failed.made_up == 0;
                 first || (failed.dies && failed.made_up < MADE_UP_MAX)
@@ -184,7 +198,8 @@ impl Trial {
         match self.evidence.verdict() {
             Verdict::Worse => return Step::Withdraw,
             Verdict::Suspect if self.is_probation() => return Step::StepBack(CONTROL_PERCENT),
-            Verdict::Suspect if self.suspected => return Step::Wait(None),
+            // Until it is known who is to blame, its share stays.
+            Verdict::Suspect if self.gate.is_none() => return Step::Wait(None),
             Verdict::Suspect | Verdict::Undecided => {}
         }
         if let Some(gate) = self.gate {
@@ -192,7 +207,7 @@ impl Trial {
             let passed = gate.left == 0 && gate.passed;
             return if idle || passed || now >= until { Step::TakeOver } else { Step::Wait(Some(until)) };
         }
-        if self.suspected {
+        if self.stepped_back {
             return Step::TakeOver;
         }
         if !self.is_ramp() || self.paused || self.samples_missing(rollout) > 0 {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,13 @@ const TRIES: u32 = 10;
 /// The right to a data directory, given back when it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl AsFd for DirLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// Why a data directory could not be taken.
@@ -85,7 +92,7 @@ impl DirLock {
         }
         file.set_len(0).map_err(io("write", &path))?;
         writeln!(file, "{}", std::process::id()).map_err(io("write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// Takes the lock of a directory that is only read, and changes nothing there; `None` if it never had one.
@@ -100,10 +107,35 @@ impl DirLock {
             Err(source) => return Err(LockError::Io { doing: "open", path, source }),
         };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(Errno::WOULDBLOCK) => Err(LockError::Held { dir: dir.to_path_buf(), pid: pid_in(&file) }),
             Err(error) => Err(LockError::Io { doing: "lock", path, source: error.into() }),
         }
+    }
+
+    /// The same lock once more: it is given back when the last copy is dropped.
+    ///
+    /// # Errors
+    /// No descriptor to be had.
+    pub fn copy(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
+    }
+
+    /// Takes a copy over that an earlier image of this process left open, if it is this directory's lock.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`]; where the descriptor is of another file, that is what is done instead.
+    pub fn inherit(dir: &Path, left: OwnedFd) -> Result<Self, LockError> {
+        use std::os::unix::fs::MetadataExt;
+        let file = File::from(left);
+        let identity = |of: io::Result<std::fs::Metadata>| of.map(|of| (of.dev(), of.ino())).ok();
+        let same =
+            identity(file.metadata()).is_some_and(|it| identity(std::fs::metadata(dir.join("LOCK"))) == Some(it));
+        if same && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(Self { file });
+        }
+        drop(file);
+        Self::take(dir)
     }
 
     /// The process that has a directory's lock, as the kernel tells, without touching the lock.

@@ -5,6 +5,12 @@
 //! acknowledged: it is cut, and told; `verdict` holds these decisions by themselves. Every opening copies what is valid of the last segment into another file and
 //! syncs that: after a failed sync the page cache may show bytes that the disk never took, and nobody knows any more.
 
+mod rehearsal;
+mod replay;
+
+pub use rehearsal::rehearse;
+pub use replay::Replay;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +20,7 @@ use super::checkpoint::{self, Sort};
 use super::damage::Damages;
 use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, StoredRecord, records};
+use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, records};
 use super::spare::{self, Order};
 use super::tail::{self, Tail};
 use super::verdict::{self, Before, Behind, LastFrames, Name, Stop, Wrong};
@@ -94,39 +100,6 @@ struct Extent {
     ended: bool,
     /// No frame is whole, and yet something like one begins there.
     begun: bool,
-}
-
-/// Who takes the log's records over.
-pub trait Replay {
-    /// Whether it takes checkpoints over, too.
-    fn takes_checkpoints(&self) -> bool {
-        false
-    }
-
-    /// All that it has is forgotten: the log is read from its head on, or a checkpoint follows.
-    fn begin(&mut self, names_id: LogId);
-
-    /// Takes a block of a checkpoint over, in order.
-    ///
-    /// # Errors
-    /// The checkpoint is of no use.
-    fn block(&mut self, _: &[u8]) -> Result<(), String> {
-        Err("nobody takes checkpoints over".to_owned())
-    }
-
-    /// Takes a record over, in order.
-    ///
-    /// # Errors
-    /// It cannot have been written.
-    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String>;
-}
-
-impl<F: FnMut(LogId, StoredRecord) -> Result<(), String>> Replay for F {
-    fn begin(&mut self, _: LogId) {}
-
-    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
-        self(names_id, record)
-    }
 }
 
 /// Opens the log on `disk`, or makes a new one with `new_id`; gives `replay` the newest checkpoint that is of use, and every
@@ -284,6 +257,14 @@ impl Opening<'_> {
     /// All segments that are there, ascending, with headers that hold, and the names of all files; what a maker left half-made
     /// is removed.
     fn find(&self) -> Result<(Vec<Found>, Vec<String>), OpenError> {
+        let (found, names) = self.list()?;
+        for name in names.iter().filter(|name| verdict::name(name) == Name::HalfMade) {
+            self.disk.remove(name).map_err(|source| self.io("remove a half-made segment", source))?;
+        }
+        Ok((found, names))
+    }
+
+    fn list(&self) -> Result<(Vec<Found>, Vec<String>), OpenError> {
         let names = self.disk.list().map_err(|source| self.io("list the segments", source))?;
         let mut found = Vec::new();
         let numbers = names.iter().filter_map(|name| match verdict::name(name) {
@@ -299,9 +280,6 @@ impl Opening<'_> {
             found.push(Found { number, file, header });
         }
         found.sort_by_key(|segment| segment.number);
-        for name in names.iter().filter(|name| verdict::name(name) == Name::HalfMade) {
-            self.disk.remove(name).map_err(|source| self.io("remove a half-made segment", source))?;
-        }
         Ok((found, names))
     }
 

@@ -175,6 +175,8 @@ pub(super) enum Command {
     ReloadFailed { why: String },
     /// End the segment that is written, and hold all ended ones.
     Backup { to: To<Result<Held, Refusal>> },
+    /// End everything but the taking in of jobs.
+    HandOver { to: To<()> },
     /// Stop.
     Stop { to: To<()> },
     /// The records that a command waited for were read.
@@ -226,7 +228,7 @@ impl Command {
             Self::Known { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,
             Self::Backup { .. } | Self::NamesGathered(_) => false,
-            Self::ReloadFailed { .. } | Self::Stop { .. } => false,
+            Self::ReloadFailed { .. } | Self::HandOver { .. } | Self::Stop { .. } => false,
             Self::Act { .. }
             | Self::Pause { .. }
             | Self::Rollout { .. }

@@ -326,7 +326,7 @@ impl Core {
         let checkpoint = self.more_of_checkpoint.then_some(GO_ON_WITH_CHECKPOINT);
         let by_wall =
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
-        let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
+        let stop = self.stop_due();
         let drains = self.pools.values().filter_map(|run| run.deadline).chain(self.next_of_trials());
         let looks = self.pools.values().filter_map(PoolRun::look_due);
         let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains).chain(looks);
@@ -374,6 +374,7 @@ impl Core {
                 Ok(())
             }
             Command::Backup { to } => self.hold_for_backup(to),
+            Command::HandOver { to } => self.hand_over_to_successor(to),
             Command::Stop { to } => self.stop(to),
             Command::Pool(pool, report) => self.pool_report(pool, report),
             Command::Survivors(survivors) => self.restate(survivors),
@@ -492,6 +493,7 @@ impl Core {
         self.end_of_deadlines()?;
         self.go_on_with_trials()?;
         self.cut_off_late_stop();
+        self.tell_idle();
         Ok(())
     }
 }

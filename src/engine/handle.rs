@@ -227,6 +227,12 @@ impl Handle {
         drop(self.to_engine.send(Command::Backup { to: To::Then(then) }));
     }
 
+    /// Ends everything but the taking in of jobs, for a successor that goes on with this log: running jobs may finish up to
+    /// the stop timeout, then they are cut off. Calls back when nothing runs any more; [`Handle::stop`] follows then.
+    pub fn hand_over(&self, then: Then<()>) {
+        drop(self.to_engine.send(Command::HandOver { to: To::Then(then) }));
+    }
+
     /// Ends it all in good order: takes no more jobs, lets running ones finish up to the stop timeout, then cuts them off;
     /// a second call cuts them off at once. Calls back when the log is sealed and its directory free.
     pub fn stop(&self, then: Then<()>) {

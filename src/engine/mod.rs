@@ -25,6 +25,7 @@ mod outcome;
 mod overdue;
 mod pause;
 mod push;
+mod rehearsal;
 mod remembered;
 mod retries;
 mod rollout;
@@ -45,6 +46,7 @@ mod words;
 
 pub use handle::{Handle, JobAction};
 pub use open::{Engine, OpenError, Opened};
+pub use rehearsal::{Rehearsed, rehearse};
 
 use command::Command;
 

@@ -123,8 +123,22 @@ impl Engine {
         resolver: Resolver,
         clock: Arc<dyn Clock>,
     ) -> Result<(Handle, Opened), OpenError> {
+        let lock = DirLock::take(&spec.config.data_dir)?;
+        Self::open_locked(spec, resolver, clock, lock)
+    }
+
+    /// As [`Engine::open_with`], with the lock of the data directory in the caller's hand: it is given back when the engine
+    /// has stopped, unless the caller holds a copy of it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_locked(
+        spec: GenerationSpec,
+        resolver: Resolver,
+        clock: Arc<dyn Clock>,
+        lock: DirLock,
+    ) -> Result<(Handle, Opened), OpenError> {
         let dir = spec.config.data_dir.clone();
-        let lock = DirLock::take(&dir)?;
         let disk = open_disk(&dir.join("log"))?;
         let mut new_id: LogId = [0; 16];
         getrandom::fill(&mut new_id).map_err(|error| OpenError::System {
@@ -204,7 +218,19 @@ impl Beside {
 }
 
 /// The table that comes of what is in the log.
-struct Replayed(Option<Table>);
+pub(super) struct Replayed(Option<Table>);
+
+impl Replayed {
+    /// Nothing yet.
+    pub(super) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// Jobs that live.
+    pub(super) fn live_jobs(&self) -> u64 {
+        self.0.as_ref().map_or(0, Table::live_jobs)
+    }
+}
 
 impl recovery::Replay for Replayed {
     fn takes_checkpoints(&self) -> bool {
@@ -229,7 +255,7 @@ impl recovery::Replay for Replayed {
 /// Replays the log and takes the config over. When it returns, that is on disk; nothing runs yet but pools.
 pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(Core, Handle, Opened), OpenError> {
     let began = around.clock.mono();
-    let mut replayed = Replayed(None);
+    let mut replayed = Replayed::nothing();
     let disk = Arc::clone(&around.disk);
     let found = recovery::open(around.disk, around.options, around.new_id, &mut replayed)?;
     let ids = IdMaker::new(found.log.names_id());

@@ -47,7 +47,7 @@ impl Core {
     }
 
     fn refuses_pushes(&mut self) -> Option<Refusal> {
-        if self.is_stopping() {
+        if self.refuses_jobs() {
             return Some(Refusal::Stopping);
         }
         // The second half of what may be the last segment is for what becomes of jobs: first it must be known that it is not.

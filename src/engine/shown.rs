@@ -22,7 +22,8 @@ impl Core {
             history: self.shared.history().map_or_else(Standing::off, History::standing),
             generation: self.generation_view(),
             started_at_ms: self.started_at,
-            stopping: self.is_stopping(),
+            stopping: self.refuses_jobs(),
+            binary: None,
         }
     }
 

@@ -1,4 +1,8 @@
 //! Ending it all in good order: nothing new begins, what runs may finish for a while, and the log's last word says so.
+//!
+//! Where another image of the program goes on in this process, that comes in two steps: first everything but the taking
+//! in of jobs ends ([`Core::hand_over_to_successor`]), which may take as long as the jobs that run; then the rest does, which is a
+//! matter of milliseconds. Whoever pushes notices the second one alone.
 
 use std::time::Duration;
 
@@ -14,38 +18,94 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Stopping {
     pub(super) deadline: Duration,
     pub(super) cut_off: bool,
+    /// Whether jobs are still taken in, for a successor to run.
+    pub(super) takes_jobs: bool,
+    /// Told when nothing runs any more, while jobs are taken in.
+    pub(super) idle: Vec<To<()>>,
     pub(super) waiting: Vec<To<()>>,
 }
 
 impl Core {
     pub(super) fn stop(&mut self, to: To<()>) -> Result<(), Poisoned> {
         match &mut self.stopping {
+            Some(stopping) if stopping.takes_jobs => {
+                stopping.takes_jobs = false;
+                // Whoever waited for the first step learns of the end instead.
+                stopping.idle.clear();
+                stopping.waiting.push(to);
+                self.refuse_jobs()
+            }
             Some(stopping) => {
                 // Asked again: now.
                 stopping.deadline = stopping.deadline.min(self.mono);
                 stopping.waiting.push(to);
+                Ok(())
             }
             None => {
-                let deadline = self.mono + self.config.stop_timeout;
-                self.stopping = Some(Stopping { deadline, cut_off: false, waiting: vec![to] });
-                self.shared.set_stopping();
-                let pools: Vec<_> = self.pools.keys().copied().collect();
-                for pool in pools {
-                    self.dismiss(pool, None)?;
-                }
-                // What is refused now need not wait for any name.
-                std::mem::take(&mut self.awaiting_names).into_iter().try_for_each(|command| self.handle(command))?;
+                self.let_all_end(false, vec![to])?;
+                self.refuse_jobs()
             }
+        }
+    }
+
+    /// Ends everything but the taking in of jobs; answers when nothing runs any more. What follows is a stop.
+    pub(super) fn hand_over_to_successor(&mut self, to: To<()>) -> Result<(), Poisoned> {
+        if self.stopping.is_none() {
+            self.let_all_end(true, Vec::new())?;
+        }
+        // Where a stop goes on already, `to` is dropped: its end is what comes.
+        if let Some(stopping) = self.stopping.as_mut().filter(|stopping| stopping.takes_jobs) {
+            stopping.idle.push(to);
         }
         Ok(())
     }
 
+    fn let_all_end(&mut self, takes_jobs: bool, waiting: Vec<To<()>>) -> Result<(), Poisoned> {
+        let deadline = self.mono + self.config.stop_timeout;
+        self.stopping = Some(Stopping { deadline, cut_off: false, takes_jobs, idle: Vec::new(), waiting });
+        let pools: Vec<_> = self.pools.keys().copied().collect();
+        pools.into_iter().try_for_each(|pool| self.dismiss(pool, None))
+    }
+
+    fn refuse_jobs(&mut self) -> Result<(), Poisoned> {
+        self.shared.set_stopping();
+        // What is refused now need not wait for any name.
+        std::mem::take(&mut self.awaiting_names).into_iter().try_for_each(|command| self.handle(command))
+    }
+
+    /// Whether nothing begins any more.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.is_some()
     }
 
+    /// Whether jobs are refused, too.
+    pub(super) fn refuses_jobs(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| !stopping.takes_jobs)
+    }
+
+    /// Tells those who wait for it that nothing runs any more, or that what still does is given up.
+    pub(super) fn tell_idle(&mut self) {
+        let mono = self.mono;
+        let is_idle = self.pools.is_empty();
+        let Some(stopping) = self.stopping.as_mut().filter(|stopping| stopping.takes_jobs) else { return };
+        let given_up = stopping.cut_off && stopping.deadline <= mono;
+        if is_idle || given_up {
+            for to in std::mem::take(&mut stopping.idle) {
+                self.reply(move |_| to.give(()));
+            }
+        }
+    }
+
+    /// When a stop goes on by itself.
+    pub(super) fn stop_due(&self) -> Option<Duration> {
+        let stopping = self.stopping.as_ref()?;
+        // What nobody waits for any more comes with the stop that follows.
+        let told = stopping.takes_jobs && stopping.idle.is_empty();
+        (!told).then_some(stopping.deadline)
+    }
+
     pub(super) fn is_over(&self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
+        let Some(stopping) = self.stopping.as_ref().filter(|stopping| !stopping.takes_jobs) else { return false };
         let waits = self.looking > 0 || !self.awaiting_names.is_empty();
         (self.pools.is_empty() && !waits) || (stopping.cut_off && stopping.deadline <= self.mono)
     }

@@ -28,6 +28,28 @@ pub struct EcosystemView {
     pub started_at_ms: UnixMs,
     /// Whether the process is stopping.
     pub stopping: bool,
+    /// The program, where that can be replaced while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary: Option<BinaryView>,
+}
+
+/// The program that runs, and what became of replacing it by another file of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct BinaryView {
+    /// Its version.
+    pub version: &'static str,
+    /// `serving`, `checking` a new file, or `draining`: running jobs end, then the new file takes over.
+    pub state: &'static str,
+    /// How often it was to be replaced since the process began.
+    pub attempts: u64,
+    /// How often it was.
+    pub replaced: u64,
+    /// Why the last attempt came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error_at_ms: Option<UnixMs>,
 }
 
 /// One worker type and its queue.

@@ -235,6 +235,7 @@ mod tests {
             },
             started_at_ms: 1000,
             stopping: false,
+            binary: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod overdue;
 mod remembered;
 mod rollout;
 mod sizes;
+mod successor;
 mod told;
 mod versions;
 

@@ -1,22 +1,26 @@
-//! `biotope run`: puts the rooms together, says what it did and where to look, and waits for the end.
+//! `biotope run`: puts the rooms together, says what it did and where to look, and waits for the end, or hands everything over
+//! to the next image of the program.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::archive::{Archive, ArchiveOptions, History};
 use crate::clock::{Clock, RealClock};
 use crate::config::units;
-use crate::engine::{Engine, GenerationSpec, Handle, Opened, Resolver};
+use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
 use crate::start::{self, Instead, Starting};
+use crate::takeover::{Arrival, Checked, Connection, Handing, Upgrader};
 use crate::worker::native::Natives;
 use crate::worker::spawner::{self, Orphans, Spawner};
 
@@ -25,35 +29,88 @@ const HTTP_THREADS: usize = 2;
 /// Times that a port in use is tried again, with pauses that double from a millisecond on: a quarter of a second in all.
 const BIND_TRIES: u32 = 8;
 
-/// How a biotope ends.
-enum End {
+/// What the main thread is told.
+enum Event {
+    /// A stop is through.
     Stopped,
+    /// The log is poisoned.
     Poisoned(String),
+    /// A file was checked, and may take this program's place.
+    Upgrade(Checked),
+    /// Nothing runs any more, and another image may go on.
+    Idle,
 }
 
-/// Runs a biotope until a signal ends it, or its disk fails.
-/// `strict`: only what the file says is run.
-pub(crate) fn run(path: &Path, natives: &Natives, strict: bool) -> Result<(), Failure> {
-    let system =
-        |doing: &'static str| move |error: std::io::Error| Failure::new(SYSTEM, format!("cannot {doing}: {error}"));
+/// All that runs, and what its end needs.
+struct Running {
+    handle: Handle,
+    archive: Option<Arc<Archive>>,
+    spawner: Spawner,
+    runtime: tokio::runtime::Runtime,
+    stop_serving: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<Vec<Connection>>,
+    upgrader: Upgrader,
+    signals: signal::Watch,
+    /// Whether somebody asked for a stop. Written by the thread that takes signals, read by the main one after that thread has ended.
+    stop_asked: Arc<AtomicBool>,
+    /// Copies of what the next image of the program gets.
+    listener: TcpListener,
+    lock: DirLock,
+    /// How long the start took.
+    start_took: Duration,
+    to_main: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+}
+
+fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::new(SYSTEM, format!("cannot {doing}: {error}"))
+}
+
+/// Runs a biotope until a signal ends it, or its disk fails. `arrival` is what an earlier image of the program in this
+/// process has left; `strict`: only what the file says is run.
+pub(crate) fn run(path: &Path, natives: &Natives, strict: bool, arrival: Option<Arrival>) -> Result<(), Failure> {
     // First of all, so that no signal comes too early, and none not at all.
-    spawner::block_no_signal().map_err(system("unblock signals"))?;
     let signals = signal::catch().map_err(system("catch signals"))?;
     log_to_stderr();
+    if arrival.is_some() {
+        spawner::reap_what_was_left();
+    }
+    set_up(path, natives, strict, arrival, signals)?.until_end()
+}
+
+fn set_up(
+    path: &Path,
+    natives: &Natives,
+    strict: bool,
+    mut arrival: Option<Arrival>,
+    signals: signal_hook::iterator::Signals,
+) -> Result<Running, Failure> {
     let clock = RealClock::shared();
     let began = clock.mono();
     let spawner = Spawner::helper(spawner::asked_of_this_program, Orphans::Adopted);
     let natives = &natives.clone().with_spawner(spawner.clone());
+    // An image that was gone back to goes on with what ran, whatever has become of the file.
+    let strict = strict && !arrival.as_ref().is_some_and(Arrival::is_back);
     let Starting { spec, instead } = start::config(path, natives, strict)?;
-    spawner.live_in(&spec.config.data_dir);
+    let data_dir = spec.config.data_dir.clone();
+    spawner.live_in(&data_dir);
     // Before the log is opened: a biotope that nobody can reach must not take jobs up.
-    let listener = listen(spec.config.listen, &spec.config.data_dir)?;
+    let listener = listen(spec.config.listen, &data_dir, arrival.as_mut())?;
     let address = listener.local_addr().map_err(system("find out the address"))?;
+    let (runtime, to_serve) = ready_to_serve(&listener)?;
     let said = Said::of(&spec, path, instead.as_ref());
-    let history_dir = spec.config.history_index.then(|| spec.config.data_dir.join("history"));
-    let folder = crate::generation::folder_of(path).map_err(system("find the config's folder"))?;
-    let resolver = crate::generation::resolver(folder, natives.clone());
-    let (handle, opened) = open(spec, resolver, instead, &clock)?;
+    let (to_main, events) = mpsc::channel();
+    let go = to_main.clone();
+    let go = Box::new(move |checked| drop(go.send(Event::Upgrade(checked))));
+    let upgrader = Upgrader::new(path, &data_dir, spec.config.listen, arrival.as_ref(), go);
+    let history_dir = spec.config.history_index.then(|| data_dir.join("history"));
+    let (lock, handle, opened) = open_engine(path, natives, spec, &clock, arrival.as_mut())?;
+    if let Some(instead) = instead {
+        // Everyone who looks is told that another config runs than that of the file.
+        handle.reload_failed(instead.error);
+    }
+    #[cfg(debug_assertions)]
+    crate::takeover::passes("opened", arrival.as_ref())?;
 
     let archive =
         history_dir.map(|dir| Archive::start(dir, handle.reader(), Arc::clone(&clock), ArchiveOptions::default()));
@@ -61,68 +118,159 @@ pub(crate) fn run(path: &Path, natives: &Natives, strict: bool) -> Result<(), Fa
     if let Some(archive) = &archive {
         handle.use_history(Arc::clone(archive) as Arc<dyn History>);
     }
-
-    let (to_main, ends) = mpsc::channel();
     let poisoned = to_main.clone();
-    handle.on_poisoned(Box::new(move |why| drop(poisoned.send(End::Poisoned(why)))));
+    handle.on_poisoned(Box::new(move |why| drop(poisoned.send(Event::Poisoned(why)))));
     let reloader =
         Reloader::start(path.to_path_buf(), natives.clone(), handle.clone()).map_err(system("start a thread"))?;
-    watch_signals(signals, &handle, &reloader, to_main).map_err(system("start a thread"))?;
+    let (stop_serving, stopping) = watch::channel(false);
+    let app = App {
+        handle: handle.clone(),
+        reloader: reloader.clone(),
+        upgrader: upgrader.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let stop_asked = Arc::new(AtomicBool::new(false));
+    let told = Told { handle: handle.clone(), reloader, upgrader: upgrader.clone(), to_main: to_main.clone() };
+    let signals = watch_signals(signals, told, Arc::clone(&stop_asked)).map_err(system("start a thread"))?;
+    let start_took = clock.mono().saturating_sub(began);
+    let (came, connections) = upgrader.settled(arrival);
+    let serving = runtime.spawn(serve(to_serve, connections, app, crate::page::routes(), stopping));
+    said.tell(address, &opened, start_took, came.as_deref());
+    Ok(Running {
+        handle,
+        archive,
+        spawner,
+        runtime,
+        stop_serving,
+        serving,
+        upgrader,
+        signals,
+        stop_asked,
+        listener,
+        lock,
+        start_took,
+        to_main,
+        events,
+    })
+}
 
+impl Running {
+    /// Waits for the end, or for what another image of the program makes of it.
+    fn until_end(self) -> Result<(), Failure> {
+        let mut handing = None;
+        loop {
+            match self.event() {
+                Event::Stopped => return self.stopped(),
+                Event::Poisoned(why) => return Err(self.poisoned(&why)),
+                Event::Upgrade(checked) => {
+                    match self.upgrader.prepare(checked, &self.listener, &self.lock, self.start_took) {
+                        Ok(ready) => handing = Some(ready),
+                        Err(error) => {
+                            self.upgrader.failed(format!("what it needs cannot be had: {error}"));
+                            continue;
+                        }
+                    }
+                    let idle = self.to_main.clone();
+                    self.handle.hand_over(Box::new(move |()| drop(idle.send(Event::Idle))));
+                }
+                Event::Idle => {
+                    if let Some(handing) = handing.take() {
+                        return self.hand_over(handing);
+                    }
+                }
+            }
+        }
+    }
+
+    fn event(&self) -> Event {
+        self.events.recv().unwrap_or_else(|_| Event::Poisoned("the engine is gone".to_owned()))
+    }
+
+    /// The engine has stopped: everything else does.
+    fn stopped(self) -> Result<(), Failure> {
+        let _: Result<(), _> = self.stop_serving.send(true);
+        drop(self.runtime.block_on(self.serving));
+        self.runtime.shutdown_background();
+        if let Some(archive) = self.archive {
+            archive.stop();
+        }
+        self.spawner.stop();
+        tell("biotope stopped; every acknowledged job is in the log");
+        Ok(())
+    }
+
+    fn poisoned(self, why: &str) -> Failure {
+        // Nothing is waited for: whoever still asks is not answered any more.
+        self.runtime.shutdown_background();
+        let remedy = "nothing more is acknowledged, and what was is in the log. Mend the disk, then start again";
+        Failure::new(IO, format!("{why}; {remedy}"))
+    }
+
+    /// Nothing runs any more: the rest ends, and another image of the program goes on in this process. Returns if a stop was
+    /// asked for meanwhile, or if that cannot be.
+    fn hand_over(mut self, mut handing: Handing) -> Result<(), Failure> {
+        // Nobody needs it any more, and it may take a moment.
+        self.spawner.stop();
+        handing.silent_from_now();
+        tracing::info!("nothing runs any more: the new file takes over");
+        let _: Result<(), _> = self.stop_serving.send(true);
+        handing.take_along(self.runtime.block_on(&mut self.serving).unwrap_or_default());
+        let stopped = self.to_main.clone();
+        self.handle.stop(Box::new(move |()| drop(stopped.send(Event::Stopped))));
+        loop {
+            match self.event() {
+                Event::Stopped => break,
+                Event::Poisoned(why) => return Err(self.poisoned(&why)),
+                Event::Upgrade(_) | Event::Idle => {}
+            }
+        }
+        if let Some(archive) = &self.archive {
+            archive.stop();
+        }
+        self.signals.end();
+        if self.stop_asked.load(Ordering::Acquire) {
+            tell("biotope stopped; every acknowledged job is in the log");
+            return Ok(());
+        }
+        Err(handing.go())
+    }
+}
+
+/// Opens the log, and starts the engine on it; with the lock that both hold.
+fn open_engine(
+    path: &Path,
+    natives: &Natives,
+    spec: GenerationSpec,
+    clock: &Arc<dyn Clock>,
+    arrival: Option<&mut Arrival>,
+) -> Result<(DirLock, Handle, Opened), Failure> {
+    let failure = |error: OpenError| Failure::new(error.exit_code(), error.in_full());
+    let folder = crate::generation::folder_of(path).map_err(system("find the config's folder"))?;
+    let resolver = crate::generation::resolver(folder, natives.clone());
+    let data_dir = &spec.config.data_dir;
+    let lock = match arrival.and_then(Arrival::lock) {
+        Some(left) => DirLock::inherit(data_dir, left),
+        None => DirLock::take(data_dir),
+    };
+    let lock = lock.map_err(|error| failure(error.into()))?;
+    let to_engine = lock.copy().map_err(system("keep the lock of the data directory"))?;
+    let (handle, opened) = Engine::open_locked(spec, resolver, Arc::clone(clock), to_engine).map_err(failure)?;
+    Ok((lock, handle, opened))
+}
+
+/// Threads for HTTP, and a copy of the listener for them.
+fn ready_to_serve(listener: &TcpListener) -> Result<(tokio::runtime::Runtime, tokio::net::TcpListener), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")
         .enable_all()
         .build()
         .map_err(system("start the HTTP threads"))?;
-    let (stop_serving, stopping) = watch::channel(false);
-    let app = App { handle, reloader, clock: Arc::clone(&clock) };
-    let listener = {
+    let to_serve = {
         let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener).map_err(system("serve HTTP"))?
+        listener.try_clone().and_then(tokio::net::TcpListener::from_std)
     };
-    let serving = runtime.spawn(serve(listener, app, crate::page::routes(), stopping));
-    said.tell(address, &opened, clock.mono().saturating_sub(began));
-
-    let end = ends.recv().unwrap_or_else(|_| End::Poisoned("the engine is gone".to_owned()));
-    match end {
-        End::Stopped => {
-            let _: Result<(), _> = stop_serving.send(true);
-            drop(runtime.block_on(serving));
-            runtime.shutdown_background();
-            if let Some(archive) = archive {
-                archive.stop();
-            }
-            spawner.stop();
-            tell("biotope stopped; every acknowledged job is in the log");
-            Ok(())
-        }
-        End::Poisoned(why) => {
-            // Nothing is waited for: whoever still asks is not answered any more.
-            runtime.shutdown_background();
-            Err(Failure::new(
-                IO,
-                format!(
-                    "{why}; nothing more is acknowledged, and what was is in the log. Mend the disk, then start again"
-                ),
-            ))
-        }
-    }
-}
-
-/// Opens the engine; where another config runs than that of the file, everyone who looks is told.
-fn open(
-    spec: GenerationSpec,
-    resolver: Resolver,
-    instead: Option<Instead>,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Handle, Opened), Failure> {
-    let opened = Engine::open_with(spec, resolver, Arc::clone(clock));
-    let (handle, opened) = opened.map_err(|error| Failure::new(error.exit_code(), error.in_full()))?;
-    if let Some(instead) = instead {
-        handle.reload_failed(instead.error);
-    }
-    Ok((handle, opened))
+    Ok((runtime, to_serve.map_err(system("serve HTTP"))?))
 }
 
 fn log_to_stderr() {
@@ -138,16 +286,19 @@ fn log_to_stderr() {
     drop(subscriber.try_init());
 }
 
-fn listen(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, Failure> {
-    let listener = bind(address, data_dir)?;
+fn listen(address: SocketAddr, data_dir: &Path, arrival: Option<&mut Arrival>) -> Result<TcpListener, Failure> {
+    let listener = match arrival.and_then(|arrival| arrival.listener(address)) {
+        Some(listener) => listener,
+        None => bind(address, data_dir)?,
+    };
     let failure = |error: std::io::Error| Failure::new(SYSTEM, format!("cannot serve {address}: {error}"));
     listener.set_nonblocking(true).map_err(failure)?;
     Ok(listener)
 }
 
-fn bind(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, Failure> {
+fn bind(address: SocketAddr, data_dir: &Path) -> Result<TcpListener, Failure> {
     for tried in 0.. {
-        let error = match std::net::TcpListener::bind(address) {
+        let error = match TcpListener::bind(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => error,
         };
@@ -178,20 +329,29 @@ fn bind(address: SocketAddr, data_dir: &Path) -> Result<std::net::TcpListener, F
     unreachable!("the last try returns")
 }
 
+/// Who is told of signals.
+struct Told {
+    handle: Handle,
+    reloader: Reloader,
+    upgrader: Upgrader,
+    to_main: mpsc::Sender<Event>,
+}
+
 fn watch_signals(
     signals: signal_hook::iterator::Signals,
-    handle: &Handle,
-    reloader: &Reloader,
-    to_main: mpsc::Sender<End>,
-) -> std::io::Result<()> {
-    let (handle, reloader) = (handle.clone(), reloader.clone());
+    told: Told,
+    stop_asked: Arc<AtomicBool>,
+) -> std::io::Result<signal::Watch> {
     signal::watch(signals, move |wish| match wish {
         // What became of it is told by whoever reads the file.
-        Wish::Reload => reloader.reload(Box::new(|_| ())),
+        Wish::Reload => told.reloader.reload(Box::new(|_| ())),
+        // And this by whoever asks the new one.
+        Wish::Upgrade => told.upgrader.upgrade(Box::new(|_| ())),
         Wish::Stop => {
-            let stopped = to_main.clone();
+            let stopped = told.to_main.clone();
             tracing::info!("stopping: running jobs may finish; a second signal cuts them off");
-            handle.stop(Box::new(move |()| drop(stopped.send(End::Stopped))));
+            stop_asked.store(true, Ordering::Release);
+            told.handle.stop(Box::new(move |()| drop(stopped.send(Event::Stopped))));
         }
     })
 }
@@ -221,7 +381,7 @@ impl Said {
         }
     }
 
-    fn tell(&self, address: SocketAddr, opened: &Opened, took: std::time::Duration) {
+    fn tell(&self, address: SocketAddr, opened: &Opened, took: Duration, came: Option<&str>) {
         let Opened { created, live_jobs, segments, cut_bytes, unclean, .. } = opened;
         let log = if *created {
             format!("made a new log in {}", self.data_dir)
@@ -233,6 +393,9 @@ impl Said {
             tell("this config was not accepted; the last one that was runs instead. Mend it, then `biotope reload`");
         }
         tell(&format!("biotope {} runs {}, pid {}", env!("CARGO_PKG_VERSION"), self.config, std::process::id()));
+        if let Some(came) = came {
+            tell(&format!("  {came}"));
+        }
         tell(&format!("  {log}"));
         if *unclean {
             tell("  the last process did not stop in good order; what it was working on is begun again");
@@ -243,7 +406,7 @@ impl Said {
         }
         tell(&format!("  workers: {}", self.pools.join(", ")));
         tell(&format!("  status page: http://{address}/ (ready after {} ms)", took.as_millis()));
-        tell("  kill -HUP to take a changed config over, Ctrl-C or kill to stop");
+        tell("  kill -HUP to take a changed config over, -USR2 a new binary; Ctrl-C or kill to stop");
     }
 }
 

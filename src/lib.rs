@@ -8,6 +8,8 @@
 //!     http ──┤── page                producers; the status page
 //!     care ──┘                       data directories that nobody runs on: verify, dump, salvage, backup, restore
 //!            │
+//!        takeover                    the next image of the program, in this process: its check, what it is left, the way back
+//!            │
 //!          reload ── generation      a config file, resolved to versions
 //!            │            │
 //!          engine ◄──── config       the single writer: every decision is made here
@@ -98,6 +100,8 @@ pub mod simulate;
 #[cfg(feature = "daemon")]
 mod start;
 pub mod sync;
+#[cfg(feature = "daemon")]
+mod takeover;
 pub mod testing;
 pub mod types;
 pub mod worker;

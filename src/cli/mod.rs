@@ -11,6 +11,7 @@ mod reload;
 mod show;
 mod simulate;
 mod status;
+mod upgrade;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::{CONFIG, Failure, IO, USAGE};
+use crate::takeover::Arrival;
 use crate::worker::native::Natives;
 use client::{Client, Url};
 
@@ -71,6 +73,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Replace the running program by the file that lies where it was started from, as SIGUSR2 does
+    #[command(
+        after_help = "Example: cp biotope-2 /usr/local/bin/.new && mv /usr/local/bin/.new /usr/local/bin/biotope && biotope upgrade --wait"
+    )]
+    Upgrade {
+        /// Wait until the new one serves, or the old one goes on
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Say whether this program could take over from one that runs; asked by that one
+    #[command(hide = true)]
+    TakeoverCheck,
     /// List, show or change jobs
     #[command(subcommand)]
     Jobs(JobsCommand),
@@ -227,6 +241,14 @@ pub fn main(natives: Natives) -> ExitCode {
     if let Some(lock) = crate::worker::spawner::asked() {
         return crate::worker::spawner::serve(&lock);
     }
+    // From here on an image before this one in the same process, if there is one, is brought back whatever fails.
+    let arrival = match crate::takeover::arrive() {
+        Ok(arrival) => arrival,
+        Err(failure) => {
+            crate::takeover::retreat(&failure.message);
+            return failed(&failure);
+        }
+    };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -239,17 +261,22 @@ pub fn main(natives: Natives) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match dispatch(cli, natives) {
+    match dispatch(cli, natives, arrival) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.message.is_empty() {
-                // The problems of a config are shown as a compiler shows its own, over several lines.
-                let name = if failure.message.starts_with("error: ") { "" } else { "biotope: " };
-                drop(writeln!(std::io::stderr(), "{name}{}", failure.message));
-            }
-            ExitCode::from(failure.code)
+            crate::takeover::retreat(&failure.message);
+            failed(&failure)
         }
     }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    if !failure.message.is_empty() {
+        // The problems of a config are shown as a compiler shows its own, over several lines.
+        let name = if failure.message.starts_with("error: ") { "" } else { "biotope: " };
+        drop(writeln!(std::io::stderr(), "{name}{}", failure.message));
+    }
+    ExitCode::from(failure.code)
 }
 
 /// A mistake in the use, in one line; `None` where the whole help is the answer.
@@ -265,12 +292,13 @@ fn misuse(error: &clap::Error) -> Option<String> {
     Some(format!("biotope: {}; `biotope --help` tells more", words.join(" ")))
 }
 
-fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
+fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>) -> Result<(), Failure> {
     let given = cli.config.as_deref();
     match cli.command {
         Command::Run { file, strict } => {
-            crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives, strict)
+            crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives, strict, arrival)
         }
+        Command::TakeoverCheck => print(&crate::takeover::answer(&config_path(given)?, &natives)?),
         Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Log(command) => log::run(&command),
@@ -290,6 +318,7 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
                 Command::Status { json } => status::status(&client, json),
                 Command::Reload { wait } => reload::reload(&client, wait),
                 Command::Generations { json } => reload::generations(&client, json),
+                Command::Upgrade { wait } => upgrade::upgrade(&client, wait),
                 Command::Jobs(command) => jobs(&client, &command),
                 Command::Purge { worker_type } => show::purge(&client, &worker_type),
                 Command::Pause { worker_type } => show::pause(&client, &worker_type, true),
@@ -297,7 +326,7 @@ fn dispatch(cli: Cli, natives: Natives) -> Result<(), Failure> {
                 Command::Rollout(command) => rollout(&client, &command),
                 Command::Rollback { worker_type } => show::rollout(&client, &worker_type, "rollback"),
                 Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) | Command::Log(_) => Ok(()),
-                Command::Backup { .. } | Command::Restore { .. } => Ok(()),
+                Command::Backup { .. } | Command::Restore { .. } | Command::TakeoverCheck => Ok(()),
             }
         }
     }

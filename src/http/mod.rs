@@ -5,6 +5,7 @@
 
 mod backup;
 mod bulk;
+mod connection;
 mod guard;
 mod jobs;
 pub mod problem;
@@ -17,11 +18,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::engine::Handle;
@@ -30,6 +30,8 @@ use crate::job::new::Pushed;
 use crate::refusal::Refusal;
 use crate::reload::Reloader;
 use crate::rollover::plan::Word;
+use crate::takeover::{Connection, Upgrader};
+use connection::{Stream, serve_one};
 use problem::Problem;
 
 /// Connections that are served at once; more wait in the kernel's queue.
@@ -50,6 +52,8 @@ pub struct App {
     pub handle: Handle,
     /// Takes the config file over.
     pub reloader: Reloader,
+    /// Replaces the binary.
+    pub upgrader: Upgrader,
     /// For moments in the past and the future.
     pub clock: Arc<dyn Clock>,
 }
@@ -68,6 +72,7 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/ecosystem", get(show_ecosystem))
         .route("/v1/reload", post(reload))
         .route("/v1/generations", get(generations))
+        .route("/v1/upgrade", post(upgrade))
         .route("/v1/backup", post(backup::backup))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -78,38 +83,64 @@ fn router(app: App, page: Router<App>) -> Router {
         .with_state(app)
 }
 
-/// Serves until `stop` says so; then lets open requests end.
-pub async fn serve(listener: TcpListener, app: App, page: Router<App>, mut stop: watch::Receiver<bool>) {
-    let service = TowerToHyperService::new(router(app, page));
+/// Serves until `stop` says so, and goes on first with the connections that were `left`; then lets open requests end. What
+/// is left then are connections on which nothing is under way.
+pub async fn serve(
+    listener: TcpListener,
+    left: Vec<Connection>,
+    app: App,
+    page: Router<App>,
+    stop: watch::Receiver<bool>,
+) -> Vec<Connection> {
+    let router = TowerToHyperService::new(router(app, page));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
+    let (leave, mut leaving) = mpsc::unbounded_channel();
+    let begin = |stream: Stream, place: OwnedSemaphorePermit| {
+        let (builder, router, stop, leave) = (builder.clone(), router.clone(), stop.clone(), leave.clone());
+        tokio::spawn(async move {
+            if let Some(connection) = serve_one(&builder, stream, router, stop).await {
+                // Nobody wants it any more where that fails: open requests took too long to end.
+                drop(leave.send(connection));
+            }
+            drop(place);
+        });
+    };
+    for connection in left {
+        if let (Ok(stream), Ok(place)) = (Stream::resumed(connection), Arc::clone(&places).try_acquire_owned()) {
+            begin(stream, place);
+        }
+    }
+    let mut stopped = stop.clone();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
+        let (place, accepted) = tokio::select! {
+            accepted = accept => accepted,
+            _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        match (place, accepted) {
+            (Ok(place), Ok((stream, _))) => begin(Stream::new(stream), place),
+            (Err(_), _) => break,
+            (Ok(_), Err(error)) => {
                 // No descriptors left, most probably: those in use come back.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
             }
-        };
-        drop(stream.set_nodelay(true));
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
-        tokio::spawn(async move {
-            // A client that goes away in the middle is no event.
-            drop(connection.await);
-            drop(place);
-        });
+        }
     }
-    drop(listener);
-    drop(tokio::time::timeout(GRACE, graceful.shutdown()).await);
+    drop((listener, leave));
+    let mut left = Vec::new();
+    let gather = async {
+        while let Some(connection) = leaving.recv().await {
+            left.push(connection);
+        }
+    };
+    drop(tokio::time::timeout(GRACE, gather).await);
+    left
 }
 
 /// Waits for the engine's callback; an engine that is gone answers nothing any more.
@@ -140,6 +171,7 @@ fn status_of(pushed: &Pushed) -> StatusCode {
 /// Everything that lives here, with the memory of its processes.
 pub(crate) async fn ecosystem(app: &App) -> Result<EcosystemView, Problem> {
     let mut view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
+    view.binary = Some(app.upgrader.view());
     blocking(move || {
         view.look_at_processes();
         view
@@ -202,14 +234,31 @@ async fn generations(State(app): State<App>) -> Result<Response, Problem> {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReloadQuery {
+struct WaitQuery {
     #[serde(default)]
     wait: bool,
 }
 
+/// Replaces the binary. Who waits is told whether the new file can take over; whether it has, the next one tells.
+async fn upgrade(
+    State(app): State<App>,
+    query: Result<Query<WaitQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    app.handle.ready()?;
+    if !query.wait {
+        app.upgrader.upgrade(Box::new(|_| ()));
+        return Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "accepted": true }))).into_response());
+    }
+    match answer(&app.handle, |then| app.upgrader.upgrade(then)).await? {
+        Ok(underway) => Ok(Json(underway).into_response()),
+        Err(why) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "upgrade_refused", why)),
+    }
+}
+
 async fn reload(
     State(app): State<App>,
-    query: Result<Query<ReloadQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<WaitQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     if !query.wait {

@@ -30,6 +30,9 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
         let first = error.lines().next().unwrap_or_default();
         look.push(format!("The newest config was not accepted, what ran before goes on: {first}"));
     }
+    if let Some(error) = view.binary.as_ref().and_then(|binary| binary.last_error.as_ref()) {
+        look.push(format!("The binary was not replaced, the one before goes on: {}", first_line(error)));
+    }
     for of_type in &view.types {
         let name = &of_type.worker_type;
         let serving = of_type.versions.iter().any(|version| version.state == "current" && version.reason.is_none());

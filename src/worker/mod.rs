@@ -13,6 +13,8 @@ mod followups;
 pub mod http;
 pub mod launch;
 pub mod native;
+#[cfg(feature = "daemon")]
+pub(crate) mod once;
 mod output;
 pub mod persistent;
 mod process;

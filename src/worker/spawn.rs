@@ -101,7 +101,7 @@ fn take_every_signal(all: impl Iterator<Item = i32>) -> Result<(), Errno> {
 }
 
 /// Lets the calling thread block no signal: whoever started this process may have had reasons that end there.
-pub(super) fn block_no_signal() -> Result<(), Errno> {
+fn block_no_signal() -> Result<(), Errno> {
     #[expect(unsafe_code, reason = "the mask of signals has no safe handle")]
     // SAFETY: `none` is written to before it is read; both calls are safe between fork and exec, too.
     let failed = unsafe {

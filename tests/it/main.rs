@@ -31,4 +31,5 @@ mod shop;
 mod support;
 mod tidy;
 mod told;
+mod upgrade;
 mod zoo;

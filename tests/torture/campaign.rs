@@ -42,7 +42,7 @@ pub(crate) enum Ending {
 /// A campaign that goes on. Dropped by a panic, its threads end with the test's process.
 pub(crate) struct Campaign {
     pub(crate) home: Home,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     disk: Option<LoopDisk>,
     threads: Vec<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
@@ -167,13 +167,13 @@ impl Campaign {
         }
     }
 
-    fn gone(&self, process: Process<'_>, signal: Signal, by: Fault) {
+    pub(crate) fn gone(&self, process: Process<'_>, signal: Signal, by: Fault) {
         process.signal(signal);
         process.until_gone();
         self.shared.history.add(&Event::Gone { by });
     }
 
-    fn stopped(&self, process: Process<'_>, by: Fault) {
+    pub(crate) fn stopped(&self, process: Process<'_>, by: Fault) {
         let (status, said) = process.until_gone();
         assert_eq!(status.code(), Some(0), "{status}\n{said}");
         self.shared.history.add(&Event::Gone { by });

@@ -25,6 +25,7 @@ mod native;
 mod opening;
 mod process;
 mod producer;
+mod replaced;
 mod stall;
 #[expect(dead_code, reason = "shared with the other integration tests, which use all of it")]
 #[path = "../it/support/mod.rs"]

@@ -15,11 +15,16 @@ pub(crate) struct Process<'a> {
     child: Child,
 }
 
+/// The binary on the rack. `TORTURE_BIOTOPE` names another one: the one that users get opens its log, and serves, in a fifth of
+/// the time.
+pub(crate) fn binary() -> std::ffi::OsString {
+    std::env::var_os("TORTURE_BIOTOPE").unwrap_or_else(|| BIOTOPE.into())
+}
+
 /// A command that runs `biotope run`, under strace with `inject`, such as `fdatasync:error=EIO:when=3`, if there is one.
 /// strace stands aside (`-D`), so that signals and exit codes are biotope's own. It counts calls by thread.
 fn command(home: &Home, inject: Option<&str>) -> Command {
-    // `TORTURE_BIOTOPE` names another binary: the one that users get opens its log, and serves, in a fifth of the time.
-    let biotope = std::env::var_os("TORTURE_BIOTOPE").unwrap_or_else(|| BIOTOPE.into());
+    let biotope = binary();
     let mut command = match inject {
         None => Command::new(biotope),
         Some(inject) => {
@@ -41,6 +46,17 @@ impl<'a> Process<'a> {
         let mut command = command(home, inject);
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).process_group(0);
         Self { home, child: command.spawn().unwrap() }
+    }
+
+    /// Starts a copy of the binary that lies in the home, and waits until it serves.
+    pub(crate) fn of_own_copy(home: &'a Home) -> Self {
+        let said = std::fs::File::create(home.path("stderr.txt")).unwrap();
+        let mut command = Command::new(home.path("biotope"));
+        command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
+        command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).process_group(0);
+        let mut process = Self { home, child: command.spawn().unwrap() };
+        assert!(process.is_serving(), "ended before it served:\n{}", process.said());
+        process
     }
 
     /// Starts it and waits until it serves.

@@ -37,6 +37,9 @@ pub(crate) struct Shared {
     sample: Mutex<Vec<String>>,
     /// The most segments that the head was seen to have passed.
     pub(crate) cleaned: AtomicU64,
+    /// Connections that were refused, and answers that did not come.
+    pub(crate) refused: AtomicU64,
+    pub(crate) unknown: AtomicU64,
 }
 
 impl Shared {
@@ -51,6 +54,8 @@ impl Shared {
             next: AtomicU64::new(1),
             sample: Mutex::default(),
             cleaned: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
         }
     }
 }
@@ -94,6 +99,7 @@ pub(crate) fn produce(shared: &Shared, lane: usize, seed: u64) {
             shared.pending[lane].store(wanted[0].n, Ordering::Relaxed);
         }
         let Ok(line) = connect(shared.port) else {
+            shared.refused.fetch_add(1, Ordering::Relaxed);
             rest(2);
             continue;
         };
@@ -103,6 +109,8 @@ pub(crate) fn produce(shared: &Shared, lane: usize, seed: u64) {
         let answers = line.push(&jobs);
         let noted: Vec<Event> = wanted.iter().zip(&answers).map(|(one, answer)| noted(one.n, answer)).collect();
         shared.history.add_all(&noted);
+        let unknown = answers.iter().filter(|answer| **answer == Answer::Unknown).count();
+        shared.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
         note_sample(shared, &mut random, &answers);
         let unanswered = wanted.into_iter().zip(answers);
         wanted = unanswered.filter(|(_, answer)| !matches!(answer, Answer::Yes(_))).map(|(one, _)| one).collect();

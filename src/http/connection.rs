@@ -1,0 +1,208 @@
+//! One connection: its requests, one after the other, and what becomes of it when the house closes.
+//!
+//! Where another image of the program goes on in this process, a connection on which nothing is under way is given to that,
+//! as it is: whoever is at its other end notices nothing. A request that is under way is answered, and the connection then
+//! closed, as the answer's head says.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::http::{Request, Response, Version, header};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1::Builder;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::takeover::Connection;
+
+/// Serves a connection until it ends, or `stop` says so; what is left of it then, if nothing was under way.
+pub(super) async fn serve_one(
+    builder: &Builder,
+    stream: Stream,
+    router: TowerToHyperService<Router>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Connection> {
+    let requests = Arc::new(Requests::default());
+    let counted = Counted { router, requests: Arc::clone(&requests) };
+    let mut connection = builder.serve_connection(TokioIo::new(stream), counted);
+    tokio::select! {
+        // A client that goes away in the middle is no event.
+        _ = &mut connection => return None,
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    let before = requests.under_way();
+    let ended = match before {
+        // Nothing was ever written here, and nothing was read but, perhaps, the beginning of a request.
+        (0, _) => Ok(()),
+        _ => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    if ended.is_ok() && requests.are_none_since(before) {
+        let ahead = [parts.read_buf, std::mem::take(&mut stream.ahead)].concat();
+        return Some(Connection { stream: stream.tcp.into_std().ok()?, ahead });
+    }
+    // As hyper ends a connection by itself.
+    drop(poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await);
+    None
+}
+
+/// The requests of one connection. Counted by the one task that serves it, so relaxed.
+#[derive(Debug, Default)]
+struct Requests {
+    begun: AtomicU32,
+    answered: AtomicU32,
+    /// Nothing may follow on this connection.
+    last: AtomicBool,
+}
+
+impl Requests {
+    fn under_way(&self) -> (u32, u32) {
+        (self.begun.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed))
+    }
+
+    /// Whether none was under way, none came since, and another one may.
+    fn are_none_since(&self, before: (u32, u32)) -> bool {
+        before.0 == before.1 && self.under_way() == before && !self.last.load(Ordering::Relaxed)
+    }
+
+    fn end_with_this(&self) {
+        self.last.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The router, and which requests are under way.
+struct Counted {
+    router: TowerToHyperService<Router>,
+    requests: Arc<Requests>,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<axum::body::Body>, std::convert::Infallible>> + Send>>;
+
+impl Service<Request<Incoming>> for Counted {
+    type Response = Response<axum::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let requests = Arc::clone(&self.requests);
+        requests.begun.fetch_add(1, Ordering::Relaxed);
+        let wishes = request.headers().get(header::CONNECTION);
+        let stays = wishes.is_none_or(|wish| wish.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+        if request.version() != Version::HTTP_11 || !stays {
+            requests.end_with_this();
+        }
+        let watched = Arc::clone(&requests);
+        let answering = self.router.call(request.map(|body| Watched { body, ended: false, requests: watched }));
+        Box::pin(async move {
+            let answer = answering.await;
+            requests.answered.fetch_add(1, Ordering::Relaxed);
+            answer
+        })
+    }
+}
+
+/// A request's body. Where it is not read to its end, what follows on the connection is no request.
+struct Watched {
+    body: Incoming,
+    ended: bool,
+    requests: Arc<Requests>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.ended |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.requests.end_with_this();
+        }
+    }
+}
+
+/// A connection's bytes: first those that an earlier image had read of it already.
+pub(super) struct Stream {
+    ahead: Bytes,
+    tcp: TcpStream,
+}
+
+impl Stream {
+    /// A connection that was accepted.
+    pub(super) fn new(tcp: TcpStream) -> Self {
+        // Answers are written as a whole: nothing is won by waiting for more.
+        drop(tcp.set_nodelay(true));
+        Self { ahead: Bytes::new(), tcp }
+    }
+
+    /// One that was handed over.
+    pub(super) fn resumed(left: Connection) -> io::Result<Self> {
+        left.stream.set_nonblocking(true)?;
+        Ok(Self { ahead: left.ahead.into(), tcp: TcpStream::from_std(left.stream)? })
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+        }
+        let most = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(most));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,32 @@
+//! A new image that does not come up: how tests have one. Of debug builds alone.
+
+use super::table::Arrival;
+
+/// What is to go wrong, and when: `panic@arrived`, for instance.
+const VARIABLE: &str = "BIOTOPE_TEST_TAKEOVER";
+
+/// Goes wrong if a test asks for it here; an image that was gone back to never does.
+pub(super) fn goes_ill(at: &str, arrival: Option<&Arrival>) -> Result<(), String> {
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    let Some((how, place)) = asked.split_once('@') else { return Ok(()) };
+    if place != at || arrival.is_none_or(|arrival| arrival.back.is_some()) {
+        return Ok(());
+    }
+    match how {
+        "error" => Err("as a test asked for".to_owned()),
+        "panic" => panic!("as a test asked for"),
+        "abort" => std::process::abort(),
+        "exit" => std::process::exit(0),
+        "overflow" => Err(format!("a stack without an end: {}", deeper(1))),
+        "hang" => loop {
+            std::thread::park();
+        },
+        _ => Err(format!("{VARIABLE}={asked}")),
+    }
+}
+
+/// Takes all of the stack.
+fn deeper(depth: u64) -> u64 {
+    let room = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX { 0 } else { deeper(depth + 1).wrapping_add(room.iter().sum()) }
+}

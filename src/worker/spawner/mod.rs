@@ -37,7 +37,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::child::Ended;
 use super::launch::Launch;
@@ -46,25 +46,9 @@ pub(super) use wire::Record;
 use wire::Request;
 
 #[cfg(feature = "daemon")]
-pub use serve::{asked, asked_of_this_program, serve};
-
-/// Takes note of the ends of what an earlier image of this process has started, if anything of it is left. Before this one
-/// starts anything.
+pub(crate) use orphans::reap_what_was_left;
 #[cfg(feature = "daemon")]
-pub(crate) fn reap_what_was_left() {
-    let left = orphans::own_children();
-    if left.is_empty() {
-        return;
-    }
-    let reap = move || {
-        for pid in left {
-            while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("left".to_owned()).spawn(reap) {
-        tracing::warn!(%error, "what the program before has started is not taken note of when it ends");
-    }
-}
+pub use serve::{asked, asked_of_this_program, serve};
 
 /// How long a new helper waits for an earlier one, which kills its children and sees them gone.
 const LOCK_WAIT: Duration = Duration::from_secs(10);

@@ -47,6 +47,24 @@ pub(super) fn end_all(most: Duration) -> bool {
     }
 }
 
+/// Takes note of the ends of what an earlier image of this process has started, if anything of it is left. Before this one
+/// starts anything.
+#[cfg(feature = "daemon")]
+pub(crate) fn reap_what_was_left() {
+    let left = own_children();
+    if left.is_empty() {
+        return;
+    }
+    let reap = move || {
+        for pid in left {
+            while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("left".to_owned()).spawn(reap) {
+        tracing::warn!(%error, "what the program before has started is not taken note of when it ends");
+    }
+}
+
 /// All processes whose parent we are.
 pub(super) fn own_children() -> Vec<Pid> {
     let own = std::process::id().to_string();

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -112,12 +112,7 @@ fn set_up(
     #[cfg(debug_assertions)]
     crate::takeover::passes("opened", arrival.as_ref())?;
 
-    let archive =
-        history_dir.map(|dir| Archive::start(dir, handle.reader(), Arc::clone(&clock), ArchiveOptions::default()));
-    let archive = archive.transpose().map_err(system("start a thread"))?.map(Arc::new);
-    if let Some(archive) = &archive {
-        handle.use_history(Arc::clone(archive) as Arc<dyn History>);
-    }
+    let archive = start_archive(history_dir, &handle, &clock)?;
     let poisoned = to_main.clone();
     handle.on_poisoned(Box::new(move |why| drop(poisoned.send(Event::Poisoned(why)))));
     let reloader =
@@ -256,6 +251,19 @@ fn open_engine(
     let to_engine = lock.copy().map_err(system("keep the lock of the data directory"))?;
     let (handle, opened) = Engine::open_locked(spec, resolver, Arc::clone(clock), to_engine).map_err(failure)?;
     Ok((lock, handle, opened))
+}
+
+/// Starts the index of what has ended, if there is to be one.
+fn start_archive(
+    dir: Option<PathBuf>,
+    handle: &Handle,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<Archive>>, Failure> {
+    let Some(dir) = dir else { return Ok(None) };
+    let archive = Archive::start(dir, handle.reader(), Arc::clone(clock), ArchiveOptions::default());
+    let archive = Arc::new(archive.map_err(system("start a thread"))?);
+    handle.use_history(Arc::clone(&archive) as Arc<dyn History>);
+    Ok(Some(archive))
 }
 
 /// Threads for HTTP, and a copy of the listener for them.

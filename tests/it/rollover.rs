@@ -298,3 +298,28 @@ fn a_start_with_a_changed_file_is_a_reload() {
     );
     biotope.stop();
 }
+
+#[test]
+fn p7_a_job_that_never_ends_holds_a_rollover_up_until_the_drain_timeout_and_costs_nothing() {
+    let never = "[workers.w.rollout]\ndrain_timeout = \"300ms\"\n";
+    let home = Home::new(&(table("v1", "never.sh") + "kill_after = \"100ms\"\n" + never));
+    // TERM does not move it, nor what it has started.
+    home.script("never.sh", "trap '' TERM\nsleep 1000 &\necho $! >>sleeps.txt\nwait\nwait\nwait");
+    home.script("two.sh", "echo '\"by two\"'");
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "w", "max_attempts": 1}));
+    until("the run", SOON, || if home.text("sleeps.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+    home.configure(&(table("v2", "two.sh") + never));
+    let told = home.cli(&["reload", "--wait"]);
+    assert_eq!(told.status.code(), Some(0), "{}", shown(&told));
+    let done = biotope.until_state(&id, "completed");
+    let seen = (&done["version"], &done["result"], &done["attempts"], &done["interrupts"]);
+    assert_eq!(seen, (&json!("v2"), &json!("by two"), &json!(0), &json!(1)), "cut off, at no cost: {done}");
+    let sleeps: i32 = home.text("sleeps.txt").trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(sleeps).unwrap();
+    until("the end of what it had started", SOON, || match rustix::process::test_kill_process(pid) {
+        Err(_) => Ok(()),
+        Ok(()) => Err(format!("{sleeps} lives")),
+    });
+    biotope.stop();
+}

@@ -166,7 +166,7 @@ fn a_stop_gives_back_what_runs_too_long_and_a_restart_takes_it_up() {
 }
 
 #[test]
-fn a_pool_whose_last_thread_panicked_is_made_anew_and_gives_its_job_back() {
+fn p8_a_pool_whose_last_thread_panicked_is_made_anew_and_gives_its_job_back() {
     for concurrency in [Concurrency::fixed(1), Concurrency { min: 0, max: 1 }] {
         let dir = tempfile::tempdir().unwrap();
         let first = AtomicU64::new(0);

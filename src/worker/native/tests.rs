@@ -66,7 +66,7 @@ fn state_is_shared_within_a_cycle_and_dropped_at_its_end() {
 }
 
 #[test]
-fn panic_fails_its_job_and_the_next_one_gets_a_new_state() {
+fn p8_a_panic_fails_its_job_and_the_next_one_gets_a_new_state() {
     let counting = Counting::default();
     let alive = Arc::clone(&counting.alive);
     let mut natives = Natives::new();

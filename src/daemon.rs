@@ -14,7 +14,7 @@ use crate::archive::{Archive, ArchiveOptions, History};
 use crate::clock::{Clock, RealClock};
 use crate::config::units;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
-use crate::exit::{Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
+use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
@@ -89,9 +89,16 @@ fn set_up(
     let began = clock.mono();
     let spawner = Spawner::helper(spawner::asked_of_this_program, Orphans::Adopted);
     let natives = &natives.clone().with_spawner(spawner.clone());
-    // An image that was gone back to goes on with what ran, whatever has become of the file.
-    let strict = strict && !arrival.as_ref().is_some_and(Arrival::is_back);
-    let Starting { spec, instead } = start::config(path, natives, strict)?;
+    let Starting { spec, instead } = match &arrival {
+        // With what ran, whatever has become of the file.
+        Some(arrival) if arrival.is_back() => {
+            start::as_before(path, natives, arrival.data_dir(), |config| arrival.fits(config))
+        }
+        _ => start::config(path, natives, strict),
+    }?;
+    if arrival.as_ref().is_some_and(|arrival| !arrival.fits(&spec.config)) {
+        return Err(Failure::new(CONFIG, "`data_dir` or `http.listen` of the config was changed since it was checked"));
+    }
     let data_dir = spec.config.data_dir.clone();
     spawner.live_in(&data_dir);
     // Before the log is opened: a biotope that nobody can reach must not take jobs up.

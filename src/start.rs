@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::care::{Source, last_config};
-use crate::config::data_dir_of;
+use crate::config::{Config, data_dir_of};
 use crate::engine::GenerationSpec;
 use crate::exit::{CONFIG, Failure};
 use crate::generation::{self, LoadError};
@@ -47,6 +47,37 @@ pub(crate) fn config(path: &Path, natives: &Natives, strict: bool) -> Result<Sta
             let message =
                 format!("{}\n\nThe last config that was accepted does not run either: {why}", error.trim_end());
             Err(Failure::new(CONFIG, message))
+        }
+    }
+}
+
+/// Finds the config for a program that goes on where it ran a moment ago: the file's, if it passes and `fits`; else the last one
+/// that was accepted in `data_dir`, whatever has become of the file.
+///
+/// # Errors
+/// Neither can be had.
+pub(crate) fn as_before(
+    path: &Path,
+    natives: &Natives,
+    data_dir: &Path,
+    fits: impl Fn(&Config) -> bool,
+) -> Result<Starting, Failure> {
+    let error = match config(path, natives, false) {
+        Ok(starting) if fits(&starting.spec.config) => return Ok(starting),
+        Ok(_) => "`data_dir` or `http.listen` of the config is not what it was".to_owned(),
+        Err(failure) => failure.message,
+    };
+    let ran = || {
+        let folder = generation::folder_of(path).map_err(|error| error.to_string())?;
+        let source = Source::open(data_dir).map_err(|error| error.to_string())?;
+        let last = last_config(&source).map_err(|error| error.to_string())?;
+        let (number, text) = last.ok_or("the log does not know its text")?;
+        Ok((number, generation::resolver(folder, natives.clone())(&text)?))
+    };
+    match ran() {
+        Ok((number, spec)) => Ok(Starting { spec, instead: Some(Instead { number, error }) }),
+        Err::<_, String>(why) => {
+            Err(Failure::new(CONFIG, format!("{error}\nThe config that ran before does not run either: {why}")))
         }
     }
 }

@@ -5,10 +5,10 @@
 //! asked: a script could answer, and yet not bring this program back should it fail later.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,7 +72,10 @@ pub(crate) struct Checked {
 /// Why not, in one line or more.
 pub(super) fn ask(place: &Place) -> Result<Checked, String> {
     let name = place.program.display();
-    let mut file = File::open(&place.program).map_err(|error| format!("cannot read {name}: {error}"))?;
+    // A pipe in its place must not be waited for.
+    let mut how = OpenOptions::new();
+    how.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut file = how.open(&place.program).map_err(|error| format!("cannot read {name}: {error}"))?;
     let mut first = [0; ELF.len()];
     if file.read_exact(&mut first).is_err() || first != ELF {
         return Err(format!("{name} is no program of this machine's own kind (ELF)"));

@@ -299,6 +299,7 @@ impl Upgrader {
         let table = Table {
             connections: Vec::new(),
             listeners: vec![Listener { serves, address: self.0.place.listen, fd: listener.as_raw_fd() }],
+            data_dir: self.0.place.data_dir.clone(),
             lock: lock.as_fd().as_raw_fd(),
             image: image.as_raw_fd(),
             why: why.as_raw_fd(),

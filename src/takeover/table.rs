@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,6 +23,7 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
 use super::image::{self, Before, Words};
+use crate::config::Config;
 
 /// The variable.
 pub(super) const VARIABLE: &str = "BIOTOPE_TAKEOVER";
@@ -36,7 +38,9 @@ pub(super) struct Table {
     /// Connections on which nothing is under way.
     #[serde(default)]
     pub(super) connections: Vec<Left>,
-    /// The lock of the data directory.
+    /// The data directory that it runs on.
+    pub(super) data_dir: PathBuf,
+    /// That directory's lock.
     pub(super) lock: RawFd,
     /// The image that wrote this, to go back to.
     pub(super) image: RawFd,
@@ -178,6 +182,17 @@ impl Arrival {
         self.back.is_some()
     }
 
+    /// Whether what was left is what a config asks for: the directory and the address.
+    pub(crate) fn fits(&self, config: &Config) -> bool {
+        let listens = self.table.listeners.iter().any(|listener| listener.address == config.listen);
+        listens && self.table.data_dir == config.data_dir
+    }
+
+    /// The data directory that the image before ran on.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.table.data_dir
+    }
+
     /// The socket that listens at an address, if one was left that does.
     pub(crate) fn listener(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let at = self.listeners.iter().position(|(listens, _)| *listens == address)?;
@@ -220,7 +235,7 @@ mod tests {
     /// A newer program adds members; an older one reads what it knows.
     #[test]
     fn a_table_of_another_version_is_read() {
-        let text = r#"{"listeners":[{"serves":"http","address":"127.0.0.1:7420","fd":5,"tls":true}],"lock":6,"image":7,
+        let text = r#"{"listeners":[{"serves":"http","address":"127.0.0.1:7420","fd":5,"tls":true}],"data_dir":"/data","lock":6,"image":7,
             "why":8,"ready_ms":10000,"log_format":1,"attempt":3,"replaced":2,"version":"9.9.9","silent_since_us":5,"new":[]}"#;
         let table: Table = serde_json::from_str(text).unwrap();
         assert_eq!((table.attempt, table.lock, table.version.as_str()), (3, 6, "9.9.9"));

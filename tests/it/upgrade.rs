@@ -287,6 +287,53 @@ fn a_request_that_is_under_way_is_answered() {
     biotope.stop();
 }
 
+/// Between the check and the start the config goes: the new image cannot run it, and the old one goes on with what it ran.
+#[test]
+fn a_config_that_goes_while_it_drains_keeps_the_old_one() {
+    let slow = "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\n";
+    let elsewhere = format!("data_dir = \"elsewhere\"\n[http]\nlisten = \"127.0.0.1:1\"\n{slow}");
+    for config in [None, Some("nonsense"), Some(elsewhere.as_str())] {
+        let home = Home::new(slow);
+        home.script("slow.sh", "echo run >>runs\nread -r line <gate || true");
+        home.pipe("gate");
+        let biotope = home.start_by(own_copy(&home));
+        let id = biotope.push(&json!({"type": "slow"}));
+        until("the run", SOON, || if home.text("runs").is_empty() { Err("not begun".into()) } else { Ok(()) });
+        put_same(&home);
+        biotope.signal(Signal::USR2);
+        until("draining", SOON, || match biotope.ecosystem()["binary"]["state"].as_str() {
+            Some("draining") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        match config {
+            None => std::fs::remove_file(home.path("biotope.toml")).unwrap(),
+            Some(text) => home.write("biotope.toml", text),
+        }
+        home.open_gate("gate");
+        let binary = until_attempt(&home, 1);
+        if config == Some("nonsense") {
+            // It runs the last accepted config, as any start does with a file that does not pass.
+            assert_eq!(binary["replaced"], 1, "{binary}");
+        } else {
+            let error = binary["last_error"].as_str().unwrap_or_default();
+            assert!(error.contains("config") && binary["replaced"] == 0, "{config:?}: {binary}");
+        }
+        assert_eq!(biotope.until_state(&id, "completed")["attempts"], 0);
+        let shown = biotope.ecosystem()["generation"]["last_error"].clone();
+        assert!(shown.is_string(), "{config:?}: everybody who looks is told: {shown}");
+        assert!(!home.path("elsewhere").exists());
+        let next = biotope.push(&json!({"type": "slow"}));
+        until(
+            "the next run",
+            SOON,
+            || if home.text("runs").lines().count() == 2 { Ok(()) } else { Err("none".into()) },
+        );
+        home.open_gate("gate");
+        biotope.until_state(&next, "completed");
+        biotope.stop();
+    }
+}
+
 /// What may lie there instead of a biotope, and what is said of it.
 #[test]
 fn a_file_that_is_no_successor_leaves_the_old_one_carrying_on() {

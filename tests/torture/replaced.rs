@@ -2,7 +2,7 @@
 //! Nobody is refused, nothing is lost, and nothing runs twice: no fault is in the history, so the checker lets none explain it.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -40,7 +40,7 @@ fn until_replaced(home: &Home, attempt: u64) {
 }
 
 /// Asks for an answer again and again until told to stop; the longest time between two of them, one for each slot that `at` names.
-fn listen(port: u16, over: &AtomicBool, at: &std::sync::atomic::AtomicU64) -> (Vec<Duration>, u64) {
+fn listen(port: u16, over: &AtomicBool, at: &AtomicU64) -> (Vec<Duration>, u64) {
     let (mut longest, mut refused) = (Vec::new(), 0);
     let mut last = now();
     while !over.load(Ordering::Relaxed) {
@@ -64,7 +64,7 @@ fn usr2_under_load_refuses_nobody_loses_nothing_and_runs_nothing_twice() {
     furnish(&campaign.home);
     let process = Process::of_own_copy(&campaign.home);
     campaign.shared.history.add(&Event::Up);
-    let (port, over, round) = (campaign.home.port, AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
+    let (port, over, round) = (campaign.home.port, AtomicBool::new(false), AtomicU64::new(0));
     let before = campaign.shared.refused.load(Ordering::Relaxed);
     let unknown = campaign.shared.unknown.load(Ordering::Relaxed);
     let (longest, unanswered) = std::thread::scope(|scope| {
@@ -81,13 +81,8 @@ fn usr2_under_load_refuses_nobody_loses_nothing_and_runs_nothing_twice() {
     });
     let refused = campaign.shared.refused.load(Ordering::Relaxed) - before;
     let unknown = campaign.shared.unknown.load(Ordering::Relaxed) - unknown;
-    campaign.stopped(
-        {
-            process.signal(Signal::TERM);
-            process
-        },
-        Fault::Stop,
-    );
+    process.signal(Signal::TERM);
+    campaign.stopped(process, Fault::Stop);
     let figures = campaign.judge("replaced");
     let mut pauses = longest.get(1..).unwrap_or_default().to_vec();
     pauses.sort();
@@ -100,4 +95,26 @@ fn usr2_under_load_refuses_nobody_loses_nothing_and_runs_nothing_twice() {
     assert_eq!((refused, unanswered, unknown), (0, 0, 0), "refused, unanswered, unknown");
     assert_eq!((figures.run_twice, figures.pushed_twice), (0, 0), "{figures:?}");
     assert!(figures.acked > times, "too little was going on: {figures:?}");
+}
+
+/// Killed at any moment of it, between the signal and some time after the new image serves.
+#[test]
+fn a_kill_in_the_middle_of_usr2_loses_nothing_acknowledged() {
+    let lives = number("TORTURE_REPLACED_KILLS", 6, 300);
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let campaign = Campaign::begin(seed, None).unwrap();
+    furnish(&campaign.home);
+    for _ in 0..lives {
+        let process = Process::of_own_copy(&campaign.home);
+        campaign.shared.history.add(&Event::Up);
+        rest(random.u64(..200));
+        put(&campaign.home);
+        process.signal(Signal::USR2);
+        rest(random.u64(..600));
+        campaign.gone(process, Signal::KILL, Fault::Kill);
+    }
+    let figures = campaign.judge("replaced and killed");
+    assert_eq!(figures.ends, lives + 1);
+    assert!(figures.acked > lives, "too little was going on: {figures:?}");
 }

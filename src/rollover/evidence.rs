@@ -258,7 +258,10 @@ impl Evidence {
                 && self.compared() >= WORTH_SUSPICION
             {
                 self.control = Some([Counts::default(); 2]);
-                self.abreast.forget_block();
+                if self.before.is_some() {
+                    // What stands there was long before anything ran beside it.
+                    self.abreast.forget_block();
+                }
             }
             return;
         };

@@ -303,10 +303,14 @@ impl Reader {
         while let Some((offset, bytes)) = frames.next_frame()? {
             for record in records(segment.number, offset, &bytes) {
                 let record = record?;
-                if record.seq > last {
+                let seq = record.seq;
+                if seq <= last {
+                    block.push(record);
+                }
+                if seq >= last {
+                    // The frame that follows may be half written: what it looks like says nothing.
                     return Ok(block);
                 }
-                block.push(record);
             }
         }
         Ok(block)

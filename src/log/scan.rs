@@ -75,11 +75,12 @@ impl Iterator for Scan {
 impl Scan {
     fn read_next(&mut self) -> Option<Result<StoredRecord, ReadError>> {
         loop {
+            if self.next.is_some_and(|next| next >= self.up_to) {
+                // The frame that follows may be half written: what it looks like says nothing.
+                self.end();
+                return None;
+            }
             if let Some(record) = self.pending.pop_front() {
-                if record.seq >= self.up_to {
-                    self.end();
-                    return None;
-                }
                 if record.seq < self.from {
                     continue;
                 }

@@ -1,11 +1,13 @@
-//! The order in which the log touches the disk, where a crash in between would tell.
+//! The order in which the log touches the disk, where a crash in between would tell, or somebody who reads meanwhile.
 
 use std::sync::{Arc, Mutex};
 
 use super::super::disk::{Disk, DiskFile};
 use super::super::{Log, LogOptions, Making, recovery, segment_name};
-use super::{KIND, commit};
+use super::{KIND, Place, commit};
+use crate::log::nearby::NearbyReader;
 use crate::simulate::disk::SimDisk;
+use crate::types::Seq;
 
 const SMALL: LogOptions =
     LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
@@ -160,4 +162,42 @@ fn what_a_recycled_file_held_before_is_not_read_again() {
         });
     assert_eq!(opened.unwrap().cut_bytes, 0);
     assert_eq!(bodies, [[9; 100]]);
+}
+
+/// Whoever reads while a frame is written may see its header and a part of its only record. Once that was told as damage,
+/// and remembered as such: a log that is whole was never ready again.
+#[test]
+fn a_frame_that_is_being_written_is_no_damage_to_those_who_read() {
+    for in_a_new_segment in [false, true] {
+        let place = Place::new();
+        let mut log = place.open().unwrap().0.log;
+        let known = commit(&mut log, &[b"one", b"two"]);
+        if in_a_new_segment {
+            log.rotate().unwrap();
+        }
+        let (seq, position) = log.append(KIND, false, |out| out.extend_from_slice(&[b'x'; 10_000]));
+        let commit = log.begin_commit().unwrap();
+        let reader = log.reader();
+        let mut nearby = NearbyReader::new(reader.clone());
+        for written in (0..commit.frame.len()).step_by(500) {
+            commit.file.write_at(commit.at, &commit.frame[..written]).unwrap();
+            let scanned = |from| reader.scan(from).map(|record| record.unwrap().seq).collect::<Vec<_>>();
+            assert_eq!((scanned(0), scanned(seq)), (vec![1, 2], vec![]), "{written} bytes written");
+            let before =
+                |before| reader.block_before(before).unwrap().iter().map(|record| record.seq).collect::<Vec<_>>();
+            assert_eq!((before(Seq::MAX), before(2)), (vec![1, 2], vec![1]), "{written} bytes written");
+            assert!(reader.records_at(vec![1, 2]).iter().all(|(_, record)| record.is_ok()), "{written} bytes written");
+            for (seq, position) in &known {
+                nearby.read(*position, *seq).unwrap();
+            }
+            assert_eq!(reader.damaged(), [], "{written} bytes written");
+        }
+        let carried_out = commit.carry_out();
+        log.end_commit(commit, carried_out).unwrap();
+        log.show();
+        assert_eq!(reader.scan(0).map(|record| record.unwrap().seq).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(reader.block_before(Seq::MAX).unwrap().last().map(|record| record.seq), Some(seq));
+        assert_eq!(nearby.read(position, seq).unwrap().len(), 10_000, "what it read too early is read again");
+        assert_eq!(reader.damaged(), []);
+    }
 }

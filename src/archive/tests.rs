@@ -208,6 +208,7 @@ fn d17_an_index_of_another_log_or_ahead_of_it_is_made_anew() {
     let index = other.index(&history, SMALL);
     check(&index, &other);
     assert!(was_set_aside(&history));
+    assert_eq!(other.reader().damaged(), [], "an index that is wrong says nothing of the log");
     index.stop();
     std::fs::remove_dir_all(history.with_extension("aside")).unwrap();
     // Another log.

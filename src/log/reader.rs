@@ -233,15 +233,22 @@ impl Reader {
     /// # Errors
     /// `Gone` if its segment has left the log; `Damaged`; `Io`.
     pub fn read(&self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        self.look(position, seq).map_err(|error| self.noticed(error))
+    }
+
+    /// As [`Reader::read`], for a place that somebody else than the log names: that the record is not there is no damage.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn look(&self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
         let segment = self.segment(position.segment).ok_or(ReadError::Gone { seq })?;
-        let damaged = ReadError::Damaged { segment: position.segment, offset: position.offset, seq };
         let mut bytes = vec![0; RECORD_HEADER_BYTES + position.body as usize];
         let read = segment
             .file
             .read_at(u64::from(position.offset), &mut bytes)
             .map_err(|source| ReadError::Io { segment: position.segment, source })?;
         if read < bytes.len() || frame::decode_record(seq, position.offset, &bytes).is_none() {
-            return Err(self.noticed(damaged));
+            return Err(ReadError::Damaged { segment: position.segment, offset: position.offset, seq });
         }
         Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
     }

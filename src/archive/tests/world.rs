@@ -179,7 +179,7 @@ impl World {
     fn restate(&mut self, born: Seq) {
         let Some(mut live) = self.live.remove(&born) else { return };
         let body = {
-            let body = self.log.reader().read(live.home.position(), live.home.seq);
+            let body = self.log.reader().look(live.home.position(), live.home.seq);
             // Not written yet: it stays where it is.
             let Ok(body) = body else { return drop(self.live.insert(born, live)) };
             body

@@ -18,8 +18,11 @@ impl<E: From<LookError>> Looking<'_, E> {
         let mut again = None;
         loop {
             let at = frames.offset;
-            if let Some((at, bytes, header)) = frames.next_any().map_err(|error| read_error(self.disk, error))? {
-                self.frame(number, at, &bytes, &header)?;
+            let read = frames.next_any().map_err(|error| read_error(self.disk, error))?;
+            // At the tail a frame may be torn behind its header, as it may be anywhere else.
+            let holds = |bytes: &Bytes| !tail || Frame::decode(bytes).is_some_and(|frame| frame.is_whole());
+            if let Some((_, bytes, header)) = read.as_ref().filter(|(_, bytes, _)| holds(bytes)) {
+                self.frame(number, at, bytes, header)?;
                 if header.kind == FrameKind::End {
                     return Ok(true);
                 }
@@ -39,6 +42,11 @@ impl<E: From<LookError>> Looking<'_, E> {
             if tail && verdict::stop(true, false, true, next_seq, behind) == Stop::Tail {
                 self.summary.torn_bytes = u64::from(next - at) + u64::from(header.bytes);
                 return Ok(false);
+            }
+            if let Some((_, bytes, header)) = &read {
+                // What holds in it is seen; the stream stands behind it.
+                self.frame(number, at, bytes, header)?;
+                continue;
             }
             self.lost_frames(number, segment, at..next, header.first_seq)?;
             frames = self.stream(number, segment, next);

@@ -315,6 +315,33 @@ fn a_live_log_is_looked_at_while_it_is_written() {
     }
 }
 
+/// The header of a frame and those of its records may be on the disk, and the last body not: an opening cuts that.
+#[test]
+fn a_half_written_frame_is_a_torn_tail_to_who_looks_as_to_an_opening() {
+    for live in [true, false] {
+        let disk = SimDisk::new(1);
+        let mut log = recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log;
+        commit(&mut log, &[b"one", b"two"]);
+        log.append(KIND, false, |out| out.extend_from_slice(&[b'x'; 900]));
+        let torn = log.begin_commit().unwrap();
+        for written in (8..torn.frame.len()).step_by(50) {
+            let mut part = torn.frame.clone();
+            part[written..].fill(0);
+            torn.file.write_at(torn.at, &part).unwrap();
+            let summary = look(&disk, live, &mut |seen| {
+                assert!(!matches!(seen, Seen::Damage(_)), "{written} bytes written, live {live}: {seen:?}");
+                Ok::<(), LookError>(())
+            })
+            .unwrap();
+            assert_eq!((summary.next_seq, summary.damages), (3, 0), "{written} bytes written, live {live}");
+            let all = if written < 40 { 0 } else { torn.frame.len() as u64 };
+            assert_eq!(summary.torn_bytes, all, "{written} bytes written, live {live}");
+        }
+        drop(log);
+        assert_eq!(opened(&disk).unwrap().0.len(), 2);
+    }
+}
+
 #[test]
 fn d16_a_newer_format_is_no_damage_but_named() {
     let mut files = three_and_a_tail();

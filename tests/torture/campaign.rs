@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::checker::{Figures, check};
+use crate::evidence;
 use crate::ground::{LoopDisk, history_dir};
 use crate::history::{Event, Fault, History};
 use crate::process::Process;
@@ -220,11 +221,8 @@ impl Campaign {
                 figures
             }
             Err(violations) => {
-                let kept = self.home.path("history.ndjson").with_file_name(format!("../{name}.ndjson"));
-                drop(std::fs::copy(self.shared.history.path(), &kept));
                 let first: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
-                let (count, first) = (violations.len(), first.join("\n"));
-                panic!("{name}: {count} violations, history in {}:\n{first}", kept.display());
+                panic!("{name}: {} violations:\n{}", violations.len(), first.join("\n"));
             }
         }
     }
@@ -263,6 +261,12 @@ impl Campaign {
 
     fn completed(&self) -> u64 {
         self.types().iter().map(|of_type| of_type["completed"].as_u64().unwrap()).sum()
+    }
+}
+
+impl Drop for Campaign {
+    fn drop(&mut self) {
+        evidence::keep(&self.home, Some(self.shared.history.path()));
     }
 }
 

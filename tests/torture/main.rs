@@ -6,6 +6,7 @@
 //!
 //! `SEED=n` repeats a campaign's choices, `TORTURE_KILLS=n` and `TORTURE_CUTS=n` set how many lives it has (30 and 10;
 //! 10,000 and 1,000 with `BIOTOPE_TEST_LONG`), and `TORTURE_BIOTOPE=path` which binary is put on the rack.
+//! A home in which something fails is kept, with its history, and what `biotope log verify` says of it is told.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -15,6 +16,7 @@
 mod campaign;
 mod checker;
 mod doctored;
+mod evidence;
 mod full;
 mod ground;
 mod history;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use crate::evidence;
 use crate::support::wait::until;
 use crate::support::{BIOTOPE, Home, SOON, http};
 
@@ -123,6 +124,7 @@ impl Drop for Process<'_> {
             self.signal(Signal::KILL);
             drop(self.child.wait());
         }
+        evidence::keep(self.home, None);
     }
 }
 

@@ -312,6 +312,10 @@ impl Core {
     pub(super) fn pool_for(&self, type_no: u32, born: Seq) -> Option<(PoolId, PoolId)> {
         let of_type = self.types.get(&type_no)?;
         let (current, trial) = (of_type.current?, of_type.trial.as_ref()?);
+        if of_type.candidate.is_none() && self.table.noted(born).is_none() {
+            // A job that waits as it came has not failed: it goes where all go.
+            return Some((current, current));
+        }
         let job = self.table.job_of(type_no, born)?;
         if job.tried_on() == Some(trial.version_no) {
             // Whoever makes up for a failure is the version before, wherever it is by now.

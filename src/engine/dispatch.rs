@@ -188,6 +188,11 @@ impl Core {
                         run.recent.add(self.mono, ran, how(&outcome));
                     }
                 }
+                if let Some(ran) =
+                    ran.filter(|_| matches!(outcome, Outcome::Done { .. }) && !self.rollover.on_trial.is_empty())
+                {
+                    self.note_pace(pool, ran.took);
+                }
                 self.note_empty(pool)?;
                 self.outcome(lease, outcome, about)
             }

@@ -131,6 +131,7 @@ impl Core {
             samples: trial.evidence.samples(),
             samples_missing: trial.samples_missing(&rollout),
             says: evidence.sentence(&version, &baseline),
+            slower: trial.pace.slower().map(|slower| slower.sentence(&version, &baseline)),
             version,
             baseline,
             evidence,

@@ -12,11 +12,12 @@ use crate::job::event::{Event, Quarantined, Ramped};
 use crate::job::table::Job;
 use crate::log::Poisoned;
 use crate::pool::PoolId;
+use crate::recent::shares;
 use crate::rollover::evidence::HISTORY_MAX;
 use crate::rollover::plan::Standing;
 use crate::rollover::state::{Change, State};
-use crate::rollover::trial::{ALL, Failed, Step, Trial};
-use crate::rollover::{Arm, First};
+use crate::rollover::trial::{ALL, Before, Failed, Step, Trial};
+use crate::rollover::{Arm, First, History};
 use crate::types::Seq;
 
 impl Core {
@@ -43,12 +44,21 @@ impl Core {
             return self.record_trial(type_no);
         }
         if is_gated && !self.is_idle(type_no, pool) {
-            let history = self.types.get(&type_no).map(|of_type| of_type.history).unwrap_or_default();
-            let trial = Trial::gate(version_no, baseline_no, salt, history, mono);
+            let trial = Trial::gate(version_no, baseline_no, salt, self.before(type_no), mono);
             self.try_beside(pool, Change::Gate, trial);
             return Ok(());
         }
         self.promote(pool)
+    }
+
+    /// How the version that new work goes to has fared.
+    fn before(&self, type_no: u32) -> Before {
+        let Some(of_type) = self.types.get(&type_no) else { return Before::default() };
+        let run = of_type.current.and_then(|current| self.pools.get(&current));
+        let (took, _) = run.map(|run| shares(std::iter::once(&run.recent), self.mono)).unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time that is not negative")]
+        let p95_ms = took.map(|took| took.p95.ceil() as u64);
+        Before { history: of_type.history, p95_ms }
     }
 
     /// Tells ramps apart: each chooses other jobs.
@@ -84,17 +94,18 @@ impl Core {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         let (type_no, version_no) = (run.type_no, run.version_no);
         let Some(baseline_no) = self.current_version(type_no) else { return Ok(()) };
+        let before = self.before(type_no);
         let of_type = self.types.entry(type_no).or_default();
         let trial = of_type.trial.take().filter(|trial| trial.version_no == version_no);
-        let history = std::mem::take(&mut of_type.history);
+        of_type.history = History::default();
         self.take_over(pool)?;
         let (salt, mono) = (self.salt(version_no), self.mono);
         let of_type = self.types.entry(type_no).or_default();
         if of_type.warm.is_none() {
             return self.end_trial(type_no);
         }
-        let mut trial = trial.unwrap_or_else(|| Trial::probation(version_no, baseline_no, salt, history, mono));
-        trial.takes_over(history, mono);
+        let mut trial = trial.unwrap_or_else(|| Trial::probation(version_no, baseline_no, salt, before, mono));
+        trial.takes_over(before, mono);
         of_type.trial = Some(trial);
         self.rollover.on_trial.insert(type_no);
         self.record_trial(type_no)
@@ -397,6 +408,15 @@ impl Core {
             trial.first(job.version_no, job.tenant, First::FailedTwice);
         }
         made_up
+    }
+
+    /// A run on a pool came to its end well, and took so long.
+    pub(super) fn note_pace(&mut self, pool: PoolId, took: Duration) {
+        let Some(run) = self.pools.get(&pool) else { return };
+        let trial = self.types.get_mut(&run.type_no).and_then(|of_type| of_type.trial.as_mut());
+        if let Some(trial) = trial {
+            trial.ran(run.version_no, took);
+        }
     }
 
     /// Whether nearly all of a type fails while a version of it is on trial: then nothing dies of it.

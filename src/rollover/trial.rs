@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::choice::{PARTS, PARTS_OF_PERCENT, Ramp, Way};
 use super::evidence::{Arm, CONTROL_PERCENT, Evidence, FIRST_ONE_BY_ONE, First, History, Verdict};
+use super::pace::Pace;
 use crate::config::Rollout;
 use crate::types::Seq;
 
@@ -31,6 +32,8 @@ pub struct Trial {
     pub paused: bool,
     /// How its own first attempts and those of the one before came out.
     pub evidence: Evidence,
+    /// How long runs of both take.
+    pub pace: Pace,
     /// Jobs that it gets one at a time before it takes over, if it is kept to that.
     gate: Option<Gate>,
     /// It had taken over, and stepped back under a suspicion.
@@ -45,6 +48,21 @@ pub struct Trial {
 struct Gate {
     left: u64,
     passed: bool,
+}
+
+/// How the version before fared until another one took over; what is known of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Before {
+    /// Its last first attempts.
+    pub history: History,
+    /// 95 of 100 of its runs took at most so many milliseconds, of those of the last minutes.
+    pub p95_ms: Option<u64>,
+}
+
+impl Before {
+    fn pace(self) -> Pace {
+        self.p95_ms.map_or_else(Pace::ramp, |p95_ms| Pace::at_once(p95_ms, self.history.attempts))
+    }
 }
 
 /// What is to be done about a trial.
@@ -82,21 +100,21 @@ pub struct Failed {
 impl Trial {
     /// The trial of a version that gets a share at first.
     pub fn ramp(version_no: u32, baseline_no: u32, salt: u64, percent: u8, now: Duration) -> Self {
-        let evidence = Evidence::ramp();
+        let (evidence, pace) = (Evidence::ramp(), Pace::ramp());
         let (paused, gate, stepped_back, since, before) = (false, None, false, now, 0);
-        Self { version_no, baseline_no, salt, percent, paused, evidence, gate, stepped_back, since, before }
+        Self { version_no, baseline_no, salt, percent, paused, evidence, pace, gate, stepped_back, since, before }
     }
 
-    /// The trial of a version that takes over at once; `history` is that of the one before.
-    pub fn probation(version_no: u32, baseline_no: u32, salt: u64, history: History, now: Duration) -> Self {
-        let evidence = Evidence::at_once(history);
-        Self { evidence, ..Self::ramp(version_no, baseline_no, salt, ALL, now) }
+    /// The trial of a version that takes over at once; `before`: how the one before fared.
+    pub fn probation(version_no: u32, baseline_no: u32, salt: u64, before: Before, now: Duration) -> Self {
+        let (evidence, pace) = (Evidence::at_once(before.history), before.pace());
+        Self { evidence, pace, ..Self::ramp(version_no, baseline_no, salt, ALL, now) }
     }
 
     /// As [`Trial::probation`], of a version that is to do its first jobs one at a time before.
-    pub fn gate(version_no: u32, baseline_no: u32, salt: u64, history: History, now: Duration) -> Self {
+    pub fn gate(version_no: u32, baseline_no: u32, salt: u64, before: Before, now: Duration) -> Self {
         let gate = Some(Gate { left: FIRST_ONE_BY_ONE, passed: false });
-        Self { gate, ..Self::probation(version_no, baseline_no, salt, history, now) }
+        Self { gate, ..Self::probation(version_no, baseline_no, salt, before, now) }
     }
 
     /// Whether it gets one job at a time.
@@ -124,10 +142,10 @@ impl Trial {
         (self.percent, self.since, self.before) = (percent, now, self.evidence.samples());
     }
 
-    /// It has taken over; `history` is that of the one before. What is known of it already is kept, where it did so at once.
-    pub fn takes_over(&mut self, history: History, now: Duration) {
+    /// It has taken over; `before`: how the one before fared. What is known of it already is kept, where it did so at once.
+    pub fn takes_over(&mut self, before: Before, now: Duration) {
         if self.is_ramp() && !self.stepped_back {
-            self.evidence = Evidence::at_once(history);
+            (self.evidence, self.pace) = (Evidence::at_once(before.history), before.pace());
         }
         (self.gate, self.stepped_back) = (None, false);
         self.set_share(ALL, now);
@@ -193,6 +211,13 @@ impl Trial {
         }
     }
 
+    /// A run that did its job took so long.
+    pub fn ran(&mut self, version_no: u32, took: Duration) {
+        if let Some(arm) = self.arm(version_no) {
+            self.pace.ran(arm, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+
     /// What is to be done now; `idle`: no job of the type waits, and the version holds none.
     pub fn next(&self, now: Duration, idle: bool, rollout: &Rollout) -> Step {
         match self.evidence.verdict() {
@@ -230,5 +255,105 @@ impl Trial {
     /// How long its share stays at least, from now on.
     pub fn held_for(&self, now: Duration, rollout: &Rollout) -> Duration {
         (self.since + rollout.hold).saturating_sub(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: u32 = 1;
+    const NEW: u32 = 2;
+
+    fn rollout() -> Rollout {
+        Rollout { steps: vec![10, 50], hold: Duration::from_secs(60), min_samples: 3, ..Rollout::default() }
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn passes(trial: &mut Trial, count: u64) {
+        (0..count).for_each(|_| trial.first(NEW, 0, First::Passed));
+    }
+
+    #[test]
+    fn a_share_grows_when_its_time_is_over_and_enough_was_tried() {
+        let mut trial = Trial::ramp(NEW, OLD, 7, 10, at(0));
+        passes(&mut trial, 2);
+        assert_eq!(trial.next(at(61), false, &rollout()), Step::Wait(None), "two of three were tried");
+        passes(&mut trial, 1);
+        assert_eq!(trial.next(at(59), false, &rollout()), Step::Wait(Some(at(60))));
+        assert_eq!(trial.next(at(60), false, &rollout()), Step::Share(50));
+        trial.paused = true;
+        assert_eq!(trial.next(at(60), false, &rollout()), Step::Wait(None));
+        trial.paused = false;
+        trial.set_share(50, at(60));
+        assert_eq!((trial.samples_missing(&rollout()), trial.held_for(at(70), &rollout())), (3, at(50)));
+        passes(&mut trial, 3);
+        assert_eq!(trial.next(at(120), false, &rollout()), Step::TakeOver);
+        // A plan that was changed meanwhile holds at once.
+        let longer = Rollout { steps: vec![75], ..rollout() };
+        assert_eq!(trial.next(at(120), false, &longer), Step::Share(75));
+        trial.takes_over(Before::default(), at(120));
+        assert_eq!(trial.next(at(999), false, &rollout()), Step::Wait(None), "it is on probation");
+    }
+
+    #[test]
+    fn a_gate_opens_after_its_jobs_or_its_time_or_where_nothing_waits() {
+        let gate = || Trial::gate(NEW, OLD, 7, Before::default(), at(0));
+        assert_eq!(gate().next(at(1), true, &rollout()), Step::TakeOver);
+        assert_eq!(gate().next(at(1), false, &rollout()), Step::Wait(Some(GATE_FOR)));
+        assert_eq!(gate().next(GATE_FOR, false, &rollout()), Step::TakeOver);
+        let mut trial = gate();
+        passes(&mut trial, FIRST_ONE_BY_ONE - 1);
+        assert_ne!(trial.next(at(1), false, &rollout()), Step::TakeOver);
+        passes(&mut trial, 1);
+        assert_eq!(trial.next(at(1), false, &rollout()), Step::TakeOver);
+        let mut bad = gate();
+        (0..FIRST_ONE_BY_ONE).for_each(|_| bad.first(NEW, 0, First::FailedThenPassed));
+        assert_ne!(bad.next(at(1), false, &rollout()), Step::TakeOver, "none of them passed");
+    }
+
+    #[test]
+    fn what_is_made_up_for_is_what_a_new_version_may_be_to_blame_for() {
+        let failed = Failed { on: NEW, attempts: 0, max_attempts: 3, made_up: 0, dies: false, for_good: false };
+        let last = Failed { attempts: 2, dies: true, ..failed };
+        let once = Failed { max_attempts: 1, dies: true, ..failed };
+        let ramp = Trial::ramp(NEW, OLD, 7, 10, at(0));
+        let probation = Trial::probation(NEW, OLD, 7, Before::default(), at(0));
+        let cases = [
+            (&ramp, failed, true),
+            (&ramp, Failed { for_good: true, dies: true, ..failed }, true),
+            (&ramp, Failed { made_up: 1, ..failed }, false),
+            // Both versions are treated alike, or they could not be compared.
+            (&ramp, Failed { on: OLD, ..failed }, true),
+            (&ramp, Failed { on: OLD, for_good: true, ..failed }, false),
+            (&ramp, Failed { on: OLD, ..once }, false),
+            (&ramp, Failed { on: OLD, attempts: 1, ..failed }, false),
+            (&ramp, Failed { on: 9, ..failed }, false),
+            (&probation, failed, true),
+            (&probation, once, true),
+            (&probation, last, true),
+            (&probation, Failed { made_up: 1, ..last }, true),
+            (&probation, Failed { made_up: 2, ..last }, false),
+            (&probation, Failed { attempts: 1, ..failed }, false),
+            (&probation, Failed { on: OLD, ..failed }, false),
+        ];
+        for (trial, failed, expected) in cases {
+            assert_eq!(trial.makes_up(failed), expected, "{} % {failed:?}", trial.percent);
+        }
+    }
+
+    #[test]
+    fn a_version_whose_runs_take_longer_is_told_of() {
+        let before = Before { history: History { attempts: 1000, failed: 0 }, p95_ms: Some(5) };
+        let mut trial = Trial::probation(NEW, OLD, 7, before, at(0));
+        (0..200).for_each(|n| trial.ran(NEW, Duration::from_millis(if n % 25 == 0 { 9 } else { 2 })));
+        assert_eq!(trial.pace.slower(), None, "as many as before take long");
+        (0..200).for_each(|_| trial.ran(NEW, Duration::from_millis(9)));
+        let slower = trial.pace.slower().unwrap().sentence("v2", "v1");
+        assert!(slower.contains("runs of v2 took over 5 ms"), "{slower}");
+        assert_eq!(trial.next(at(1), false, &rollout()), Step::Wait(None), "it is no reason to withdraw it");
     }
 }

@@ -30,6 +30,9 @@ pub struct TrialView {
     pub samples_missing: u64,
     /// The evidence in words.
     pub says: String,
+    /// That its runs take longer than those of the one before, in words, if they do: a warning, and no reason to withdraw it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slower: Option<String>,
     /// The evidence.
     pub evidence: EvidenceView,
 }

@@ -118,10 +118,10 @@ fn version(
             return Err(vec![around.places.problem(&key, "this program calls no services".to_owned(), Some(help))]);
         }
         KindConfig::Exec(exec) => {
-            let (launch, hash) = definition::resolve(&worker.worker_type, exec, around)?;
+            let (launch, files, hash) = definition::resolve(&worker.worker_type, exec, around)?;
             match exec.mode {
                 config::ExecMode::PerJob => {
-                    (Arc::new(ExecFactory::new(launch, limits, natives.spawner().clone())), hash)
+                    (Arc::new(ExecFactory::new(launch, limits, natives.spawner().clone()).of(files)), hash)
                 }
                 config::ExecMode::Persistent => {
                     let factory = PersistentFactory::new(
@@ -131,7 +131,7 @@ fn version(
                         &worker.worker_type,
                         &worker.version,
                     );
-                    (Arc::new(factory), hash)
+                    (Arc::new(factory.of(files)), hash)
                 }
             }
         }

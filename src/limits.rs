@@ -114,6 +114,12 @@ pub const LOG_LINES_MAX: u32 = 1000;
 pub const BATCH_MAX: u32 = 1000;
 /// Largest config, in bytes: its text is in the log, and there again in each segment.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Largest probe of a type, in bytes of JSON.
+pub const PROBE_BYTES_MAX: usize = 64 << 10;
+/// Files that the patterns of one `watch` may match.
+pub const WATCHED_FILES_MAX: usize = 1000;
+/// Bytes that these files may have together.
+pub const WATCHED_BYTES_MAX: u64 = 64 << 20;
 /// Accepted configs that are remembered: when, what changed, and what became of it.
 pub const GENERATIONS_KEPT: usize = 20;
 /// Bytes of the texts of accepted configs that are kept together, but for the newest one.

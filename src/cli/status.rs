@@ -11,7 +11,7 @@ use super::print;
 use super::show::{count, get, list_of, text};
 use crate::clock::{Clock, RealClock};
 use crate::config::units;
-use crate::engine::view::DAMAGE_REMEDY;
+use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY};
 use crate::exit::Failure;
 use crate::figures::{ago, bytes, first_line, rate, took};
 
@@ -131,6 +131,9 @@ fn troubles(view: &Value) -> Result<(), Failure> {
         } else if let Some(last) = version.get("last_restart") {
             let reason = first_line(text(last, "reason"));
             print(&format!("{name} {label}: last restart {} ago: {reason}", since(count(last, "at_ms"))))?;
+        }
+        if let Some(file) = version.get("drifted").and_then(Value::as_str) {
+            print(&format!("{name} {label} is drifted, {file} {DRIFT_REMEDY}"))?;
         }
         for worker in list_of(version, "workers").iter().filter(|worker| worker.get("stuck").is_some()) {
             let held: Vec<&str> = list_of(worker, "jobs").iter().map(|job| text(job, "id")).collect();

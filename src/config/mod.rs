@@ -6,6 +6,7 @@ mod concurrency;
 mod confinement;
 mod differ;
 mod parse;
+mod probe;
 mod problem;
 mod recycle;
 mod request;
@@ -18,6 +19,7 @@ pub mod units;
 mod worker;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use concurrency::Concurrency;
@@ -125,6 +127,8 @@ pub struct ExecConfig {
     pub dir: Option<PathBuf>,
     /// Its user, its mask and its limits.
     pub confinement: Confinement,
+    /// Patterns of files that it is made of besides, relative to the config file's folder.
+    pub watch: Vec<String>,
 }
 
 /// A process per job, or one that stays.
@@ -181,6 +185,8 @@ pub struct LiveConfig {
     pub kill_after: Duration,
     /// How long a worker may take to start.
     pub start_timeout: Duration,
+    /// What a new version must complete before it gets work: JSON on one line.
+    pub probe: Option<Arc<str>>,
     /// How long a persistent worker's process may stay.
     pub recycle: Recycle,
     /// Attempts of a job that names no number itself.
@@ -210,6 +216,7 @@ impl Default for LiveConfig {
             timeout_max: timeout.saturating_mul(TIMEOUT_MAX_FACTOR),
             kill_after: Duration::from_secs(5),
             start_timeout: Duration::from_secs(10),
+            probe: None,
             recycle: Recycle::default(),
             max_attempts: MAX_ATTEMPTS_DEFAULT,
             backoff: Backoff::default(),

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::section::{Gathered, Section, Value, kind, text_of};
 use super::{Backoff, EnvValue, ExecConfig, ExecMode, KindConfig, LiveConfig, RetryBudget, units};
-use super::{concurrency, confinement, recycle, request, rollout};
+use super::{concurrency, confinement, probe, recycle, request, rollout};
 use crate::limits::{BATCH_MAX, MAX_ATTEMPTS_MAX, RETRIES_PER_SECOND_MAX, TIMEOUT_MAX_FACTOR};
 use crate::types::Label;
 
@@ -16,9 +16,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A run, a start or a drain takes at least this long to be one.
 const SHORTEST: Duration = Duration::from_millis(10);
-
-/// Keys that later versions will know.
-const LATER: [&str; 2] = ["watch", "probe"];
 
 /// What a worker type's table says, as far as it can be read; what is missing is among the problems.
 pub(super) struct Table {
@@ -32,7 +29,7 @@ pub(super) fn read(gathered: &mut Gathered, mut section: Section<'_>, name: &str
     let version = version(gathered, &mut section);
     let kind = read_kind(gathered, &mut section, natives.contains(name));
     let live = live(gathered, &mut section, kind.as_ref());
-    section.finish(gathered, &LATER);
+    section.finish(gathered, &[]);
     Table { version, kind, live }
 }
 
@@ -67,6 +64,12 @@ fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool
     let env_pass = env_pass(gathered, section);
     let dir = section.text(gathered, "dir").map(|(dir, _)| PathBuf::from(dir));
     let confinement = confinement::read(gathered, section);
+    let watch = section.texts(gathered, "watch");
+    if let (Some((_, span)), None) = (&watch, &argv) {
+        let message = format!("`{}` is for programs", section.path_of("watch"));
+        gathered.add(span.clone(), message, "leave it out: only a program is made of files");
+    }
+    let watch = watch.map_or_else(Vec::new, |(patterns, _)| patterns);
     let http_is_there = section.has("http");
     let http = request::http(gathered, section);
     if let (Some((_, span)), true) = (&argv, http_is_there) {
@@ -88,7 +91,7 @@ fn read_kind(gathered: &mut Gathered, section: &mut Section<'_>, is_native: bool
                 );
                 return None;
             }
-            Some(KindConfig::Exec(ExecConfig { argv, mode, env, env_pass, dir, confinement }))
+            Some(KindConfig::Exec(ExecConfig { argv, mode, env, env_pass, dir, confinement, watch }))
         }
         None if is_native => Some(KindConfig::Native),
         None => {
@@ -170,6 +173,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
     let timeout_max = section.duration(gathered, "timeout_max", timeout_max, timeout..=70 * DAY);
     let kill_after = section.duration(gathered, "kill_after", usual.kill_after, Duration::ZERO..=60 * MINUTE);
     let start_timeout = section.duration(gathered, "start_timeout", usual.start_timeout, SHORTEST..=10 * MINUTE);
+    let probe = probe::read(gathered, section);
     let recycle = recycle::read(gathered, section, kind);
     let attempts = section.number(gathered, "max_attempts", usual.max_attempts.into(), 1..=MAX_ATTEMPTS_MAX.into());
     let backoff = backoff(gathered, section);
@@ -194,6 +198,7 @@ fn live(gathered: &mut Gathered, section: &mut Section<'_>, kind: Option<&KindCo
         timeout_max,
         kill_after,
         start_timeout,
+        probe,
         recycle,
         max_attempts: u16::try_from(attempts).unwrap_or(usual.max_attempts),
         backoff,

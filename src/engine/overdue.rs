@@ -7,6 +7,7 @@ use super::runs::PoolRun;
 use crate::job::event::Release;
 use crate::limits::ABANDONED_MAX;
 use crate::log::Poisoned;
+use crate::rollover::state::State;
 
 impl PoolRun {
     /// Why it takes nothing more, if too many of its threads are abandoned.
@@ -17,9 +18,10 @@ impl PoolRun {
         })
     }
 
-    /// When it is to be looked at, if it holds anything.
+    /// When it is to be looked at, if it holds anything, or may hold its probe.
     pub(super) fn look_due(&self) -> Option<Duration> {
-        (self.handed > 0).then_some(self.look_at)
+        let probes = self.up == 0 && self.role != State::Current && self.spec.worker.live.probe.is_some();
+        (self.handed > 0 || probes).then_some(self.look_at)
     }
 }
 

@@ -95,8 +95,10 @@ impl Core {
             self.remove_type(type_no)?;
         }
         for (type_no, version_no, spec) in planned {
-            let before = before.iter().flat_map(|before| &before.workers);
-            let before = before.into_iter().find(|worker| worker.worker_type == spec.worker.worker_type);
+            // What runs now; at an opening, what ran before.
+            let runs = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
+            let mut before = before.iter().flat_map(|before| &before.workers);
+            let before = runs.or_else(|| before.find(|worker| worker.worker_type == spec.worker.worker_type));
             let keys = before.map(|before| before.live.keys_changed(&spec.worker.live)).unwrap_or_default();
             let same_as_before = targets_before.contains(&version_no);
             self.ask(Wanted { type_no, version_no, spec, same_as_before, keys })?;
@@ -159,6 +161,12 @@ impl Core {
     /// A type that the config has.
     fn ask(&mut self, wanted: Wanted) -> Result<(), Poisoned> {
         let (type_no, version_no) = (wanted.type_no, wanted.version_no);
+        let runs = self.pools.values().find(|run| run.version_no == version_no);
+        if let (Some(ours), Some(newer)) = (runs.and_then(|run| run.spec.factory.files()), wanted.spec.factory.files())
+        {
+            // The hash is the same: whatever was done to its files, they hold what was accepted.
+            ours.renew(newer);
+        }
         let opens = !self.types.contains_key(&type_no);
         let standing = self.standing(type_no);
         let quarantine = self.table.version(version_no).and_then(|version| version.quarantined.clone());

@@ -1,6 +1,7 @@
 //! What runs in this process: pools, types, and what goes on about configs; values, and their arithmetic.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::VersionSpec;
@@ -145,6 +146,11 @@ impl PoolRun {
         self.look_at = Duration::ZERO;
         self.spec.worker.live = live.clone();
         self.pool.set_live(live);
+    }
+
+    /// The first of its files that was found changed since it was accepted: what it runs is not what its hash says.
+    pub(super) fn drifted(&self) -> Option<PathBuf> {
+        self.spec.factory.files()?.drifted()
     }
 
     /// Gives the pool another size.

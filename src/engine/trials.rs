@@ -30,7 +30,9 @@ impl Core {
             self.end_trial(type_no)?;
             return self.take_over(pool);
         }
-        let is_gated = matches!(&run.spec.worker.kind, KindConfig::Exec(exec) if exec.mode == ExecMode::PerJob);
+        // Where there is a probe, that was the gate.
+        let is_gated = matches!(&run.spec.worker.kind, KindConfig::Exec(exec) if exec.mode == ExecMode::PerJob)
+            && run.spec.worker.live.probe.is_none();
         let recorded = self.table.worker_type(type_no).and_then(|of_type| of_type.ramp);
         let resumed = recorded.filter(|ramp| ramp.version_no == version_no && ramp.percent < ALL);
         let first_step = self.rollout_of(type_no).steps.first().copied();

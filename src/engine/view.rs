@@ -153,6 +153,9 @@ pub struct VersionView {
     /// Why it was rejected, or why it cannot start just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The first of its files that changed since it was accepted, if one did: a reload adopts that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drifted: Option<String>,
     /// As long as its workers cannot be started, or break again and again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<FailingView>,
@@ -302,6 +305,9 @@ pub struct DamagedView {
 
 /// What to do where the log is damaged: on the page, in status, and as the reason why biotope is not ready.
 pub const DAMAGE_REMEDY: &str = "what can be read is served; keep a backup, `biotope log verify DATA_DIR` tells all, `biotope log salvage` saves the rest";
+
+/// What to do about a version whose files changed: after the name of one of them.
+pub const DRIFT_REMEDY: &str = "changed since it was accepted; reload to adopt that";
 
 /// The accepted config.
 #[derive(Debug, Clone, Serialize)]

@@ -166,10 +166,8 @@ mod tests {
         FailingView, GenerationView, HeldView, LogView, PaceView, RestartView, ScaleView, WorkerView,
     };
 
-    pub(super) fn view() -> EcosystemView {
-        let run_ms = Some(Shares { p50: 12.0, p95: 340.0, p99: 5600.0 });
-        let pace = PaceView { run_ms, per_second: 7.25, ..PaceView::default() };
-        let version = VersionView {
+    fn version(pace: PaceView) -> VersionView {
+        VersionView {
             version: "v1".to_owned(),
             state: "current",
             pool_size: 2,
@@ -177,6 +175,7 @@ mod tests {
             percent: 100,
             pace,
             reason: None,
+            drifted: None,
             failing: None,
             restarts: 0,
             last_restart: None,
@@ -184,7 +183,12 @@ mod tests {
             warm_for_ms: None,
             rss_bytes: None,
             workers: Vec::new(),
-        };
+        }
+    }
+
+    pub(super) fn view() -> EcosystemView {
+        let run_ms = Some(Shares { p50: 12.0, p95: 340.0, p99: 5600.0 });
+        let pace = PaceView { run_ms, per_second: 7.25, ..PaceView::default() };
         let of_type = TypeView {
             worker_type: "press".parse().unwrap(),
             ready: 12_345,
@@ -206,7 +210,7 @@ mod tests {
             scale: None,
             trial: None,
             storm: false,
-            versions: vec![version],
+            versions: vec![version(pace)],
         };
         EcosystemView {
             types: vec![of_type],

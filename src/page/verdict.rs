@@ -1,6 +1,6 @@
 //! Whether all is well, in one line, and what is not; pure.
 
-use crate::engine::view::{DAMAGE_REMEDY, EcosystemView, FailingView, VersionView};
+use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY, EcosystemView, FailingView, VersionView};
 use crate::figures::{ago, first_line};
 
 /// A job that waits longer than this, with workers there to take it, is worth a look.
@@ -41,6 +41,9 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
             if let Some(failing) = &version.failing {
                 let says = format!("{name} {label} is failing: {}", failing_words(failing));
                 if failing.none_up && !serving { &mut bad } else { &mut look }.push(says);
+            }
+            if let Some(file) = &version.drifted {
+                look.push(format!("{name} {label} is drifted, {file} {DRIFT_REMEDY}"));
             }
             if let Some(says) = stuck_words(version) {
                 bad.push(format!("{name} {label} has {says}"));

@@ -87,7 +87,11 @@ impl Hand {
     }
 
     fn start(&mut self, timeout: Duration) -> bool {
-        match self.worker.start(timeout) {
+        let started = self.worker.start(timeout).and_then(|()| {
+            let (_leave, leaving) = channel::bounded(0);
+            Thread::new(&self.shared, &self.queue, &leaving, &self.pulse).probe(self.worker.as_mut())
+        });
+        match started {
             Ok(()) => {
                 self.not_up = None;
                 if !self.up {

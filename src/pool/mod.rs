@@ -10,6 +10,7 @@ mod alive;
 mod hand_off;
 pub mod inline;
 mod overdue;
+mod probe;
 #[cfg(feature = "daemon")]
 mod side_by_side;
 mod thread;
@@ -165,6 +166,7 @@ struct Shared {
     report: Reporter,
     alive: Alive,
     counts: Counts,
+    gate: probe::Gate,
     /// Of the threads that live. Locked when one comes or goes, and by who looks.
     pulses: Mutex<Vec<Arc<Pulse>>>,
 }
@@ -191,6 +193,7 @@ impl Shared {
             report,
             alive: Alive::default(),
             counts: Counts::default(),
+            gate: probe::Gate::default(),
             pulses: Mutex::default(),
         })
     }

@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Report, ThreadPool, thread};
+use super::{Report, ThreadPool, probe, thread};
+use crate::limits::ABANDONED_MAX;
 use crate::recent::Ran;
 use crate::types::Lease;
 use crate::worker::Outcome;
@@ -142,7 +143,9 @@ impl ThreadPool {
             return None;
         }
         // Whatever begins from now on has at least that long.
-        let mut next = now.saturating_add(self.shared.live.load().timeout);
+        let live = self.shared.live.load();
+        let shortest = if live.probe.is_some() { live.timeout.min(live.start_timeout) } else { live.timeout };
+        let mut next = now.saturating_add(shortest);
         let mut abandoned = Vec::new();
         let shared = Arc::clone(&self.shared);
         self.threads.retain(|(_, slot)| {
@@ -154,6 +157,15 @@ impl ThreadPool {
                         "timed out after {timeout:?} and did not end when it was told to: its thread is abandoned"
                     );
                     tracing::error!(worker_type = %shared.worker_type, version = %shared.label, error);
+                    if run == probe::LEASE {
+                        // With so many that hang, one more would hang, too.
+                        let enough = shared.abandoned() + 1 >= ABANDONED_MAX;
+                        let error = Some(Outcome::Fail { error, killed: false });
+                        let why = probe::judge(&shared, error).err().unwrap_or_default();
+                        (shared.report)(Report::NotUp { why, was_up: false });
+                        abandoned.push(leaves || enough);
+                        return false;
+                    }
                     let fail = (run, Outcome::Fail { error, killed: false }, Some(Ran { waited: None, took }));
                     let back = rest.into_iter().map(|lease| (lease, Outcome::Interrupted, None));
                     for (lease, outcome, ran) in std::iter::once(fail).chain(back) {

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::alive::Guard;
-use super::thread::{RUN_SLACK, about, assignment, tells_about};
-use super::{Figures, Pool, Report, Shared, Task};
+use super::thread::{RUN_SLACK, START_AGAIN_FIRST, START_AGAIN_MAX, about, assignment, tells_about};
+use super::{Figures, Pool, Report, Shared, Task, probe};
 use crate::config::LiveConfig;
 use crate::log::nearby::NearbyReader;
 use crate::recent::Ran;
@@ -151,6 +151,9 @@ struct Thread<'a> {
 
 impl Thread<'_> {
     async fn run(&mut self) {
+        if !self.gate().await {
+            return;
+        }
         self.pulse.does(Doing::Idle, self.shared.clock.mono(), None);
         (self.shared.report)(Report::Up);
         let mut cutoff = std::pin::pin!(self.shared.cutoff.wait());
@@ -175,6 +178,41 @@ impl Thread<'_> {
                 }
                 () = self.line.changed.notified() => {}
                 () = self.shared.board.changed() => self.drop_cancelled(),
+            }
+        }
+    }
+
+    /// Has the service complete the version's probe, again and again until it does; false: nobody waits for that any more.
+    async fn gate(&self) -> bool {
+        let mut pause = START_AGAIN_FIRST;
+        loop {
+            let live = self.shared.live.load_full();
+            let Some(job) = probe::due(self.shared, &live) else { return true };
+            let within = live.start_timeout.saturating_add(RUN_SLACK);
+            self.pulse.does(Doing::Starting, self.shared.clock.mono(), Some(within));
+            let answer = tokio::select! {
+                answer = self.worker.run(&job, live.request) => answer,
+                () = self.closed() => return false,
+            };
+            let Err(why) = probe::judge(self.shared, Some(answer)) else { return true };
+            let at = self.shared.clock.mono();
+            self.pulse.does(Doing::BackingOff { why: why.clone(), until: at + pause }, at, None);
+            (self.shared.report)(Report::NotUp { why, was_up: false });
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.closed() => return false,
+            }
+            pause = (pause * 2).min(START_AGAIN_MAX);
+        }
+    }
+
+    /// Waits until nothing more will come, or what runs shall end.
+    async fn closed(&self) {
+        let mut cutoff = std::pin::pin!(self.shared.cutoff.wait());
+        while !self.line.closed.load(Ordering::Acquire) {
+            tokio::select! {
+                () = &mut cutoff => return,
+                () = self.line.changed.notified() => {}
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::alive::Guard;
 use super::overdue::Slot;
-use super::{About, Order, Report, Shared, Task};
+use super::{About, Order, Report, Shared, Task, probe};
 use crate::config::LiveConfig;
 use crate::job::event::{Kind, decode_home};
 use crate::job::ids::JobId;
@@ -20,8 +20,8 @@ use crate::worker::pulse::{Doing, Pulse};
 use crate::worker::{Assignment, Outcome, StartError, Worker};
 
 /// First pause before a worker that could not be started is started again; doubles up to the most.
-const START_AGAIN_FIRST: Duration = Duration::from_millis(100);
-const START_AGAIN_MAX: Duration = Duration::from_secs(10);
+pub(super) const START_AGAIN_FIRST: Duration = Duration::from_millis(100);
+pub(super) const START_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// A start may take so much longer than `start_timeout` before its worker is shown as stuck: a process that did not come up
 /// is ended in that time.
 const START_SLACK: Duration = Duration::from_secs(7);
@@ -108,6 +108,15 @@ impl<'a> Thread<'a> {
                 }
                 start_again = false;
             }
+            if let Err(error) = self.probe(worker.as_mut()) {
+                if self.slot.is_abandoned() {
+                    return;
+                }
+                if matches!(self.pause(error.0, std::mem::take(&mut up)), Then::Leave) {
+                    break;
+                }
+                continue;
+            }
             if !std::mem::replace(&mut up, true) {
                 (self.shared.report)(Report::Up);
             }
@@ -152,6 +161,26 @@ impl<'a> Thread<'a> {
         self.pulse.does(Doing::Starting, self.shared.clock.mono(), Some(within));
         (self.has_done, self.recycled) = (false, false);
         worker.start(timeout)
+    }
+
+    /// Has the worker complete the version's probe, if the pool still has to.
+    pub(super) fn probe(&mut self, worker: &mut dyn Worker) -> Result<(), StartError> {
+        let shared = self.shared;
+        let live = shared.live.load_full();
+        let Some(job) = probe::due(shared, &live) else { return Ok(()) };
+        let began = shared.clock.mono();
+        let within = live.start_timeout.saturating_add(live.kill_after).saturating_add(START_SLACK);
+        self.pulse.does(Doing::Starting, began, Some(within));
+        if shared.factory.may_hang() {
+            self.slot.begins(std::iter::once(probe::LEASE), began, live.start_timeout, live.kill_after);
+        }
+        let mut answer = None;
+        worker.cycle(vec![job], &mut |lease, outcome| {
+            if self.slot.answers(lease, shared.clock.mono()) {
+                answer = Some(outcome);
+            }
+        });
+        probe::judge(shared, answer).map_err(StartError)
     }
 
     /// Starts a worker again whose process has grown too old while it waited for these tasks, or has ended: none of them is to be

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::confined::Confined;
+use super::files::{self, Files};
 use super::launch::Launch;
 use crate::config::{EnvValue, ExecConfig, ExecMode, Places, Problem};
 use crate::types::WorkerType;
@@ -32,7 +33,7 @@ pub struct Surroundings<'a> {
     pub places: &'a Places,
 }
 
-/// Resolves a program worker. Returns how it is started, and the hash of its definition.
+/// Resolves a program worker. Returns how it is started, the files that it is made of, and the hash of its definition.
 ///
 /// # Errors
 /// Everything that is missing, each at its place in the config.
@@ -40,18 +41,21 @@ pub fn resolve(
     worker_type: &WorkerType,
     exec: &ExecConfig,
     around: &Surroundings<'_>,
-) -> Result<(Launch, [u8; 32]), Vec<Problem>> {
+) -> Result<(Launch, Files, [u8; 32]), Vec<Problem>> {
     let mut resolving = Resolving::new(around, worker_type);
     let dir = resolving.dir(exec);
     let env = resolving.env(exec, &dir);
     let program = resolving.program(exec, &env);
     let confined = Confined::resolve(&mut resolving, &exec.confinement);
+    let watched = resolving.watched(exec);
     let (Some(program), true) = (program, resolving.problems.is_empty()) else { return Err(resolving.problems) };
     let name = exec.argv.first().cloned().unwrap_or_default();
     let args = exec.argv.iter().skip(1).cloned().collect();
     let launch = Launch { program, name, args, env, dir, confined };
-    let hash = hash(exec, &launch);
-    Ok((launch, hash))
+    // As they are before they are read: what changes meanwhile is seen as changed.
+    let files = Files::new(own_files(&launch), watched.clone());
+    let hash = hash(exec, &launch, &watched);
+    Ok((launch, files, hash))
 }
 
 /// Looks up what a worker's config names, and notes what is missing.
@@ -138,6 +142,16 @@ impl<'a> Resolving<'a> {
         }
     }
 
+    /// The files that match `watch`.
+    fn watched(&mut self, exec: &ExecConfig) -> Vec<PathBuf> {
+        files::matching(self.around.folder, &exec.watch).unwrap_or_else(|why| {
+            let help =
+                "patterns like \"lib/**/*.py\" are relative to the config file; name what the program is made of";
+            self.problem("watch", why, help);
+            Vec::new()
+        })
+    }
+
     fn program(&mut self, exec: &ExecConfig, env: &[(OsString, OsString)]) -> Option<PathBuf> {
         let name = exec.argv.first()?;
         if name.contains('/') {
@@ -169,7 +183,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Hash over everything that defines the version.
-fn hash(exec: &ExecConfig, launch: &Launch) -> [u8; 32] {
+fn hash(exec: &ExecConfig, launch: &Launch, watched: &[PathBuf]) -> [u8; 32] {
     let mut hasher = Fields::new(b"exec 1");
     hasher.add(match exec.mode {
         ExecMode::PerJob => b"per-job",
@@ -193,7 +207,22 @@ fn hash(exec: &ExecConfig, launch: &Launch) -> [u8; 32] {
         hasher.add(value.as_bytes());
     }
     launch.confined.add_to(&mut hasher);
+    if !exec.watch.is_empty() {
+        hasher.add(b"watch");
+    }
+    for path in watched {
+        hasher.add(path.as_os_str().as_bytes());
+        hasher.add_file(path);
+    }
     hasher.finish()
+}
+
+/// The files whose contents are part of the definition, but for those that are watched.
+fn own_files(launch: &Launch) -> Vec<PathBuf> {
+    let program = launch.name.contains('/').then(|| launch.program.clone());
+    let arguments =
+        launch.args.iter().filter(|argument| !argument.is_empty()).map(|argument| launch.dir.join(argument));
+    program.into_iter().chain(arguments.filter(|path| path.is_file())).collect()
 }
 
 /// Hash of the definition of a worker in this program, by its name and the tag that stands for its code.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::child::{Child, Ended, Signs, Wake};
+use super::files::Files;
 use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
@@ -41,12 +42,19 @@ pub struct ExecFactory {
     launch: Arc<Launch>,
     limits: OutputLimits,
     spawner: Spawner,
+    files: Arc<Files>,
 }
 
 impl ExecFactory {
     /// Workers that have `spawner` run `launch` for each job, within `limits`.
     pub fn new(launch: Launch, limits: OutputLimits, spawner: Spawner) -> Self {
-        Self { launch: Arc::new(launch), limits, spawner }
+        Self { launch: Arc::new(launch), limits, spawner, files: Arc::default() }
+    }
+
+    /// Made of these files.
+    #[must_use]
+    pub fn of(self, files: Files) -> Self {
+        Self { files: Arc::new(files), ..self }
     }
 }
 
@@ -56,6 +64,7 @@ impl WorkerFactory for ExecFactory {
             launch: Arc::clone(&self.launch),
             limits: self.limits,
             spawner: self.spawner.clone(),
+            files: Arc::clone(&self.files),
             cutoff: Arc::clone(cutoff),
             patience: Duration::ZERO,
             started: None,
@@ -66,6 +75,10 @@ impl WorkerFactory for ExecFactory {
     fn check(&self) -> Result<(), StartError> {
         self.launch.check()
     }
+
+    fn files(&self) -> Option<&Arc<Files>> {
+        Some(&self.files)
+    }
 }
 
 /// One worker: a process now and then.
@@ -73,6 +86,7 @@ struct ExecWorker {
     launch: Arc<Launch>,
     limits: OutputLimits,
     spawner: Spawner,
+    files: Arc<Files>,
     cutoff: Arc<Cutoff>,
     /// How long a start may take, as the last `start` said.
     patience: Duration,
@@ -204,6 +218,7 @@ impl ExecWorker {
             ("BIOTOPE_DEADLINE_MS", deadline.as_ref()),
             ("BIOTOPE_ENQUEUE", enqueue.as_os_str()),
         ];
+        self.files.look(RealClock.mono(), true);
         // A text result of the largest size has two quotes in JSON, but maybe a newline on stdout.
         Child::spawn(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1), self.patience)
             .map_err(|e| self.launch.start_failure(&e))

@@ -8,6 +8,7 @@ mod child;
 pub mod confined;
 pub mod definition;
 pub mod exec;
+pub mod files;
 mod followups;
 #[cfg(feature = "daemon")]
 pub mod http;
@@ -220,6 +221,11 @@ pub trait WorkerFactory: Send + Sync {
     /// # Errors
     /// Why no worker can start.
     fn check(&self) -> Result<(), StartError>;
+
+    /// The files that its workers are made of, where it knows.
+    fn files(&self) -> Option<&Arc<files::Files>> {
+        None
+    }
 
     /// Whether its workers run code of this process, which nobody can end: they answer job by job, in order, and a run past its
     /// deadline is told to stop, then abandoned with its thread.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use self::running::{Batch, Running, Stop, broken};
 
 use super::child::{Child, Ended, Signs, Wake};
+use super::files::Files;
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
 use super::progress::loggable;
@@ -40,6 +41,7 @@ const KILL_AFTER_IDLE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct PersistentFactory {
     shared: Arc<Shared>,
+    files: Arc<Files>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,14 @@ impl PersistentFactory {
         version: &Label,
     ) -> Self {
         let (worker_type, version) = (worker_type.clone(), version.clone());
-        Self { shared: Arc::new(Shared { launch, limits, spawner, worker_type, version }) }
+        let shared = Arc::new(Shared { launch, limits, spawner, worker_type, version });
+        Self { shared, files: Arc::default() }
+    }
+
+    /// Made of these files.
+    #[must_use]
+    pub fn of(self, files: Files) -> Self {
+        Self { files: Arc::new(files), ..self }
     }
 }
 
@@ -70,6 +79,7 @@ impl WorkerFactory for PersistentFactory {
     fn make(&self, cutoff: &Arc<Cutoff>) -> Box<dyn Worker> {
         Box::new(PersistentWorker {
             shared: Arc::clone(&self.shared),
+            files: Arc::clone(&self.files),
             cutoff: Arc::clone(cutoff),
             running: None,
             kill_after: KILL_AFTER_IDLE,
@@ -81,11 +91,16 @@ impl WorkerFactory for PersistentFactory {
     fn check(&self) -> Result<(), StartError> {
         self.shared.launch.check()
     }
+
+    fn files(&self) -> Option<&Arc<Files>> {
+        Some(&self.files)
+    }
 }
 
 /// One worker and its process.
 struct PersistentWorker {
     shared: Arc<Shared>,
+    files: Arc<Files>,
     cutoff: Arc<Cutoff>,
     /// Absent before the start, and after the process broke.
     running: Option<Running>,
@@ -105,6 +120,7 @@ impl Worker for PersistentWorker {
         self.end();
         let Shared { launch, limits, spawner, worker_type, version } = &*self.shared;
         launch.check()?;
+        self.files.look(RealClock.mono(), true);
         let mut child = Child::spawn(spawner, launch, &[], LINE_BYTES_MAX, timeout)
             .map_err(|e| StartError(launch.start_failure(&e)))?;
         child.show_on(self.pulse.as_ref());
@@ -189,6 +205,7 @@ impl PersistentWorker {
     /// A cycle with a process that is there. Keeps it if it can take another one.
     fn talk(&mut self, mut running: Running, batch: &[Assignment], sink: &mut dyn FnMut(Lease, Outcome)) {
         self.kill_after = batch.iter().map(|job| job.kill_after).max().unwrap_or(KILL_AFTER_IDLE);
+        self.files.look(RealClock.mono(), false);
         running.child.lines().refill();
         let mut batch = Batch::of(batch);
         match self.listen(&mut running, &mut batch, sink) {

@@ -19,6 +19,7 @@ mod lifecycle;
 mod needs;
 mod page;
 mod press;
+mod probe;
 mod processes;
 mod programs;
 mod recycle;

@@ -128,3 +128,50 @@ fn what_was_accepted_for_another_directory_is_not_run() {
     let told = String::from_utf8_lossy(&lost.stderr);
     assert!(told.contains("concurency") && told.contains("is of the data directory"), "{told}");
 }
+
+#[test]
+fn a_version_whose_files_change_underneath_is_drifted_until_a_reload() {
+    let watched = |version: &str| table(version, "w.sh") + "watch = [\"words/*.txt\"]\n";
+    let home = Home::new(&watched("v1"));
+    std::fs::create_dir(home.path("words")).unwrap();
+    home.write("words/one.txt", "one");
+    home.script("w.sh", "cat words/*.txt >&2");
+    let biotope = home.start();
+    let run = || {
+        let id = biotope.push(&json!({"type": "w"}));
+        biotope.until_state(&id, "completed");
+    };
+    let drifted = || {
+        let versions = biotope.of_type("w")["versions"].clone();
+        let current = versions.as_array().unwrap().iter().find(|version| version["state"] == "current").cloned();
+        current.unwrap()["drifted"].clone()
+    };
+    run();
+    assert_eq!(drifted(), json!(null));
+    // The program is looked at whenever it is started.
+    home.script("w.sh", "cat words/*.txt words/*.txt >&2");
+    run();
+    assert!(drifted().as_str().unwrap().ends_with("/w.sh"), "{}", drifted());
+    assert!(lines(&home, &["status"], 0).join("\n").contains("w v1 is drifted"));
+    assert!(String::from_utf8_lossy(&biotope.get("/").body).contains("w v1 is drifted"));
+    let adopted = lines(&home, &["reload", "--wait"], 0);
+    assert_eq!(adopted[0], "w: rolled over from v1 to v1-r2");
+    run();
+    assert_eq!(drifted(), json!(null));
+
+    // What only seems changed is the same version still, and after a reload it is told no more.
+    home.script("w.sh", "cat words/*.txt words/*.txt >&2");
+    run();
+    assert_ne!(drifted(), json!(null));
+    assert_eq!(lines(&home, &["reload", "--wait"], 0), ["generation 2: unchanged, 1 worker type as before"]);
+    assert_eq!(drifted(), json!(null));
+
+    // What is watched makes a version, too.
+    home.write("words/two.txt", "two");
+    assert_eq!(lines(&home, &["reload", "--wait"], 0)[0], "w: rolled over from v1-r2 to v1-r3");
+    std::fs::remove_dir_all(home.path("words")).unwrap();
+    let output = home.cli(&["reload", "--wait"]);
+    assert_eq!(output.status.code(), Some(78), "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("matches no file"), "{}", shown(&output));
+    biotope.stop();
+}

@@ -231,3 +231,31 @@ fn a_service_says_what_follows() {
     assert!((22..=24).contains(&hours), "bounded by a day: {hours} h");
     biotope.stop();
 }
+
+#[test]
+fn a_service_completes_the_probe_before_it_gets_work() {
+    let service = Service::new();
+    let home = Home::new(&service.table("v1", "probe = { ask = 1 }\nconcurrency = 2"));
+    let biotope = home.start();
+    let mut probe = service.take();
+    let id = biotope.push(&json!({"type": "w", "payload": 2}));
+    assert!(probe.body.contains("{\"ask\":1}"), "{}", probe.body);
+    probe.answer("503 Service Unavailable", "Connection: close\r\n", "");
+    drop(probe);
+    let mut again = service.take();
+    assert!(again.body.contains("{\"ask\":1}"), "{}", again.body);
+    assert_eq!(biotope.job(&id)["state"], "ready");
+    again.answer("204 No Content", "", "");
+    let mut job = again.next();
+    job.answer("204 No Content", "", "");
+    biotope.until_state(&id, "completed");
+
+    home.configure(&service.table("v2", "probe = { ask = 3 }\nheaders = { A = \"b\" }"));
+    biotope.signal(Signal::HUP);
+    let mut probe = service.take();
+    assert!(probe.body.contains("{\"ask\":3}"), "{}", probe.body);
+    probe.answer("400 Bad Request", "", "");
+    biotope.until_version("w", "v2", "rejected");
+    biotope.until_version("w", "v1", "current");
+    biotope.stop();
+}

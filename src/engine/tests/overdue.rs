@@ -163,3 +163,42 @@ fn a_version_that_drains_ends_without_the_thread_that_hangs() {
     assert_eq!(handle.wait(&next.id).unwrap().state, "completed");
     handle.stop_and_wait();
 }
+
+#[test]
+fn a_native_version_whose_probe_hangs_is_rejected_and_its_thread_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, begun) = hanging();
+    let (start_timeout, kill_after) = (Duration::from_secs(50), Duration::from_secs(100));
+    let settings = LiveConfig { start_timeout, kill_after, probe: Some("7".into()), ..live() };
+    let spec = || Spec::new(dir.path());
+    let (handle, clock) = open_at(spec().with("t", "v1", echo()).make(), 1_000_000).unwrap();
+    until(&handle, &push(&handle, "t", "1").id, "completed");
+    let (to, verdict) = crossbeam_channel::bounded(1);
+    let v2 = spec().with_live("t", "v2", Kept(factory), settings.clone()).make();
+    handle.reload(v2, Box::new(move |answer| to.send(answer).unwrap()));
+    let hangs = begun.recv().unwrap();
+    assert_eq!((hangs.n, hangs.attempt), (7, 1));
+    pass(&handle, &clock, 60);
+    assert_eq!(hangs.run.stop(), Some(Stop::Overdue));
+    pass(&handle, &clock, 110);
+    let verdict = verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    let why = verdict.types[0].reason.as_deref().unwrap();
+    assert_eq!(verdict.verdict, "partial");
+    assert!(why.starts_with("its probe failed: timed out after 50s and did not end"), "{why}");
+    until(&handle, &push(&handle, "t", "2").id, "completed");
+    hangs.end.send(()).unwrap();
+
+    // One that passes takes over.
+    let (factory, begun) = hanging();
+    let (to, verdict) = crossbeam_channel::bounded(1);
+    let v3 = spec().with_live("t", "v3", Kept(factory), settings).make();
+    handle.reload(v3, Box::new(move |answer| to.send(answer).unwrap()));
+    begun.recv().unwrap().end.send(()).unwrap();
+    assert_eq!(verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().verdict, "ok");
+    let pushed = push(&handle, "t", "3");
+    let runs = begun.recv().unwrap();
+    assert_eq!(runs.n, 3, "each worker need not be probed");
+    runs.end.send(()).unwrap();
+    assert_eq!(until(&handle, &pushed.id, "completed").version.as_deref(), Some("v3"));
+    handle.stop_and_wait();
+}

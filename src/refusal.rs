@@ -11,6 +11,16 @@ pub enum Refusal {
         /// The known names, joined by commas.
         known: String,
     },
+    /// No such version of a worker type was ever accepted here, or it was forgotten.
+    #[error("no version {label:?} of {worker_type}; known are: {known}")]
+    UnknownVersion {
+        /// The type.
+        worker_type: String,
+        /// The label that was asked for.
+        label: String,
+        /// The known ones, in the order in which they came.
+        known: String,
+    },
     /// The text is no JSON.
     #[error("invalid JSON at line {line}, column {column}: {detail}")]
     InvalidJson {
@@ -114,6 +124,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownType { .. } => "unknown_type",
+            Self::UnknownVersion { .. } => "unknown_version",
             Self::InvalidJson { .. } => "invalid_json",
             Self::InvalidJob { .. } => "invalid_job",
             Self::TooLarge { .. } => "too_large",

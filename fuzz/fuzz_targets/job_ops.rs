@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn op(u: &mut Unstructured<'_>) -> Result<Op> {
-    Ok(match u.int_in_range(0..=27)? {
+    Ok(match u.int_in_range(0..=28)? {
         0..=3 => Op::Push((0..u.int_in_range(1..=3)?).map(|_| job(u)).collect::<Result<_>>()?),
         4..=7 => Op::Turn,
         8 | 9 => Op::Take(u.arbitrary()?),
@@ -57,6 +57,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
             let again = (0..u.int_in_range(0..=2)?).map(|_| u.int_in_range(0..=120)).collect::<Result<_>>()?;
             Op::Crash(u.arbitrary()?, again)
         }
+        27 => Op::Redrive(u.int_in_range(0..=2)?, u.arbitrary()?),
         26 => Op::Fail(u.int_in_range(0..=60)?, u.int_in_range(0..=2)?),
         _ => Op::Space(if u.arbitrary()? { Some(u.int_in_range(0..=2)?) } else { None }),
     })

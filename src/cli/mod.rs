@@ -218,8 +218,11 @@ enum JobsCommand {
     /// Give dead jobs all their attempts again, or run delayed ones now
     Retry {
         /// Their ids
-        #[arg(required = true)]
+        #[arg(required_unless_present = "failed_on", conflicts_with = "failed_on")]
         ids: Vec<String>,
+        /// All dead jobs of this type whose last failed attempt was on this version
+        #[arg(long, value_name = "TYPE@VERSION")]
+        failed_on: Option<String>,
     },
     /// Cancel jobs that wait
     Cancel {
@@ -351,7 +354,8 @@ fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {
             show::list(client, filter, *limit, cursor.clone(), *json)
         }
         JobsCommand::Show { id } => show::job(client, id),
-        JobsCommand::Retry { ids } => show::act(client, ids, "retry"),
+        JobsCommand::Retry { failed_on: Some(failed_on), .. } => show::retry_failed(client, failed_on),
+        JobsCommand::Retry { ids, failed_on: None } => show::act(client, ids, "retry"),
         JobsCommand::Cancel { ids } => show::act(client, ids, "cancel"),
         JobsCommand::Discard { ids } => show::act(client, ids, "discard"),
     }
@@ -424,6 +428,12 @@ mod tests {
         }
         assert!(Cli::try_parse_from(["biotope", "push", "t", "1", "--file", "f"]).is_err());
         assert!(Cli::try_parse_from(["biotope", "push", "--file", "f", "--min-version", "v2"]).is_err());
+        for args in [&["x"][..], &["--failed-on", "a@v1"]] {
+            assert!(Cli::try_parse_from([&["biotope", "jobs", "retry"], args].concat()).is_ok());
+        }
+        for args in [&[][..], &["x", "--failed-on", "a@v1"]] {
+            assert!(Cli::try_parse_from([&["biotope", "jobs", "retry"], args].concat()).is_err());
+        }
         assert!(Cli::try_parse_from(["biotope"]).is_err());
     }
 }

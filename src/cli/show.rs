@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::{Client, escape, whole};
 use super::print;
-use crate::exit::{Failure, UNAVAILABLE};
+use crate::exit::{Failure, UNAVAILABLE, USAGE};
 
 /// Jobs that are asked for at once.
 const PAGE: usize = 1000;
@@ -89,6 +89,17 @@ pub(super) fn act(client: &Client, ids: &[String], action: &str) -> Result<(), F
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Has all dead jobs of a type retried that failed last on a version.
+pub(super) fn retry_failed(client: &Client, failed_on: &str) -> Result<(), Failure> {
+    let Some((worker_type, version)) = failed_on.split_once('@') else {
+        let says = format!("--failed-on {failed_on:?}: write a type and one of its versions, like mail@v2");
+        return Err(Failure::new(USAGE, says));
+    };
+    let path = format!("/v1/types/{}/retry?failed_on={}", escape(worker_type), escape(version));
+    let (_, answer) = client.ask(Method::POST, &path, whole(""))?;
+    print(&format!("{} retried", count(&json(&answer)?, "retried")))
 }
 
 pub(super) fn purge(client: &Client, worker_type: &str) -> Result<(), Failure> {

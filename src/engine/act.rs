@@ -113,12 +113,18 @@ impl Core {
         }
     }
 
-    pub(super) fn live_at(&self, places: &[(u32, Seq, Seq)]) -> Vec<Option<LiveJob>> {
+    pub(super) fn answer_live_at(
+        &mut self,
+        places: &[(u32, Seq, Seq)],
+        to: To<Vec<Option<LiveJob>>>,
+    ) -> Result<(), Poisoned> {
         let live = |(type_no, born, home): &(u32, Seq, Seq)| {
             let job = self.table.job_of(*type_no, *born).filter(|job| job.home.seq == *home)?;
             Some(self.live(*born, job))
         };
-        places.iter().map(live).collect()
+        let live = places.iter().map(live).collect();
+        self.reply(move |_| to.give(live));
+        Ok(())
     }
 
     pub(super) fn act(

@@ -159,6 +159,10 @@ pub(super) enum Command {
     Rollout { worker_type: String, word: Word, to: To<Result<RolloutView, Refusal>> },
     /// Go on with a purge.
     PurgeRest(Purging),
+    /// Give the dead jobs of a type that failed last on a version all their attempts again.
+    Redrive { worker_type: String, version: String, to: To<Result<u64, Refusal>> },
+    /// Go on with that.
+    RedriveRest(Redriving),
     /// Show everything.
     Ecosystem { to: To<Result<EcosystemView, Refusal>> },
     /// Show the last configs.
@@ -212,6 +216,16 @@ pub(super) struct Purging {
     pub(super) to: To<Result<u64, Refusal>>,
 }
 
+/// Dead jobs that are given their attempts again.
+pub(super) struct Redriving {
+    /// The version on which they failed last.
+    pub(super) version_no: u32,
+    /// Jobs of the type that were dead when it began.
+    pub(super) jobs: std::vec::IntoIter<Seq>,
+    pub(super) count: u64,
+    pub(super) to: To<Result<u64, Refusal>>,
+}
+
 impl Command {
     /// Whether it must wait where only `room` bytes are left, and no more can be had: what only asks need not, and what
     /// is refused; nor does what makes room.
@@ -234,6 +248,8 @@ impl Command {
             | Self::Rollout { .. }
             | Self::Purge { .. }
             | Self::PurgeRest(_)
+            | Self::Redrive { .. }
+            | Self::RedriveRest(_)
             | Self::Reload { .. }
             | Self::Pool(..) => true,
             Self::Survivors(survivors) => {

@@ -342,6 +342,8 @@ impl Core {
             Command::Act { id, action, to } => self.act(id, action, to),
             Command::Purge { worker_type, to } => self.purge(&worker_type, to),
             Command::PurgeRest(purge) => self.purge_on(purge),
+            Command::Redrive { worker_type, version, to } => self.redrive(&worker_type, &version, to),
+            Command::RedriveRest(redriving) => self.redrive_on(redriving),
             Command::Pause { worker_type, paused, to } => self.pause(&worker_type, paused, to),
             Command::Rollout { worker_type, word, to } => self.rollout(&worker_type, word, to),
             Command::Ecosystem { to } => {
@@ -363,11 +365,7 @@ impl Core {
                 self.forgetting = false;
                 self.forget_dead()
             }
-            Command::LiveAt { places, to } => {
-                let live = self.live_at(&places);
-                self.reply(move |_| to.give(live));
-                Ok(())
-            }
+            Command::LiveAt { places, to } => self.answer_live_at(&places, to),
             Command::Reload { generation, to } => self.reload(*generation, to),
             Command::ReloadFailed { why } => {
                 self.rollover.refuse(why, self.now);

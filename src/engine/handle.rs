@@ -103,6 +103,13 @@ impl Handle {
         drop(self.to_engine.send(Command::Rollout { worker_type: worker_type.to_owned(), word, to: To::Then(then) }));
     }
 
+    /// Gives every dead job of a type whose last failed attempt was on this version all its attempts again; answers with how
+    /// many. Versions are named by their labels as they are shown.
+    pub fn retry_failed_on(&self, worker_type: &str, version: &str, then: Then<Result<u64, Refusal>>) {
+        let (worker_type, version) = (worker_type.to_owned(), version.to_owned());
+        drop(self.to_engine.send(Command::Redrive { worker_type, version, to: To::Then(then) }));
+    }
+
     /// Pauses or resumes a type: while it is paused its jobs are taken in and wait. Answers since when it is; 0: it is not.
     /// When it is called back, that is durable.
     pub fn pause(&self, worker_type: &str, paused: bool, then: Then<Result<UnixMs, Refusal>>) {

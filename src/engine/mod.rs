@@ -25,6 +25,7 @@ mod outcome;
 mod overdue;
 mod pause;
 mod push;
+mod redrive;
 mod rehearsal;
 mod remembered;
 mod retries;

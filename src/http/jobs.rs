@@ -123,6 +123,27 @@ pub(super) async fn act(
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RetryQuery {
+    failed_on: Option<String>,
+}
+
+/// All dead jobs of a type that failed last on a version.
+pub(super) async fn retry_failed(
+    State(app): State<App>,
+    Path(worker_type): Path<String>,
+    query: Result<Query<RetryQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Some(version) = query.failed_on else {
+        let detail = "say of which version: ?failed_on=VERSION has the dead jobs retried that failed last on it";
+        return Err(Problem::bad_request(detail));
+    };
+    let retried = answer(&app.handle, |then| app.handle.retry_failed_on(&worker_type, &version, then)).await??;
+    Ok(Json(serde_json::json!({ "type": worker_type, "failed_on": version, "retried": retried })).into_response())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     #[serde(rename = "type")]
     worker_type: Option<String>,

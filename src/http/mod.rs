@@ -65,6 +65,7 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/{action}", post(jobs::act))
         .route("/v1/types/{type}/purge", post(purge))
+        .route("/v1/types/{type}/retry", post(jobs::retry_failed))
         .route("/v1/types/{type}/pause", post(pause))
         .route("/v1/types/{type}/resume", post(resume))
         .route("/v1/types/{type}/rollback", post(rollback))

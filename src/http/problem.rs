@@ -31,7 +31,9 @@ impl Problem {
 /// The status that a refusal is answered with.
 pub fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal {
-        Refusal::UnknownType { .. } | Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+        Refusal::UnknownType { .. } | Refusal::UnknownVersion { .. } | Refusal::NotFound { .. } => {
+            StatusCode::NOT_FOUND
+        }
         Refusal::InvalidJson { .. } | Refusal::InvalidJob { .. } => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::KeyConflict { .. } | Refusal::InvalidConfig { .. } => StatusCode::UNPROCESSABLE_ENTITY,

@@ -48,6 +48,7 @@ impl World {
     pub(super) fn absorb(&mut self) -> Result<(), Violation> {
         self.note_versions()?;
         self.notice_purged();
+        self.notice_redriven();
         self.just_back.clear();
         self.answered.clear();
         self.overtaken = self.overtaken_of(&self.sent);
@@ -80,9 +81,10 @@ impl World {
     /// Whether the engine has not come to it yet.
     pub(super) fn is_open(&self, sent: &Sent) -> bool {
         match sent {
-            Sent::Push { reply, .. } | Sent::Act { reply, .. } | Sent::Purge { reply, .. } => {
-                self.reply(*reply).is_none()
-            }
+            Sent::Push { reply, .. }
+            | Sent::Act { reply, .. }
+            | Sent::Purge { reply, .. }
+            | Sent::Redrive { reply, .. } => self.reply(*reply).is_none(),
             Sent::Outcome { lease, .. } => {
                 let ours = self.known(lease.born).and_then(|job| self.model.jobs.get(job));
                 let ours = ours.is_some_and(|known| known.now.place == Place::Running(lease.fence));
@@ -105,12 +107,13 @@ impl World {
             }
             Sent::Act { reply, .. } => matches!(self.reply(*reply), Some(Reply::Acted(Ok(_)))),
             Sent::Purge { reply, .. } => matches!(self.reply(*reply), Some(Reply::Purged(Ok(_)))),
+            Sent::Redrive { reply, .. } => matches!(self.reply(*reply), Some(Reply::Redriven(Ok(_)))),
             Sent::Outcome { .. } => false,
         };
         let sure = sent.iter().rposition(answered).map_or(0, |at| at + 1);
         for (at, sent) in sent.into_iter().enumerate() {
-            // What a purge has ended in this turn nobody has noticed, even where it was answered.
-            let sure = at < sure && !matches!(sent, Sent::Purge { .. });
+            // What a purge has ended in this turn nobody has noticed, even where it was answered; nor what was redriven.
+            let sure = at < sure && !matches!(sent, Sent::Purge { .. } | Sent::Redrive { .. });
             // A surprise here is one of the comparison after the start.
             drop(self.follow(sent, sure));
         }
@@ -139,6 +142,7 @@ impl World {
             }
             Sent::Act { job, action, reply } => self.acted(job, action, self.reply(reply), sure),
             Sent::Purge { of, reply, ended } => self.purged(of, ended, self.reply(reply), sure),
+            Sent::Redrive { meant, reply, redriven } => self.redriven(&meant, redriven, self.reply(reply), sure),
         }
     }
 

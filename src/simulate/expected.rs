@@ -51,6 +51,7 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
             "pool up",
             "purge",
             "push",
+            "redrive",
             "reload",
             "rot",
             "say",
@@ -85,6 +86,7 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
         ],
     ),
     ("word", 1_000, &["done", "refused"]),
+    ("work", 5_000, &["redriven by its version"]),
 ];
 
 /// What should have happened in so many worlds, and never did.

@@ -27,6 +27,7 @@ mod notice;
 mod op;
 mod plan;
 mod pools;
+mod redrives;
 mod restart;
 mod rot;
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl World {
     }
 
     /// How many jobs of a type the engine counts as expired of which the model does not know yet.
-    fn expired_unseen(&self, of: &str) -> u64 {
+    pub(super) fn expired_unseen(&self, of: &str) -> u64 {
         let counted = self.engine.as_ref().and_then(|engine| totals_of(engine, of)).map_or(0, |totals| totals.expired);
         counted.saturating_sub(self.model.totals(of).expired)
     }

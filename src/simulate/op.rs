@@ -64,6 +64,8 @@ pub enum Op {
     Act(u16, u8),
     /// Somebody purges a type.
     Purge(u8),
+    /// Somebody has all dead jobs of a type retried that failed last on a version.
+    Redrive(u8, u8),
     /// A worker is up.
     PoolUp(u16),
     /// A worker could not be started.
@@ -109,13 +111,13 @@ pub struct Mixture {
     watched: bool,
 }
 
-const KINDS: usize = 22;
+const KINDS: usize = 23;
 
 impl Mixture {
     /// Draws a mixture.
     pub fn draw(random: &mut fastrand::Rng) -> Self {
-        //          push turn take fin late act purge up not end make clean wait jump rel stop crash fail stall rot space say
-        let usual = [40, 60, 40, 40, 4, 10, 1, 12, 3, 8, 12, 16, 12, 2, 4, 1, 6, 4, 3, 2, 1, 1];
+        //          push turn take fin late act purge up not end make clean wait jump rel stop crash fail stall rot space say redrive
+        let usual = [40, 60, 40, 40, 4, 10, 1, 12, 3, 8, 12, 16, 12, 2, 4, 1, 6, 4, 3, 2, 1, 1, 2];
         let mut weights = usual;
         for weight in &mut weights {
             *weight *= *random.choice(&[0, 1, 1, 2, 2, 4]).unwrap_or(&1);
@@ -166,7 +168,8 @@ impl Mixture {
             18 => Op::Stall(random.u16(..)),
             19 => Op::Rot(random.u64(..)),
             20 => Op::Space(random.bool().then(|| random.u8(0..3))),
-            _ => Op::Say(random.u8(..)),
+            21 => Op::Say(random.u8(..)),
+            _ => Op::Redrive(random.u8(0..3), random.u8(..)),
         }
     }
 

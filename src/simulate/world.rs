@@ -56,6 +56,7 @@ pub(super) enum Sent {
     Outcome { lease: Lease, outcome: Outcome },
     Act { job: usize, action: JobAction, reply: usize },
     Purge { of: &'static str, reply: usize, ended: u64 },
+    Redrive { meant: Vec<usize>, reply: usize, redriven: u64 },
 }
 
 /// An answer of the engine.
@@ -64,6 +65,7 @@ pub(super) enum Reply {
     Pushed(Vec<Result<Pushed, Refusal>>),
     Acted(Result<Acted, Refusal>),
     Purged(Result<u64, Refusal>),
+    Redriven(Result<u64, Refusal>),
 }
 
 /// What was done to a job, as the answer has it.
@@ -235,6 +237,10 @@ impl World {
             Op::Purge(of) => {
                 self.turn_of_trials()?;
                 return self.purge(*of);
+            }
+            Op::Redrive(of, version) => {
+                self.turn_of_trials()?;
+                return self.redrive(*of, *version);
             }
             Op::PoolUp(pick) => self.pool_up(*pick),
             Op::PoolNotUp(pick) => self.pool_not_up(*pick),
@@ -451,6 +457,7 @@ fn op_name(op: &Op) -> &'static str {
         Op::Late(..) => "late",
         Op::Act(..) => "act",
         Op::Purge(_) => "purge",
+        Op::Redrive(..) => "redrive",
         Op::PoolUp(_) => "pool up",
         Op::PoolNotUp(_) => "pool not up",
         Op::PoolEnds(_) => "pool ends",

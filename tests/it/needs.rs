@@ -1,4 +1,4 @@
-//! Jobs that need a version: parked until it takes work, and again when it does no more.
+//! Jobs and versions: parked until the one that they need takes work, and retried together if they died of one.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -139,4 +139,63 @@ fn a_backlog_that_waits_for_a_version_is_let_go_whole_and_in_order() {
     let runs = home.text("runs.txt");
     let ran: Vec<&str> = runs.lines().collect();
     assert!(ran.is_sorted() && ran.iter().all(|line| line.ends_with(" v2")) && ran.len() == 200, "{runs}");
+}
+
+#[test]
+fn all_that_died_of_a_version_is_retried_by_one_command() {
+    // Where the version before is kept warm, it makes up for what fails on the new one: nothing dies of that.
+    let table = |version: &str| table(version) + "[workers.w.rollout]\nwarm_for = \"0s\"\n";
+    let home = Home::new(&table("v1"));
+    home.script("w.sh", "echo 'out of ink' >&2; exit 1");
+    let biotope = home.start();
+    let roll = |version: &str| {
+        home.configure(&table(version));
+        biotope.signal(Signal::HUP);
+        biotope.until_version("w", version, "current");
+    };
+    let push = |count: usize| -> Vec<String> {
+        let ids: Vec<String> = (0..count).map(|_| biotope.push(&json!({"type": "w"}))).collect();
+        ids.iter().for_each(|id| drop(biotope.until_state(id, "dead")));
+        ids
+    };
+    let of_v1 = push(4);
+    roll("v2");
+    let of_v2 = push(2);
+    // One that died of v1 dies of v2 as well: the last time counts.
+    assert_eq!(biotope.post(&format!("/v1/jobs/{}/retry", of_v1[0]), "").status, 200);
+    until("the second death", SOON, || {
+        let job = biotope.job(&of_v1[0]);
+        let died = job["state"] == "dead" && job["version"] == "v2";
+        if died { Ok(()) } else { Err(job.to_string()) }
+    });
+    home.script("w.sh", "true");
+    roll("v3");
+    let said = home.cli(&["jobs", "retry", "--failed-on", "w@v1"]);
+    assert_eq!(
+        (said.status.code(), String::from_utf8_lossy(&said.stdout).trim()),
+        (Some(0), "3 retried"),
+        "{}",
+        shown(&said)
+    );
+    for id in &of_v1[1..] {
+        let job = biotope.until_state(id, "completed");
+        assert_eq!((&job["version"], &job["attempts"]), (&json!("v3"), &json!(0)));
+    }
+    assert!(of_v2.iter().chain(&of_v1[..1]).all(|id| biotope.job(id)["state"] == "dead"), "only what died of v1");
+    let retried = biotope.post("/v1/types/w/retry?failed_on=v2", "");
+    assert_eq!((retried.status, retried.json()), (200, json!({"type": "w", "failed_on": "v2", "retried": 3})));
+    biotope.until_count("w", "completed", 6);
+    assert_eq!(biotope.post("/v1/types/w/retry?failed_on=v2", "").json()["retried"], 0, "none is left");
+
+    // What is not there is named with what is.
+    for (failed_on, word) in [("w@v9", "known are: v1, v2, v3"), ("x@v1", "known are: w"), ("w@v 1", "known are: v1")] {
+        let said = home.cli(&["jobs", "retry", "--failed-on", failed_on]);
+        assert_eq!((said.status.code(), shown(&said).contains(word)), (Some(65), true), "{}", shown(&said));
+    }
+    assert_eq!(home.cli(&["jobs", "retry", "--failed-on", "w"]).status.code(), Some(64));
+    let codes = ["/v1/types/w/retry?failed_on=v9", "/v1/types/x/retry?failed_on=v1", "/v1/types/w/retry"];
+    let codes = codes.map(|path| biotope.post(path, "")).map(|answer| (answer.status, answer.json()["code"].clone()));
+    let unknown = [(404, json!("unknown_version")), (404, json!("unknown_type")), (400, json!("bad_request"))];
+    assert_eq!(codes, unknown);
+    biotope.stop();
 }

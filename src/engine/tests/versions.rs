@@ -105,6 +105,35 @@ fn types_come_and_go_and_a_backlog_is_parked_meanwhile() {
 }
 
 #[test]
+fn what_died_of_a_version_is_retried_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let deadly = || Factory(Arc::new(|_: &Assignment| Outcome::Dead { error: "on purpose".to_owned() }));
+    let handle = Spec::new(dir.path()).with("t", "v1", deadly()).open();
+    let die = |handle: &Handle, count: usize| -> Vec<Pushed> {
+        let pushed: Vec<Pushed> = (0..count).map(|n| push(handle, "t", &n.to_string())).collect();
+        pushed.iter().for_each(|pushed| drop(until(handle, &pushed.id, "dead")));
+        pushed
+    };
+    let of_v1 = die(&handle, 3);
+    reload(&handle, Spec::new(dir.path()).with("t", "v2", deadly()));
+    let of_v2 = die(&handle, 2);
+    reload(&handle, Spec::new(dir.path()).with("t", "v3", echo()));
+    let retry = |version: &str| wait(|then| handle.retry_failed_on("t", version, then));
+    assert_eq!(retry("v2"), Ok(2));
+    for pushed in &of_v2 {
+        assert_eq!(until(&handle, &pushed.id, "completed").version.as_deref(), Some("v3"));
+    }
+    assert!(of_v1.iter().all(|pushed| handle.job(&pushed.id).unwrap().state == "dead"));
+    assert_eq!((retry("v2"), retry("v1")), (Ok(0), Ok(3)));
+    let unknown = retry("v4").unwrap_err();
+    assert_eq!(
+        (unknown.code(), unknown.to_string()),
+        ("unknown_version", "no version \"v4\" of t; known are: v1, v2, v3".to_owned())
+    );
+    handle.stop_and_wait();
+}
+
+#[test]
 fn a_paused_type_takes_jobs_in_and_runs_none_until_it_is_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let (factory, given, answer) = asked();

@@ -24,6 +24,13 @@ impl TypeState {
         self.first.get(label).copied()
     }
 
+    /// The labels of all its versions that are known, in the order in which they were accepted.
+    pub fn labels(&self) -> Vec<Label> {
+        let mut labels: Vec<(u32, &Label)> = self.first.iter().map(|(label, no)| (*no, label)).collect();
+        labels.sort_unstable();
+        labels.into_iter().map(|(_, label)| label.clone()).collect()
+    }
+
     /// The lowest number of a version that may run a job; 0: any may.
     pub(super) fn need(&self, job: &Job) -> u64 {
         match job.min_version() {

@@ -58,6 +58,13 @@ impl Core {
                 self.withdraw(type_no, "by command".to_owned())?;
                 "withdrawn"
             }
+            Deed::Back if self.warm_drifted(type_no).is_some() => {
+                let file = self.warm_drifted(type_no).unwrap_or_default();
+                return refused(format!(
+                    "{} has changed since the version before was accepted: what it was is gone; put the file back and reload",
+                    file.display()
+                ));
+            }
             Deed::Back => {
                 self.go_back(type_no)?;
                 "rolled back"
@@ -81,6 +88,13 @@ impl Core {
         };
         self.settle()?;
         Ok(Ok(done))
+    }
+
+    /// A file of the version that is kept for a way back that has changed since it was accepted.
+    fn warm_drifted(&self, type_no: u32) -> Option<std::path::PathBuf> {
+        let run = self.pools.get(&self.types.get(&type_no)?.warm?)?;
+        // Nothing of it may have been started since: it is looked at here, which takes no longer than a call for each file.
+        run.spec.factory.files()?.drifted_by(self.mono)
     }
 
     /// What more somebody's word hangs on.

@@ -233,6 +233,7 @@ impl Core {
             return Ok(());
         }
         for type_no in self.rollover.on_trial.clone() {
+            self.note_drift(type_no);
             match self.step_of(type_no) {
                 Some(Step::Share(percent)) => {
                     let mono = self.mono;
@@ -259,6 +260,15 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Of a version whose files have changed nothing is learned.
+    fn note_drift(&mut self, type_no: u32) {
+        let Some(of_type) = self.types.get_mut(&type_no) else { return };
+        let drifted = of_type.pools().any(|pool| self.pools.get(&pool).is_some_and(|run| run.drifted().is_some()));
+        if let Some(trial) = &mut of_type.trial {
+            trial.drifted = drifted;
+        }
     }
 
     fn step_of(&self, type_no: u32) -> Option<Step> {

@@ -170,6 +170,8 @@ impl Core {
         let drain_timeout = rollout.map_or(run.spec.worker.live.rollout.drain_timeout, |rollout| rollout.drain_timeout);
         run.leaving = run.pool.size();
         run.deadline = Some(self.mono + drain_timeout);
+        // The file of a program is often replaced in its place: then this version is not what it was from here on.
+        let _ = run.spec.factory.files().and_then(|files| files.drifted_by(self.mono));
         let of_type = self.types.entry(type_no).or_default();
         of_type.leaves(pool);
         let before = if kept { of_type.warm.replace(pool) } else { of_type.warm.take() };

@@ -34,6 +34,8 @@ pub struct Trial {
     pub evidence: Evidence,
     /// How long runs of both take.
     pub pace: Pace,
+    /// Whether the files of either version have changed since it was accepted: what runs is not what is compared.
+    pub drifted: bool,
     /// Jobs that it gets one at a time before it takes over, if it is kept to that.
     gate: Option<Gate>,
     /// It had taken over, and stepped back under a suspicion.
@@ -101,8 +103,21 @@ impl Trial {
     /// The trial of a version that gets a share at first.
     pub fn ramp(version_no: u32, baseline_no: u32, salt: u64, percent: u8, now: Duration) -> Self {
         let (evidence, pace) = (Evidence::ramp(), Pace::ramp());
-        let (paused, gate, stepped_back, since, before) = (false, None, false, now, 0);
-        Self { version_no, baseline_no, salt, percent, paused, evidence, pace, gate, stepped_back, since, before }
+        let (paused, drifted, gate, stepped_back, since, before) = (false, false, None, false, now, 0);
+        Self {
+            version_no,
+            baseline_no,
+            salt,
+            percent,
+            paused,
+            evidence,
+            pace,
+            drifted,
+            gate,
+            stepped_back,
+            since,
+            before,
+        }
     }
 
     /// The trial of a version that takes over at once; `before`: how the one before fared.
@@ -166,6 +181,9 @@ impl Trial {
     /// Whether a first attempt on a version is one that the choice sent there, and counts.
     pub fn is_evidence(&self, version_no: u32, tenant: u16, born: Seq) -> bool {
         let way = self.way(tenant, born);
+        if self.drifted {
+            return false;
+        }
         self.is_gated() || (way.evidence && self.arm(version_no) == Some(way.arm))
     }
 

@@ -73,6 +73,12 @@ impl Files {
         known.drifted = changed;
     }
 
+    /// As [`Files::drifted`], after a look at the files of the program itself: a call of the system for each.
+    pub fn drifted_by(&self, now: Duration) -> Option<PathBuf> {
+        self.look(now, true);
+        self.drifted()
+    }
+
     /// The first file that was found changed, if one was.
     pub fn drifted(&self) -> Option<PathBuf> {
         self.known().drifted.clone()

@@ -323,3 +323,28 @@ fn p7_a_job_that_never_ends_holds_a_rollover_up_until_the_drain_timeout_and_cost
     });
     biotope.stop();
 }
+
+#[test]
+fn a_program_that_was_replaced_in_its_place_is_no_way_back_and_no_evidence() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "echo 1");
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    let first = biotope.push(&json!({"type": "w"}));
+    assert_eq!(biotope.until_state(&first, "completed")["result"], 1);
+    home.script("w.sh", "echo 2");
+    home.configure(&table("v2", "w.sh"));
+    assert_eq!(home.cli(&["reload", "--wait"]).status.code(), Some(0));
+    biotope.until_version("w", "v1", "warm");
+    let back = biotope.post("/v1/types/w/rollback", "");
+    assert_eq!(back.status, 409, "{back:?}");
+    assert!(back.json()["detail"].as_str().unwrap().contains("w.sh has changed"), "{back:?}");
+    // The file put back, and a reload: that is the way back then.
+    home.script("w.sh", "echo 1");
+    home.configure(&table("v1", "w.sh"));
+    assert_eq!(home.cli(&["reload", "--wait"]).status.code(), Some(0));
+    let last = biotope.push(&json!({"type": "w"}));
+    let done = biotope.until_state(&last, "completed");
+    assert_eq!((&done["result"], &done["version"]), (&json!(1), &json!("v1")));
+    biotope.stop();
+}

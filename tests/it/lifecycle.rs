@@ -248,7 +248,7 @@ exec = ["./slow.sh"]
 }
 
 #[test]
-fn a_stop_waits_for_what_runs() {
+fn p1_a_stop_waits_for_what_runs() {
     let home = Home::new(
         r#"
 [workers.slow]
@@ -275,35 +275,54 @@ exec = ["./slow.sh"]
     biotope.stop();
 }
 
-#[test]
-fn a_second_signal_cuts_off_what_runs_and_costs_no_attempt() {
-    let home = Home::new(
-        r#"
-[workers.slow]
-version = "v1"
-exec = ["./slow.sh"]
-kill_after = "1s"
-"#,
-    );
-    home.script("slow.sh", "echo $$ >>pids.txt\nread -r line <gate || true");
+/// A job that does not end by itself, nor by TERM; `top`: lines at the top of the config.
+fn held(top: &str) -> (Home, &'static str) {
+    let home = Home::bare();
+    home.configure_with(top, "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\nkill_after = \"100ms\"\n");
+    home.script("slow.sh", "trap '' TERM\necho $$ >>pids.txt\nread -r line <gate || true");
     home.pipe("gate");
-    let mut biotope = home.start();
-    let id = biotope.push(&json!({"type": "slow"}));
-    until("the run", SOON, || if home.text("pids.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
-    biotope.signal(Signal::INT);
-    until("stopping", SOON, || match http::get(home.port, "/readyz") {
-        Ok(answer) if answer.status == 200 => Err(format!("{answer:?}")),
-        _ => Ok(()),
-    });
-    biotope.signal(Signal::INT);
-    assert_eq!(biotope.until_end().code(), Some(0), "{}", home.text("stderr.txt"));
+    (home, "slow")
+}
 
+/// The job was cut off: that cost it no attempt, and it is the first to run again.
+fn is_given_back(home: &Home, id: &str) {
     let biotope = home.start();
-    let again = biotope.until_state(&id, "reserved");
+    let again = biotope.until_state(id, "reserved");
     assert_eq!((&again["attempts"], &again["interrupts"]), (&json!(0), &json!(1)), "{again}");
     home.open_gate("gate");
-    assert_eq!(biotope.until_state(&id, "completed")["attempts"], 0);
+    assert_eq!(biotope.until_state(id, "completed")["attempts"], 0);
     biotope.stop();
+}
+
+#[test]
+fn p1_what_runs_past_the_deadline_of_a_stop_is_given_back_and_costs_no_attempt() {
+    let (home, worker_type) = held("stop_timeout = \"200ms\"");
+    let mut biotope = home.start();
+    let id = biotope.push(&json!({"type": worker_type}));
+    until("the run", SOON, || if home.text("pids.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+    biotope.signal(Signal::TERM);
+    assert_eq!(biotope.until_end().code(), Some(0), "{}", home.text("stderr.txt"));
+    drop(biotope);
+    is_given_back(&home, &id);
+}
+
+#[test]
+fn p1_a_second_signal_cuts_off_what_runs_and_costs_no_attempt() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (home, worker_type) = held("stop_timeout = \"1h\"");
+        let mut biotope = home.start();
+        let id = biotope.push(&json!({"type": worker_type}));
+        until("the run", SOON, || if home.text("pids.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+        biotope.signal(signal);
+        until("stopping", SOON, || match http::get(home.port, "/readyz") {
+            Ok(answer) if answer.status == 200 => Err(format!("{answer:?}")),
+            _ => Ok(()),
+        });
+        biotope.signal(signal);
+        assert_eq!(biotope.until_end().code(), Some(0), "{}", home.text("stderr.txt"));
+        drop(biotope);
+        is_given_back(&home, &id);
+    }
 }
 
 /// How often the threads of a process have gone to sleep so far, and their nanoseconds on a processor.

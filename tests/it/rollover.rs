@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use biotope::clock::{Clock, RealClock};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -13,17 +14,17 @@ fn table(version: &str, script: &str) -> String {
     format!("[workers.w]\nversion = \"{version}\"\nexec = [\"./{script}\"]\nconcurrency = 2\n")
 }
 
+/// A process that stays, and does every job.
+const GOOD: &str = r#"while IFS= read -r line; do
+    id=${line#*\"id\":\"}; id=${id%%\"*}
+    case $line in
+    *'"method":"hello"'*) printf '{"id":"%s","jsonrpc":"2.0","result":{"protocol":1}}\n' "$id" ;;
+    *'"id":"'*) printf '{"id":"%s","jsonrpc":"2.0","result":{}}\n' "$id" ;;
+    esac
+done"#;
+
 fn generation(biotope: &Biotope<'_>) -> u64 {
     biotope.ecosystem()["generation"]["number"].as_u64().unwrap()
-}
-
-/// Waits until the process has looked at the config and refused it.
-fn until_refused(biotope: &Biotope<'_>, word: &str) {
-    until("the refusal of the config", SOON, || {
-        let seen = biotope.ecosystem()["generation"].clone();
-        let told = seen["last_error"].as_str().is_some_and(|error| error.contains(word));
-        if told { Ok(()) } else { Err(seen.to_string()) }
-    });
 }
 
 #[test]
@@ -83,63 +84,91 @@ fn many_rollovers_under_load_run_each_job_once() {
     assert_eq!(by_job.len() as u64, total);
 }
 
+/// Ways in which a config can be of no use, and a word of what is said about each.
+const USELESS: [(&str, &str); 7] = [
+    ("[workers.w\n", "biotope.toml"),
+    ("data_dri = \"x\"\n", "data_dri"),
+    ("data_dir = \"data\"\n[workers.w]\nversion = 2\n", "version"),
+    ("data_dir = \"data\"\n[workers.w]\nversion = \"v1\"\nexec = [\"./absent.sh\"]\n", "absent.sh"),
+    ("missing", "No such file"),
+    ("a directory", "directory"),
+    ("a loop of links", "symbolic links"),
+];
+
+/// Puts a useless config where the good one was.
+fn spoil(home: &Home, how: &str) {
+    let path = home.path("biotope.toml");
+    std::fs::remove_file(&path).unwrap();
+    match how {
+        "missing" => {}
+        "a directory" => std::fs::create_dir(&path).unwrap(),
+        "a loop of links" => std::os::unix::fs::symlink(&path, &path).unwrap(),
+        text => home.write("biotope.toml", text),
+    }
+}
+
 #[test]
-fn a_broken_file_changes_nothing() {
-    let home = Home::new(&table("v1", "w.sh"));
+fn p3_a_broken_missing_or_unreadable_config_changes_nothing_and_is_shown_and_counted() {
+    let good = table("v1", "w.sh");
+    let home = Home::new(&good);
     home.script("w.sh", "echo '\"fine\"'");
     let biotope = home.start();
     let before = generation(&biotope);
-    let wrong = format!("data_dri = \"x\"\n[http]\nlisten = \"127.0.0.1:{}\"\n", home.port);
-    for (text, word) in [("[workers.w\n", "biotope.toml"), (wrong.as_str(), "data_dri")] {
-        home.write("biotope.toml", text);
+    for (counted, (how, word)) in (1..).zip(USELESS) {
+        let began = RealClock.wall_ms();
+        spoil(&home, how);
         biotope.signal(Signal::HUP);
-        until_refused(&biotope, word);
-        assert_eq!(generation(&biotope), before);
+        let refused = until("the refusal", SOON, || {
+            let refused = biotope.get("/v1/generations").json()["refused"].clone();
+            if refused.as_array().unwrap().len() == counted { Ok(refused) } else { Err(refused.to_string()) }
+        });
+        assert!(refused[0]["reason"].as_str().unwrap().contains(word), "{how}: {refused}");
+        let seen = biotope.ecosystem()["generation"].clone();
+        let since = seen["last_error_at_ms"].as_u64().unwrap();
+        assert!(seen["number"] == before && (began..=RealClock.wall_ms()).contains(&since), "{how}: {seen}");
+        assert!(seen["last_error"].as_str().unwrap().contains(word), "{how}: {seen}");
+        assert!(String::from_utf8_lossy(&biotope.get("/").body).contains(word), "{how}: the page says so");
+        let id = biotope.push(&json!({"type": "w"}));
+        assert_eq!(biotope.until_state(&id, "completed")["version"], "v1", "{how}");
+        if how == "a directory" {
+            std::fs::remove_dir(home.path("biotope.toml")).unwrap();
+        }
+        home.configure(&good);
+        // Whoever asks finds the process by the config, which says nothing wrong any more: it still tells what it was.
         let status = home.cli(&["status"]);
         let told = String::from_utf8_lossy(&status.stdout).into_owned();
-        if word == "data_dri" {
-            assert!(
-                status.status.success() && told.contains("data_dri"),
-                "the one that runs is found: {}",
-                shown(&status)
-            );
-        }
-        let id = biotope.push(&json!({"type": "w"}));
-        assert_eq!(biotope.until_state(&id, "completed")["version"], "v1");
+        assert!(status.status.success() && told.contains(word), "{how}: {}", shown(&status));
     }
-    std::fs::remove_file(home.path("biotope.toml")).unwrap();
-    biotope.signal(Signal::HUP);
-    until("the missing file to be told", SOON, || {
-        let told = home.text("stderr.txt");
-        if told.matches("biotope.toml").count() >= 2 { Ok(()) } else { Err(told) }
-    });
-    assert_eq!(generation(&biotope), before);
-
     // A good file goes in afterwards.
     home.configure(&table("v2", "w.sh"));
     biotope.signal(Signal::HUP);
     biotope.until_version("w", "v2", "current");
-    assert_eq!(biotope.ecosystem()["generation"]["last_error"], json!(null));
+    let seen = biotope.ecosystem()["generation"].clone();
+    assert_eq!((&seen["number"], &seen["last_error"]), (&json!(before + 1), &json!(null)), "{seen}");
     biotope.stop();
 }
 
 #[test]
-fn a_v2_that_cannot_start_changes_nothing() {
+fn a_file_with_mistakes_still_says_where_the_process_is() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "echo '\"fine\"'");
+    let biotope = home.start();
+    home.write("biotope.toml", &format!("data_dri = \"x\"\n[http]\nlisten = \"127.0.0.1:{}\"\n", home.port));
+    assert_eq!(home.cli(&["reload", "--wait"]).status.code(), Some(78));
+    let status = home.cli(&["status"]);
+    let told = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success() && told.contains("data_dri"), "{}", shown(&status));
+    biotope.stop();
+}
+
+#[test]
+fn p5_a_v2_that_cannot_start_changes_nothing() {
     let persistent = |version: &str, script: &str| {
         format!("{}mode = \"persistent\"\nstart_timeout = \"4s\"\n", table(version, script))
     };
     let other = |version: &str| format!("[workers.other]\nversion = \"{version}\"\nexec = [\"cat\"]\n");
     let home = Home::new(&(persistent("v1", "good.sh") + &other("v1")));
-    home.script(
-        "good.sh",
-        r#"while IFS= read -r line; do
-    id=${line#*\"id\":\"}; id=${id%%\"*}
-    case $line in
-    *'"method":"hello"'*) printf '{"id":"%s","jsonrpc":"2.0","result":{"protocol":1}}\n' "$id" ;;
-    *'"id":"'*) printf '{"id":"%s","jsonrpc":"2.0","result":{}}\n' "$id" ;;
-    esac
-done"#,
-    );
+    home.script("good.sh", GOOD);
     home.script("dies.sh", "echo 'the licence has run out' >&2\nexit 1");
     home.script("mute.sh", "while read -r line; do :; done");
     home.script("stranger.sh", "#!/no/such/interpreter");
@@ -159,6 +188,35 @@ done"#,
         let id = biotope.push(&json!({"type": "w"}));
         assert_eq!(biotope.until_state(&id, "completed")["version"], "v1");
     }
+    biotope.stop();
+}
+
+#[test]
+fn p5_a_v2_that_dies_as_soon_as_it_is_up_is_withdrawn() {
+    let hello = r#"read -r line; id=${line#*\"id\":\"}; id=${id%%\"*}
+printf '{"id":"%s","jsonrpc":"2.0","result":{"protocol":1}}\n' "$id""#;
+    let persistent = |version: &str, script: &str| table(version, script) + "mode = \"persistent\"\n";
+    let home = Home::new(&persistent("v1", "good.sh"));
+    home.script("good.sh", GOOD);
+    home.script("brief.sh", &format!("{hello}\necho 'out of memory' >&2\nexit 9"));
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    home.configure(&persistent("v2", "brief.sh"));
+    biotope.signal(Signal::HUP);
+    let mut ids = Vec::new();
+    until("the withdrawal", SOON, || {
+        ids.push(biotope.push(&json!({"type": "w", "max_attempts": 1})));
+        let versions = biotope.of_type("w")["versions"].clone();
+        let gone = ["quarantined", "rejected"].iter().any(|state| versions.to_string().contains(state));
+        if gone { Ok(()) } else { Err(versions.to_string()) }
+    });
+    for id in &ids {
+        assert_eq!(biotope.until_state(id, "completed")["version"], "v1");
+    }
+    biotope.until_version("w", "v1", "current");
+    let seen = biotope.of_type("w");
+    assert_eq!(seen["dead"], 0, "{seen}");
+    assert!(seen["versions"].to_string().contains("out of memory"), "the reason is shown: {seen}");
     biotope.stop();
 }
 
@@ -264,7 +322,7 @@ fn the_same_label_with_another_program_rolls_over_too() {
 }
 
 #[test]
-fn a_storm_of_signals_becomes_few_reloads() {
+fn p2_a_storm_of_signals_becomes_few_reloads() {
     let home = Home::new(&table("v1", "w.sh"));
     home.script("w.sh", ":");
     let biotope = home.start();

@@ -17,6 +17,8 @@ mod programs;
 mod push;
 mod raw;
 #[cfg(feature = "daemon")]
+mod rollover;
+#[cfg(feature = "daemon")]
 mod services;
 mod setup;
 
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
             #[cfg(feature = "daemon")]
             persistent::run(20_000);
             hand_off::run();
+            #[cfg(feature = "daemon")]
+            rollover::run();
         }
         ["log_append"] => log_append::run(),
         ["push"] => push::run(),
@@ -61,12 +65,14 @@ fn main() -> ExitCode {
         ["persistent", rest @ ..] => persistent::run(jobs(rest.first(), 50_000)),
         ["hand_off"] => hand_off::run(),
         #[cfg(feature = "daemon")]
+        ["rollover"] => rollover::run(),
+        #[cfg(feature = "daemon")]
         ["endpoint"] => services::serve(),
         ["fill", dir, names, number] => memory::fill(dir.as_ref(), names, jobs(Some(number), 0)),
         ["serve", dir] => memory::serve(dir.as_ref()),
         other => panic!(
             "no such question: {other:?}; log_append, push, flat [JOBS], churn [JOBS], memory made|named|delayed [JOBS], \
-             services [JOBS], programs [JOBS [WAITING]], persistent [JOBS], hand_off"
+             services [JOBS], programs [JOBS [WAITING]], persistent [JOBS], hand_off, rollover"
         ),
     }
     ExitCode::SUCCESS

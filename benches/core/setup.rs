@@ -115,7 +115,8 @@ pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize, more
     done as f64 / took.as_secs_f64()
 }
 
-fn pause_for(time: Duration) {
+/// Lets so much time pass.
+pub(crate) fn pause_for(time: Duration) {
     let (_keep, never) = crossbeam_channel::bounded::<()>(0);
     let _ = never.recv_timeout(time);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::command::Command;
 use super::core::Core;
 use super::push::Admitted;
+use super::runs::PoolRun;
 use super::words::moment;
 use crate::config::{Backoff, RetryBudget};
 use crate::job::event::{After, End, Event, Failed, Release, Released};
@@ -15,6 +16,7 @@ use crate::job::transition::State;
 use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX, KILLED_RETRY};
 use crate::log::Poisoned;
 use crate::pool::About;
+use crate::rollover::trial;
 use crate::types::{Lease, Seq, UnixMs};
 use crate::worker::Outcome;
 
@@ -188,6 +190,15 @@ impl Core {
         Ok(())
     }
 
+    /// Whether the version that does the work makes up for what failed on one that left its trial without having passed it.
+    pub(super) fn makes_up_afterwards(&self, job: &Job, failed: trial::Failed) -> bool {
+        let (type_no, on) = (job.type_no, job.version_no);
+        let ran = |run: &&PoolRun| run.type_no == type_no && run.version_no == on;
+        let unproven = self.pools.values().filter(ran).any(|run| run.unproven);
+        let current = self.current_version(type_no).filter(|current| *current != on);
+        unproven && current.is_some_and(|current| self.table.may_run(job, current)) && failed.is_owed()
+    }
+
     /// Enqueues a dead job's summary, in the group of what is recorded last.
     fn put_summary(&mut self, born: Seq, summary: Option<&NewJob>, about: Option<&About>) {
         let Some(summary) = summary else { return };
@@ -290,6 +301,19 @@ fn bound(backoff: Backoff, n: u32) -> Duration {
 
 fn millis(duration: Duration) -> UnixMs {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A job's run that failed just now, `dies` of it or not; `for_good`: its worker said that no other attempt helps.
+pub(super) fn failed(job: &Job, dies: bool, for_good: bool) -> trial::Failed {
+    let free = job.failures().iter().filter(|failure| failure.attempt == 0);
+    trial::Failed {
+        on: job.version_no,
+        attempts: job.attempts,
+        max_attempts: job.max_attempts,
+        made_up: free.filter(|failure| failure.version_no == job.version_no).count(),
+        dies,
+        for_good,
+    }
 }
 
 #[cfg(test)]

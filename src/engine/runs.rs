@@ -63,6 +63,8 @@ pub(super) struct PoolRun {
     pub(super) deadline: Option<Duration>,
     /// Why it was rejected or withdrawn, if it was.
     pub(super) why_over: Option<String>,
+    /// Its trial ended, and it did not pass it: what still fails on it is made up for.
+    pub(super) unproven: bool,
     pub(super) spec: VersionSpec,
 }
 

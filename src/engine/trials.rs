@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::core::Core;
+use super::outcome::failed;
 use super::runs::{PoolRun, TypeRun};
 use crate::config::{ExecMode, KindConfig, Rollout};
 use crate::job::event::{Event, Quarantined, Ramped};
@@ -16,7 +17,7 @@ use crate::recent::shares;
 use crate::rollover::evidence::HISTORY_MAX;
 use crate::rollover::plan::Standing;
 use crate::rollover::state::{Change, State};
-use crate::rollover::trial::{ALL, Before, Failed, Step, Trial};
+use crate::rollover::trial::{ALL, Before, Step, Trial};
 use crate::rollover::{Arm, First, History};
 use crate::types::Seq;
 
@@ -25,11 +26,14 @@ impl Core {
     pub(super) fn begin_trial(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         let (type_no, version_no) = (run.type_no, run.version_no);
+        // One that had taken over, and stepped back while this one started, is replaced by it.
+        self.end_candidate(type_no)?;
         let way_back = self.types.get_mut(&type_no).and_then(|of_type| of_type.way_back.take());
         if way_back == Some(version_no) {
             self.end_trial(type_no)?;
             return self.take_over(pool);
         }
+        let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         // Where there is a probe, that was the gate.
         let is_gated = matches!(&run.spec.worker.kind, KindConfig::Exec(exec) if exec.mode == ExecMode::PerJob)
             && run.spec.worker.live.probe.is_none();
@@ -150,21 +154,29 @@ impl Core {
     /// What starts, or is on trial without having taken over, ends; what new work goes to goes on.
     pub(super) fn stay(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(of_type) = self.types.get(&type_no) else { return Ok(()) };
-        let (incoming, candidate) = (of_type.incoming, of_type.candidate);
-        if let Some(incoming) = incoming {
+        if let Some(incoming) = of_type.incoming {
             self.dismiss(incoming, Some(self.mono))?;
         }
-        if let Some(candidate) = candidate {
-            self.end_trial(type_no)?;
-            let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
-            self.end_pool(candidate, Change::Replace, Some(deadline), None)?;
-        }
-        Ok(())
+        self.end_candidate(type_no)
+    }
+
+    /// What is on trial without having taken over ends.
+    fn end_candidate(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let candidate = self.types.get(&type_no).and_then(|of_type| of_type.candidate);
+        let Some(candidate) = candidate else { return Ok(()) };
+        self.end_trial(type_no)?;
+        self.leave_unproven(candidate);
+        let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
+        self.end_pool(candidate, Change::Replace, Some(deadline), None)
     }
 
     /// The version whose workers stayed takes over again, as it was: nobody has to prove anything.
     pub(super) fn go_back(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(warm) = self.types.get(&type_no).and_then(|of_type| of_type.warm) else { return Ok(()) };
+        let current = self.types.get(&type_no).and_then(|of_type| of_type.current);
+        if let Some(current) = current.filter(|_| self.is_on_probation(type_no)) {
+            self.leave_unproven(current);
+        }
         self.end_trial(type_no)?;
         self.take_over(warm)?;
         self.settings_of_current(type_no);
@@ -194,6 +206,7 @@ impl Core {
         tracing::warn!(version = label, why, "withdrawn; the version before does the work");
         let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
         if let Some(pool) = withdrawn {
+            self.leave_unproven(pool);
             self.end_pool(pool, Change::Withdraw, Some(deadline), Some(why.clone()))?;
         }
         self.settings_of_current(type_no);
@@ -310,7 +323,7 @@ impl Core {
         worker.map(|worker| worker.live.rollout.clone()).unwrap_or_default()
     }
 
-    fn current_version(&self, type_no: u32) -> Option<u32> {
+    pub(super) fn current_version(&self, type_no: u32) -> Option<u32> {
         let current = self.types.get(&type_no)?.current?;
         Some(self.pools.get(&current)?.version_no)
     }
@@ -397,22 +410,17 @@ impl Core {
         if first {
             of_type.note_first(true);
         }
-        let Some(trial) = &mut of_type.trial else { return false };
+        let failed = failed(job, dies, for_good);
+        let Some(trial) = &mut of_type.trial else { return self.makes_up_afterwards(job, failed) };
         if let Some(tried) = job.tried_on()
             && trial.is_evidence(tried, job.tenant, born)
         {
             // This was the run that was to make up for it.
             trial.first(tried, job.tenant, First::FailedTwice);
         }
-        let free = job.failures().iter().filter(|failure| failure.attempt == 0);
-        let failed = Failed {
-            on: job.version_no,
-            attempts: job.attempts,
-            max_attempts: job.max_attempts,
-            made_up: free.filter(|failure| failure.version_no == job.version_no).count(),
-            dies,
-            for_good,
-        };
+        if trial.arm(job.version_no).is_none() {
+            return self.makes_up_afterwards(job, failed);
+        }
         // One that the version before may not run is nobody's to make up for.
         let made_up = self.table.may_run(job, trial.baseline_no) && trial.makes_up(failed);
         let counts = trial.may_choose(job.max_attempts) && trial.is_evidence(job.version_no, job.tenant, born);
@@ -428,6 +436,13 @@ impl Core {
         let trial = self.types.get_mut(&run.type_no).and_then(|of_type| of_type.trial.as_mut());
         if let Some(trial) = trial {
             trial.ran(run.version_no, took);
+        }
+    }
+
+    /// A pool leaves its trial without having passed it, and may hold jobs yet.
+    pub(super) fn leave_unproven(&mut self, pool: PoolId) {
+        if let Some(run) = self.pools.get_mut(&pool) {
+            run.unproven = true;
         }
     }
 

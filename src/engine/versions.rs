@@ -72,6 +72,7 @@ impl Core {
             leaving: 0,
             deadline: None,
             why_over: None,
+            unproven: false,
             spec,
         };
         self.pools.insert(id, run);
@@ -320,6 +321,7 @@ impl Core {
                 }
             }
             Role::Gating | Role::Ramping if up == 0 => {
+                self.leave_unproven(pool);
                 self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.clone()))?;
                 self.end_trial(type_no)?;
                 self.reject_version(type_no, version_no, label, why)?;

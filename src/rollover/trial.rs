@@ -99,6 +99,14 @@ pub struct Failed {
     pub for_good: bool,
 }
 
+impl Failed {
+    /// Whether another version owes the job a run: for its first failure, and for its death.
+    pub fn is_owed(&self) -> bool {
+        let first = self.attempts == 0 && self.made_up == 0;
+        first || (self.dies && self.made_up < MADE_UP_MAX)
+    }
+}
+
 impl Trial {
     /// The trial of a version that gets a share at first.
     pub fn ramp(version_no: u32, baseline_no: u32, salt: u64, percent: u8, now: Duration) -> Self {
@@ -216,10 +224,7 @@ impl Trial {
     pub fn makes_up(&self, failed: Failed) -> bool {
         match self.arm(failed.on) {
             Some(Arm::Incoming) if self.is_ramp() && !self.stepped_back => failed.made_up == 0,
-            Some(Arm::Incoming) => {
-                let first = failed.attempts == 0 && failed.made_up == 0;
-                first || (failed.dies && failed.made_up < MADE_UP_MAX)
-            }
+            Some(Arm::Incoming) => failed.is_owed(),
             // The failures of the version before are treated alike, or the two could not be compared.
             Some(Arm::Baseline) => {
                 let first = failed.attempts == 0 && failed.made_up == 0 && self.may_choose(failed.max_attempts);

@@ -117,6 +117,77 @@ fn a_failure_that_is_made_up_for_costs_no_attempt_and_is_told() {
 }
 
 #[test]
+fn what_a_version_still_held_when_it_left_its_trial_is_made_up_for_too() {
+    // However it leaves: withdrawn by the evidence or by command, gone back from, or replaced while on a ramp.
+    for how in ["evidence", "abort", "rollback", "replaced"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (steps, attempts): (&[u8], _) = if how == "replaced" { (&[99], 2) } else { (&[], 1) };
+        let settings = LiveConfig { concurrency: Concurrency::fixed(6), ..rolling(steps) };
+        let handle = start_v1(dir.path(), &settings);
+        do_jobs(&handle, 20, 3);
+        let (to_test, given) = crossbeam_channel::unbounded();
+        let (open, gate) = crossbeam_channel::bounded::<()>(0);
+        // All fail for good, some of them only when the test says so.
+        let run = move |assignment: &Assignment| {
+            if assignment.task == "held" {
+                to_test.send(()).unwrap();
+                gate.recv().unwrap_err();
+            }
+            Outcome::Dead { error: "65".to_owned() }
+        };
+        begin(&handle, dir.path(), "v2", Factory(Arc::new(run)), &settings);
+        until_version(&handle, "v2", if how == "replaced" { "ramping" } else { "current" });
+        let held = || handle.push(NewJob { task: "held".to_owned(), ..one(attempts) }).unwrap();
+        let held: Vec<Pushed> = (0..4).map(|_| held()).collect();
+        let begun = held.iter().map_while(|_| given.recv_timeout(Duration::from_secs(20)).ok()).count();
+        assert_eq!(begun, held.len(), "{how}: {:?}", of_type(&handle, "t"));
+        match how {
+            "evidence" => {
+                let found = (0..500).any(|_| {
+                    do_jobs(&handle, 1, 1);
+                    version(&handle, "v2").state == "quarantined"
+                });
+                assert!(found, "{:?}", of_type(&handle, "t"));
+            }
+            "abort" => assert_eq!(says(&handle, Word::Abort).unwrap().done, "withdrawn"),
+            "rollback" => assert_eq!(says(&handle, Word::Rollback).unwrap().done, "rolled back"),
+            _ => {
+                begin(&handle, dir.path(), "v3", echo(), &settings);
+                until_version(&handle, "v3", "ramping");
+            }
+        }
+        drop(open);
+        for job in &held {
+            let done = until(&handle, &job.id, "completed");
+            assert_eq!(done.attempts, 0, "{how}: {done:?}");
+        }
+        handle.stop_and_wait();
+    }
+}
+
+#[test]
+fn one_that_stepped_back_is_replaced_by_the_version_that_started_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = start_v1(dir.path(), &rolling(&[]));
+    do_jobs(&handle, 20, 3);
+    begin(&handle, dir.path(), "v2", bad(|| fail("no")), &rolling(&[]));
+    until_version(&handle, "v2", "current");
+    let (start, started) = crossbeam_channel::bounded(0);
+    begin(&handle, dir.path(), "v3", versions::Slow(started, echo().0), &rolling(&[50]));
+    until_version(&handle, "v3", "starting");
+    while of_type(&handle, "t").trial.unwrap().state != "suspected" {
+        assert_eq!(do_jobs(&handle, 1, 1), ["v1"]);
+    }
+    assert_eq!(version(&handle, "v2").state, "ramping");
+    start.send(()).unwrap();
+    until_version(&handle, "v3", "ramping");
+    until_version(&handle, "v2", "retired");
+    assert_eq!(of_type(&handle, "t").trial.unwrap().version, "v3");
+    drop(start);
+    handle.stop_and_wait();
+}
+
+#[test]
 fn a_ramp_goes_up_step_by_step_and_takes_over() {
     let dir = tempfile::tempdir().unwrap();
     let settings = rolling(&[20, 60]);

@@ -22,6 +22,7 @@ mod press;
 mod probe;
 mod processes;
 mod programs;
+mod ramp;
 mod recycle;
 mod reload;
 mod rollover;

@@ -13,7 +13,9 @@ use crate::evidence;
 use crate::ground::{LoopDisk, history_dir};
 use crate::history::{Event, Fault, History};
 use crate::process::Process;
-use crate::producer::{PRODUCERS, Shared, alive, produce, rest, watch};
+use crate::producer::{Jobs, PRODUCERS, Shared, alive, produce, rest, watch};
+use crate::roller::Roller;
+use crate::service::Service;
 use crate::support::wait::until;
 use crate::support::{Home, LATER, SOON, tell};
 use crate::wire::{get, jobs, post};
@@ -45,6 +47,7 @@ pub(crate) struct Campaign {
     pub(crate) home: Home,
     pub(crate) shared: Arc<Shared>,
     disk: Option<LoopDisk>,
+    service: Option<Service>,
     threads: Vec<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
     _history_dir: tempfile::TempDir,
@@ -61,7 +64,30 @@ impl Campaign {
         let history_dir = history_dir();
         let history = History::new(history_dir.path());
         workers::furnish(&home, history.path());
-        let shared = Arc::new(Shared::new(home.port, history));
+        let shared = Arc::new(Shared::new(home.port, history, Jobs::Untidy));
+        Ok(Self::with(home, shared, seed, history_dir, disk, None))
+    }
+
+    /// Begins a campaign in which versions come and go; returns who changes the file.
+    pub(crate) fn rolling(seed: u64, jobs: Jobs) -> (Self, Roller) {
+        let home = Home::bare();
+        let history_dir = history_dir();
+        let history = History::new(history_dir.path());
+        workers::equip(&home);
+        let service = Service::begin(history.path());
+        let roller = Roller::begin(&home, history.path(), service.port, seed);
+        let shared = Arc::new(Shared::new(home.port, history, jobs));
+        (Self::with(home, shared, seed, history_dir, None, Some(service)), roller)
+    }
+
+    fn with(
+        home: Home,
+        shared: Arc<Shared>,
+        seed: u64,
+        history_dir: tempfile::TempDir,
+        disk: Option<LoopDisk>,
+        service: Option<Service>,
+    ) -> Self {
         let threads = (0..PRODUCERS).map(|lane| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || produce(&shared, lane, seed ^ (lane as u64 + 1)))
@@ -71,7 +97,7 @@ impl Campaign {
             let shared = Arc::clone(&shared);
             move || watch(&shared, seed)
         });
-        Ok(Self { home, shared, disk, threads, watcher: Some(watcher), _history_dir: history_dir })
+        Self { home, shared, disk, service, threads, watcher: Some(watcher), _history_dir: history_dir }
     }
 
     /// Removes or damages checkpoints, now and then, as nobody should: the log alone gives the state.
@@ -171,12 +197,19 @@ impl Campaign {
     pub(crate) fn gone(&self, process: Process<'_>, signal: Signal, by: Fault) {
         process.signal(signal);
         process.until_gone();
-        self.shared.history.add(&Event::Gone { by });
+        self.note_end(by);
     }
 
     pub(crate) fn stopped(&self, process: Process<'_>, by: Fault) {
         let (status, said) = process.until_gone();
         assert_eq!(status.code(), Some(0), "{status}\n{said}");
+        self.note_end(by);
+    }
+
+    fn note_end(&self, by: Fault) {
+        if let Some(service) = &self.service {
+            service.until_quiet();
+        }
         self.shared.history.add(&Event::Gone { by });
     }
 
@@ -228,7 +261,7 @@ impl Campaign {
     }
 
     /// Waits until nothing lives. The dead are decided on: what died with its hosts runs again, what asked for it is given up.
-    fn drain(&self) {
+    pub(crate) fn drain(&self) {
         until("an empty queue", LATER, || {
             for job in jobs(self.home.port, "state=dead") {
                 self.decide(&job);
@@ -242,7 +275,10 @@ impl Campaign {
 
     fn decide(&self, job: &Value) {
         let id = job["id"].as_str().unwrap().to_owned();
-        let (event, action) = if job["host_deaths"].as_u64().unwrap() >= 3 {
+        let died_with_hosts = job["host_deaths"].as_u64().unwrap() >= 3;
+        let may_be = died_with_hosts || self.service.is_none();
+        assert!(may_be, "dead, though any good version does it: {job}");
+        let (event, action) = if died_with_hosts {
             (Event::Redriven { id: id.clone() }, "retry")
         } else {
             (Event::Discarded { id: id.clone() }, "discard")
@@ -255,7 +291,7 @@ impl Campaign {
         get(self.home.port, "/v1/ecosystem").unwrap()["types"].as_array().unwrap().clone()
     }
 
-    fn lives(&self) -> u64 {
+    pub(crate) fn lives(&self) -> u64 {
         self.types().iter().map(alive).sum()
     }
 

@@ -5,9 +5,14 @@
 //! history is valid only if nothing is lost, nothing is unexpected, every duplicate has its reason in the history, and
 //! the queue was drained. One pass, and what is kept is kept by job: O(n). Pure; never looks at a biotope.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::history::{Event, Fault, How};
+
+/// Runs of a process that may not have been recorded yet when it is killed: two batches.
+const UNRECORDED_MAX: usize = 16;
+/// Jobs that a process which is killed may hold, begun or not.
+const BATCH: u64 = 8;
 
 /// What a valid history holds.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -24,6 +29,12 @@ pub(crate) struct Figures {
     pub(crate) pushed_twice: u64,
     /// Ends of the process, stops in good order included.
     pub(crate) ends: u64,
+    /// Runs on a version that does nothing well, each made up for.
+    pub(crate) bad: u64,
+    /// Processes of workers that were killed.
+    pub(crate) strikes: u64,
+    /// Versions that anything ran on.
+    pub(crate) versions: usize,
 }
 
 /// What makes a history invalid. One word for each promise.
@@ -45,6 +56,8 @@ pub(crate) enum Fail {
     TwoJobs,
     /// An attempt that was counted without a failure, or a failure that was not counted.
     Attempt,
+    /// A run on a version that the job may not run on.
+    Version,
     /// A payload that is not what was pushed.
     Payload,
     /// The history does not end with an empty queue.
@@ -77,6 +90,8 @@ struct Push {
     unknown: u32,
     refused: bool,
     ids: Vec<String>,
+    /// The version that it needs at least.
+    needs: u32,
 }
 
 /// The last run of a job.
@@ -88,6 +103,11 @@ struct Run {
     /// What ended the process since, if it did.
     gone: Option<Fault>,
     redriven: bool,
+    /// Which version it is on, and the worker's own process; 0: not known.
+    version: u32,
+    pid: u32,
+    /// The version that failed the job right before: another one has to make up for that.
+    shuns: u32,
 }
 
 #[derive(Default)]
@@ -111,6 +131,15 @@ struct Checker {
     drained: Option<u64>,
     /// The power is cut, and the process has not noticed yet: what it says does not count.
     dark: bool,
+    /// Versions come and go, and one may make up for another's failure at no cost.
+    rolls: bool,
+    /// Attempts that were counted and not seen: of runs whose process was killed before they could note that they began.
+    unseen: u64,
+    versions: HashSet<u32>,
+    never: HashSet<u32>,
+    struck: HashSet<u32>,
+    /// The last jobs of each process that has several.
+    by_pid: HashMap<u32, VecDeque<String>>,
 }
 
 /// Judges a history.
@@ -155,6 +184,10 @@ impl Checker {
                 (job.over, job.discarded) = (true, true);
             }
             Event::Cutting => self.dark = true,
+            Event::Needs { n, version } => self.pushes.entry(*n).or_default().needs = *version,
+            Event::On { n, id, fence, version, pid } => self.on(*n, id, *fence, (*version, *pid)),
+            Event::Never { version } => drop(self.never.insert(*version)),
+            Event::Strike { pid } => self.strike(*pid),
             Event::Gone { by } => self.gone(*by),
             Event::Up => {}
             Event::Drained { completed } => self.drained = Some(*completed),
@@ -205,21 +238,24 @@ impl Checker {
         self.job_of(n, id);
         let job = self.jobs.entry(id.to_owned()).or_default();
         let (last, over) = (job.last, job.over);
-        job.last = Some(Run { fence, attempt, end: None, gone: None, redriven: false });
+        let bad = last.filter(|last| last.end == Some(How::Bad) && last.gone.is_none());
+        let shuns = bad.map_or(0, |last| last.version);
+        job.last = Some(Run { fence, attempt, end: None, gone: None, redriven: false, version: 0, pid: 0, shuns });
         self.going.insert(id.to_owned());
         if over {
             self.fail(Fail::AfterEnd, format!("{id} runs under fence {fence} after its end was seen"));
         }
         match last {
-            Some(last) => self.again(id, attempt, fence, last),
+            Some(last) => self.again(n, id, attempt, last, fence),
             // A first run may have been lost with the process; what it counted can only be told from runs.
+            None if attempt != 1 && self.figures.strikes > 0 => self.unseen += u64::from(attempt - 1),
             None if attempt != 1 => self.fail(Fail::Attempt, format!("{id}: the first run is attempt {attempt}")),
             None => {}
         }
     }
 
     /// A run after another one of the same job.
-    fn again(&mut self, id: &str, attempt: u16, fence: u64, last: Run) {
+    fn again(&mut self, n: u64, id: &str, attempt: u16, last: Run, fence: u64) {
         if fence <= last.fence {
             self.fail(Fail::Fence, format!("{id}: fence {fence} after {}", last.fence));
         }
@@ -240,17 +276,25 @@ impl Checker {
                 return self.fail(Fail::AfterEnd, format!("{id}: fence {fence} after it asked to be dead"));
             }
             Some(How::Defer) => false,
-            Some(How::Fail | How::Crash | How::Hang | How::Dead) => true,
+            Some(How::Fail | How::Bad | How::Crash | How::Hang | How::Dead) => true,
         };
         let before = last.attempt;
+        // Of a version that does nothing well a job that another one may do suffers nothing.
+        let may_shun = last.end == Some(How::Bad) && self.pushes.get(&n).is_none_or(|push| push.needs == 0);
+        // A process that is killed is a failure, and one that is made up for is not counted.
+        let may_be_free = self.rolls && counted || last.gone == Some(Fault::Strike);
         let fits = match (last.redriven, counted, crashed) {
+            (false, ..) if may_shun && last.gone != Some(Fault::Strike) => attempt == before,
+            (false, ..) if may_be_free => attempt == before || attempt == before + 1,
             (true, ..) => attempt == 1 || attempt == before || attempt == before + 1,
             (false, true, false) => attempt == before + 1,
             // Whether the failure was recorded before the crash, nobody outside knows.
             (false, true, true) => attempt == before || attempt == before + 1,
             (false, false, _) => attempt == before,
         };
-        if !fits {
+        if !fits && self.figures.strikes > 0 && attempt > before {
+            self.unseen += u64::from(attempt - before);
+        } else if !fits {
             self.fail(Fail::Attempt, format!("{id}: attempt {attempt} after attempt {before}, {:?}", last.end));
         }
     }
@@ -265,8 +309,57 @@ impl Checker {
             }
             _ => self.fail(Fail::Nonsense, format!("{id}: the end of fence {fence}, which is not going on")),
         }
+        self.figures.bad += u64::from(how == How::Bad);
         if how == How::Wrong {
             self.fail(Fail::Payload, format!("{id}: another payload than was pushed"));
+        }
+    }
+
+    /// The run of `id` that began last is on this version.
+    fn on(&mut self, n: u64, id: &str, fence: u64, (version, pid): (u32, u32)) {
+        self.rolls = true;
+        self.versions.insert(version);
+        self.figures.versions = self.versions.len();
+        let struck = self.struck.contains(&pid);
+        let last = self.jobs.get_mut(id).and_then(|job| job.last.as_mut()).filter(|last| last.fence == fence);
+        let Some(last) = last else {
+            return self.fail(Fail::Nonsense, format!("{id}: fence {fence} is on a version and never began"));
+        };
+        (last.version, last.pid) = (version, pid);
+        if struck {
+            last.gone = Some(Fault::Strike);
+        }
+        let shuns = last.shuns;
+        let needs = self.pushes.get(&n).map_or(0, |push| push.needs);
+        if pid != 0 {
+            let recent = self.by_pid.entry(pid).or_default();
+            recent.push_back(id.to_owned());
+            if recent.len() > UNRECORDED_MAX {
+                recent.pop_front();
+            }
+        }
+        if version < needs {
+            self.fail(Fail::Version, format!("{id} needs version {needs} and runs on {version}"));
+        }
+        if shuns == version && needs == 0 {
+            self.fail(Fail::Version, format!("{id} failed on version {version}, which is to make up for it itself"));
+        }
+        if self.never.contains(&version) {
+            self.fail(Fail::Version, format!("{id} runs on version {version}, whose file must not pass"));
+        }
+    }
+
+    /// A worker's own process is killed: its run, or its last ones, may come to no end, or to one that nobody heard of.
+    fn strike(&mut self, pid: u32) {
+        self.figures.strikes += 1;
+        self.struck.insert(pid);
+        for id in self.by_pid.remove(&pid).unwrap_or_default() {
+            if let Some(last) = self.jobs.get_mut(&id).and_then(|job| job.last.as_mut())
+                && last.pid == pid
+            {
+                last.gone = Some(Fault::Strike);
+                self.going.remove(&id);
+            }
         }
     }
 
@@ -313,6 +406,10 @@ impl Checker {
         }
         for what in wrong {
             self.fail(Fail::Lost, what);
+        }
+        if self.unseen > self.figures.strikes * BATCH {
+            let what = format!("{} attempts without a run, {} killed workers", self.unseen, self.figures.strikes);
+            self.fail(Fail::Attempt, what);
         }
         match self.drained {
             None => self.fail(Fail::NotDrained, "the history does not end with an empty queue"),

@@ -99,7 +99,17 @@ fn late<const N: usize>(events: &mut Vec<Event>, more: [Event; N]) {
 
 #[test]
 fn the_good_history_is_good() {
-    let figures = Figures { acked: 4, runs: 9, recovered: 0, run_twice: 1, pushed_twice: 1, ends: 1 };
+    let figures = Figures {
+        acked: 4,
+        runs: 9,
+        recovered: 0,
+        run_twice: 1,
+        pushed_twice: 1,
+        ends: 1,
+        bad: 0,
+        strikes: 0,
+        versions: 0,
+    };
     assert_eq!(check(&good()), Ok(figures));
 }
 
@@ -275,4 +285,85 @@ fn a_counter_that_lost_a_job_is_found() {
 fn an_end_without_a_beginning_is_nonsense() {
     let verdict = found(|events| late(events, [end(3, "d", 99, How::Ok)]));
     assert_eq!(verdict, Fail::Nonsense);
+}
+
+fn on(n: u64, id: &str, fence: u64, version: u32, pid: u32) -> Event {
+    Event::On { n, id: id.to_owned(), fence, version, pid }
+}
+
+/// A good history in which versions come and go: 2 is a bad one, 3 stands in a file that must not pass, and the process 9 of
+/// a worker is killed while it runs one job, right after it ended another.
+fn rolling() -> Vec<Event> {
+    vec![
+        Event::Never { version: 3 },
+        Event::Needs { n: 2, version: 1 },
+        push(1, true),
+        push(2, true),
+        acked(1, "a"),
+        acked(2, "b"),
+        begin(1, "a", 1, 10),
+        on(1, "a", 10, 2, 8),
+        end(1, "a", 10, How::Bad),
+        begin(2, "b", 1, 11),
+        on(2, "b", 11, 1, 9),
+        end(2, "b", 11, How::Ok),
+        begin(1, "a", 1, 12),
+        on(1, "a", 12, 1, 9),
+        Event::Strike { pid: 9 },
+        begin(1, "a", 2, 13),
+        on(1, "a", 13, 1, 10),
+        end(1, "a", 13, How::Ok),
+        begin(2, "b", 1, 14),
+        on(2, "b", 14, 4, 0),
+        end(2, "b", 14, How::Ok),
+        Event::Drained { completed: 2 },
+    ]
+}
+
+/// What the checker finds first in that one, with `event` replaced by `by`.
+fn rolling_found(event: &Event, by: Event) -> Fail {
+    let mut events = rolling();
+    replace(&mut events, event, by);
+    check(&events).expect_err("the doctored history was taken for a good one")[0].fail
+}
+
+#[test]
+fn a_history_of_versions_that_come_and_go_is_good() {
+    let figures = Figures { acked: 2, runs: 5, run_twice: 1, bad: 1, strikes: 1, versions: 3, ..Figures::default() };
+    assert_eq!(check(&rolling()), Ok(figures));
+}
+
+#[test]
+fn a_run_on_a_version_that_the_job_may_not_run_on_is_found() {
+    assert_eq!(rolling_found(&Event::Needs { n: 2, version: 1 }, Event::Needs { n: 2, version: 5 }), Fail::Version);
+    assert_eq!(rolling_found(&on(2, "b", 14, 4, 0), on(2, "b", 14, 3, 0)), Fail::Version, "its file must not pass");
+    assert_eq!(rolling_found(&on(1, "a", 12, 1, 9), on(1, "a", 12, 2, 9)), Fail::Version, "it makes up for itself");
+}
+
+#[test]
+fn a_bad_version_that_costs_an_attempt_is_found() {
+    let mut events = rolling();
+    remove(&mut events, &Event::Strike { pid: 9 });
+    replace(&mut events, &begin(1, "a", 1, 12), begin(1, "a", 2, 12));
+    let found = check(&events).expect_err("the doctored history was taken for a good one");
+    assert_eq!(found[0].fail, Fail::Attempt);
+}
+
+#[test]
+fn more_attempts_than_killed_workers_can_explain_are_found() {
+    let counted = |attempt| {
+        let mut events = rolling();
+        replace(&mut events, &begin(1, "a", 2, 13), begin(1, "a", attempt, 13));
+        check(&events).map_err(|violations| violations[0].fail)
+    };
+    assert!(counted(5).is_ok(), "killed before they could say that they began");
+    assert_eq!(counted(20), Err(Fail::Attempt));
+}
+
+#[test]
+fn a_killed_worker_explains_its_own_runs_and_no_other() {
+    let strike = |pid| rolling_found(&Event::Strike { pid: 9 }, Event::Strike { pid });
+    assert_eq!(strike(8), Fail::Overlap);
+    let twice = rolling_found(&on(2, "b", 11, 1, 9), on(2, "b", 11, 1, 7));
+    assert_eq!(twice, Fail::Duplicate);
 }

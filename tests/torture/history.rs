@@ -38,6 +38,14 @@ pub(crate) enum Event {
     Gone { by: Fault },
     /// The process serves again.
     Up,
+    /// The job needs this version, or a later one.
+    Needs { n: u64, version: u32 },
+    /// The run that just began is on this version, in this process; 0: it has none of its own.
+    On { n: u64, id: String, fence: u64, version: u32, pid: u32 },
+    /// This version stands in a file that must not pass: nothing may run on it.
+    Never { version: u32 },
+    /// A worker's own process is about to be killed.
+    Strike { pid: u32 },
     /// Nothing is left to do: no job lives; as many were ever counted as completed.
     Drained { completed: u64 },
 }
@@ -54,6 +62,8 @@ pub(crate) enum How {
     Fail,
     /// With the wish never to be run again.
     Dead,
+    /// With a failure, as every run on this version does.
+    Bad,
     /// Given back for a pause.
     Defer,
     /// By a signal that the run sent to itself.
@@ -68,6 +78,8 @@ pub(crate) enum How {
 pub(crate) enum Fault {
     /// SIGKILL.
     Kill,
+    /// SIGKILL of a worker's own process, not of biotope.
+    Strike,
     /// The power.
     Cut,
     /// A failed sync.

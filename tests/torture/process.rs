@@ -80,6 +80,11 @@ impl<'a> Process<'a> {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// What it said so far.
     pub(crate) fn said(&self) -> String {
         self.home.text("stderr.txt")

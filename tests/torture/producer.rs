@@ -13,7 +13,7 @@ use crate::history::{Event, History};
 use crate::support::LATER;
 use crate::support::wait::until;
 use crate::wire::{Answer, connect, get};
-use crate::workers::TYPES;
+use crate::workers::{DOABLE, TYPES};
 
 /// How many there are.
 pub(crate) const PRODUCERS: usize = 3;
@@ -30,7 +30,10 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// The watcher ends.
     pub(crate) watched: AtomicBool,
+    /// No new pushes are begun for now.
+    pub(crate) quiet: AtomicBool,
     hold: AtomicBool,
+    jobs: Jobs,
     /// The first push that each producer wants an answer to; 0: none.
     pending: [AtomicU64; PRODUCERS],
     next: AtomicU64,
@@ -42,13 +45,26 @@ pub(crate) struct Shared {
     pub(crate) unknown: AtomicU64,
 }
 
+/// What a campaign pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Jobs {
+    /// Everything that runs may come to, large payloads, delays.
+    Untidy,
+    /// Small jobs that any good version does in the end, and that die if a bad one is let near them.
+    Doable,
+    /// As these, with attempts enough for workers that are killed.
+    Patient,
+}
+
 impl Shared {
-    pub(crate) fn new(port: u16, history: History) -> Self {
+    pub(crate) fn new(port: u16, history: History, jobs: Jobs) -> Self {
         Self {
             port,
             history,
+            jobs,
             stop: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             hold: AtomicBool::new(false),
             pending: [const { AtomicU64::new(0) }; PRODUCERS],
             next: AtomicU64::new(1),
@@ -91,7 +107,7 @@ pub(crate) fn produce(shared: &Shared, lane: usize, seed: u64) {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
-            if shared.hold.load(Ordering::Relaxed) {
+            if shared.hold.load(Ordering::Relaxed) || shared.quiet.load(Ordering::Relaxed) {
                 rest(10);
                 continue;
             }
@@ -145,7 +161,37 @@ fn note_sample(shared: &Shared, random: &mut fastrand::Rng, answers: &[Answer]) 
 fn some(shared: &Shared, random: &mut fastrand::Rng) -> Vec<Wanted> {
     let many = [1, 1, 1, 2, 10, 40];
     let many = many[random.usize(..many.len())];
-    (0..many).map(|_| one(shared.next.fetch_add(1, Ordering::Relaxed), random)).collect()
+    let number = || shared.next.fetch_add(1, Ordering::Relaxed);
+    match shared.jobs {
+        Jobs::Untidy => (0..many).map(|_| one(number(), random)).collect(),
+        Jobs::Doable | Jobs::Patient => (0..many).map(|_| doable(shared, number(), random)).collect(),
+    }
+}
+
+/// A job that a good version does.
+fn doable(shared: &Shared, n: u64, random: &mut fastrand::Rng) -> Wanted {
+    let (worker_type, whats) = DOABLE[random.usize(..DOABLE.len())];
+    let what = whats[random.usize(..whats.len())];
+    let mut job = json!({
+        "type": worker_type,
+        "task": format!("{n} {what}"),
+        "payload": {"n": n, "pad": "x".repeat(random.usize(..100))},
+        "priority": random.u8(..9),
+    });
+    let members = job.as_object_mut().unwrap();
+    if random.u8(..4) == 0 {
+        members.insert("tenant".to_owned(), format!("t{}", random.u8(..40)).into());
+    }
+    if shared.jobs == Jobs::Doable {
+        // Whoever fails once by itself needs one attempt more.
+        let least = if matches!(what, "fail" | "crash") { 2 } else { 1 };
+        members.insert("max_attempts".to_owned(), random.u8(least..4).into());
+    }
+    let named = random.bool();
+    if named {
+        members.insert("id".to_owned(), format!("name-{n}").into());
+    }
+    Wanted { n, named, job }
 }
 
 fn one(n: u64, random: &mut fastrand::Rng) -> Wanted {

@@ -1,7 +1,8 @@
 //! The workers of a campaign: programs that note in the history when a run begins and how it is about to end.
 //!
 //! A job's task is `N WHAT`: its number, and what its run shall do. Its payload is made of its number, so that whoever
-//! runs it can tell whether it is what was pushed.
+//! runs it can tell whether it is what was pushed. A program that is given the number of its version notes that as well,
+//! and fails always if it is told that it is a bad one.
 
 use std::path::Path;
 
@@ -9,14 +10,18 @@ use crate::support::Home;
 
 /// One process for each job. It may not be ended between its last note and its exit: it ignores SIGTERM there.
 const EACH: &str = r#"
-history=$1 n=${BIOTOPE_TASK%% *} what=${BIOTOPE_TASK#* }
+history=$1
+[ ! -d "$1" ] || history=$1/history.ndjson
+n=${BIOTOPE_TASK%% *} what=${BIOTOPE_TASK#* }
 read -r up _ </proc/uptime
-printf '{"ev":"begin","n":%s,"id":"%s","attempt":%s,"fence":%s,"at":%s}\n' \
-    "$n" "$BIOTOPE_JOB_ID" "$BIOTOPE_ATTEMPT" "$BIOTOPE_FENCE" "${up%.*}${up#*.}" >>"$history"
+begin='{"ev":"begin","n":%s,"id":"%s","attempt":%s,"fence":%s,"at":%s}\n'
+[ -z "$2" ] || begin=$begin'{"ev":"on","n":'$n',"id":"'$BIOTOPE_JOB_ID'","fence":'$BIOTOPE_FENCE',"version":'$2',"pid":'$$'}\n'
+printf "$begin" "$n" "$BIOTOPE_JOB_ID" "$BIOTOPE_ATTEMPT" "$BIOTOPE_FENCE" "${up%.*}${up#*.}" >>"$history"
 end() {
     printf '{"ev":"end","n":%s,"id":"%s","fence":%s,"how":"%s"}\n' "$n" "$BIOTOPE_JOB_ID" "$BIOTOPE_FENCE" "$1" >>"$history"
 }
 [ "$what" = hang ] || trap '' TERM
+[ "$3" != bad ] || { end bad; exit $((BIOTOPE_FENCE % 2 * 64 + 1)); }
 case $what in
 slow) sleep 0.05 ;;
 fail) [ "$BIOTOPE_ATTEMPT" -gt 1 ] || { end fail; exit 1; } ;;
@@ -32,9 +37,11 @@ end ok
 const HELD: &str = r##"#!/usr/bin/env -S python3 -I -S
 import json, os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-history = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
-def note(**event):
-    os.write(history, (json.dumps(event) + "\n").encode())
+history = sys.argv[1] if os.path.isfile(sys.argv[1]) else sys.argv[1] + "/history.ndjson"
+history = os.open(history, os.O_WRONLY | os.O_APPEND)
+version, bad = int((sys.argv + ["0"])[2]), sys.argv[3:] == ["bad"]
+def note(*events):
+    os.write(history, "".join(json.dumps(event) + "\n" for event in events).encode())
 def answer(id, **what):
     sys.stdout.write(json.dumps({"id": id, "jsonrpc": "2.0", **what}) + "\n")
     sys.stdout.flush()
@@ -44,10 +51,14 @@ def run(id, job):
     n, what = job["task"].split(" ")
     run = {"n": int(n), "id": job["job_id"]}
     at = int(open("/proc/uptime").read().split(" ")[0].replace(".", ""))
-    note(ev="begin", **run, attempt=job["attempt"], fence=job["fence"], at=at)
+    on = dict(ev="on", **run, fence=job["fence"], version=version, pid=os.getpid())
+    note(dict(ev="begin", **run, attempt=job["attempt"], fence=job["fence"], at=at), *([on] if version else []))
     def end(how):
-        note(ev="end", **run, fence=job["fence"], how=how)
-    if job["payload"] != {"n": int(n), "pad": "x" * len(job["payload"]["pad"])}:
+        note(dict(ev="end", **run, fence=job["fence"], how=how))
+    if bad:
+        end("bad")
+        fails(id, "dead" if job["fence"] % 2 else "fail")
+    elif job["payload"] != {"n": int(n), "pad": "x" * len(job["payload"]["pad"])}:
         end("wrong")
         answer(id, result={})
     elif what == "fail" and job["attempt"] == 1:
@@ -80,10 +91,22 @@ pub(crate) const TYPES: [(&str, &[&str]); 3] = [
     ("hung", &["hang"]),
 ];
 
-/// Writes programs and config: small segments and a short history, so that the log rotates and is cleaned all the time.
-pub(crate) fn furnish(home: &Home, history: &Path) {
+/// The same where versions come and go: what a good one does in the end.
+pub(crate) const DOABLE: [(&str, &[&str]); 3] = [
+    ("each", &["ok", "ok", "ok", "ok", "ok", "slow", "fail", "defer", "crash"]),
+    ("held", &["ok", "ok", "ok", "ok", "ok", "ok", "fail", "defer"]),
+    ("call", &["ok", "ok", "ok", "ok", "ok", "slow", "fail", "defer"]),
+];
+
+/// Writes the programs.
+pub(crate) fn equip(home: &Home) {
     home.script("each.sh", EACH);
     home.script("held.py", HELD);
+}
+
+/// Writes programs and config: small segments and a short history, so that the log rotates and is cleaned all the time.
+pub(crate) fn furnish(home: &Home, history: &Path) {
+    equip(home);
     let history = history.display();
     let retry = "max_attempts = 1000\nbackoff = { first = \"10ms\", factor = 2, max = \"40ms\" }";
     home.configure_with(

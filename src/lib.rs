@@ -104,6 +104,8 @@ pub mod sync;
 mod takeover;
 pub mod testing;
 pub mod types;
+#[cfg(feature = "daemon")]
+mod wording;
 pub mod worker;
 
 /// The README's own code is compiled with the tests.

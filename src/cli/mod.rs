@@ -8,6 +8,7 @@ mod copies;
 mod log;
 mod push;
 mod reload;
+mod rollovers;
 mod show;
 mod simulate;
 mod status;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::client::{Client, whole};
 use super::print;
+use super::rollovers;
 use super::show::{count, get, list_of, text};
 use crate::clock::{Clock, RealClock};
 use crate::config::units;
@@ -28,7 +29,7 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
         let versions: Vec<String> = list_of(of_type, "versions")
             .iter()
             .filter(|version| !matches!(text(version, "state"), "retired"))
-            .map(|version| format!("{} {}", text(version, "version"), text(version, "state")))
+            .map(rollovers::version)
             .collect();
         let mut versions = if versions.is_empty() { "-".to_owned() } else { versions.join(", ") };
         if of_type.get("paused").and_then(Value::as_bool) == Some(true) {
@@ -42,6 +43,7 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
     }
     print(&table(&rows, 2))?;
     figures(&view)?;
+    rollovers::rollovers(&view)?;
     troubles(&view)?;
     sizes(&view)?;
     let (log, generation) = (view.get("log").unwrap_or(&Value::Null), view.get("generation").unwrap_or(&Value::Null));
@@ -126,6 +128,8 @@ fn troubles(view: &Value) -> Result<(), Failure> {
                 count(failing, "tries"),
                 next.map_or_else(|| "now again".to_owned(), |ms| format!("again in {}", ago(&ms))),
             ))?;
+        } else if let Some(refused) = rollovers::refused(name, version) {
+            print(&refused)?;
         } else if let Some(reason) = version.get("reason").and_then(Value::as_str) {
             print(&format!("{name} {label} {}: {}", text(version, "state"), first_line(reason)))?;
         } else if let Some(last) = version.get("last_restart") {

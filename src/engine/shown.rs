@@ -11,6 +11,7 @@ use crate::job::table::TypeState;
 use crate::log::damage::Place;
 use crate::recent::shares;
 use crate::rollover::state::State;
+use crate::types::Label;
 
 impl Core {
     pub(super) fn ecosystem(&self) -> EcosystemView {
@@ -59,14 +60,36 @@ impl Core {
     }
 
     fn version_views(&self, no: u32, run: Option<&TypeRun>) -> Vec<VersionView> {
-        let past = run.into_iter().flat_map(|run| &run.past).map(|past| VersionView {
-            version: past.label.to_string(),
-            state: past.state,
+        let live: Vec<&PoolRun> = self.pools.values().filter(|run| run.type_no == no).collect();
+        let mut shown: Vec<u32> = live.iter().map(|run| run.version_no).collect();
+        let mut views: Vec<VersionView> = live.iter().rev().map(|run| self.version_view(run)).collect();
+        // Of a version that ended more than once, or is back, only the newest counts.
+        for past in run.into_iter().flat_map(|run| run.past.iter().rev()) {
+            if !shown.contains(&past.version_no) {
+                shown.push(past.version_no);
+                views.push(self.ended_view(past.version_no, &past.label, past.state, past.reason.clone()));
+            }
+        }
+        // A withdrawal outlives the process.
+        let withheld = run.and_then(|run| run.withheld.as_ref()).filter(|(version_no, _)| !shown.contains(version_no));
+        if let Some((version_no, version)) = withheld.and_then(|(no, _)| Some((*no, self.table.version(*no)?))) {
+            let why = version.quarantined.as_ref().map(|quarantine| quarantine.why.to_string());
+            views.push(self.ended_view(version_no, &version.label, State::Quarantined.word(), why));
+        }
+        views.reverse();
+        views
+    }
+
+    fn ended_view(&self, version_no: u32, label: &Label, state: &'static str, reason: Option<String>) -> VersionView {
+        VersionView {
+            version: label.to_string(),
+            state,
+            configured: self.asks_for(version_no),
             pool_size: 0,
             busy: 0,
             percent: 0,
             pace: PaceView::default(),
-            reason: past.reason.clone(),
+            reason,
             drifted: None,
             failing: None,
             restarts: 0,
@@ -75,9 +98,12 @@ impl Core {
             warm_for_ms: None,
             rss_bytes: None,
             workers: Vec::new(),
-        });
-        let live = self.pools.values().filter(|run| run.type_no == no).map(|run| self.version_view(run));
-        past.chain(live).collect()
+        }
+    }
+
+    /// Whether the config asks for a version.
+    fn asks_for(&self, version_no: u32) -> bool {
+        self.table.generation().targets.contains(&version_no)
     }
 
     /// How fast jobs go, of all versions of a type together.
@@ -105,6 +131,7 @@ impl Core {
         VersionView {
             version: run.label.to_string(),
             state: state_word(run),
+            configured: self.asks_for(run.version_no),
             pool_size: run.pool.size(),
             busy: run.handed,
             percent: self.percent_of(run),

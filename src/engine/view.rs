@@ -141,6 +141,8 @@ pub struct VersionView {
     pub version: String,
     /// `starting`, `gating`, `ramping`, `current`, `draining`, `warm`, `retired`, `rejected` or `quarantined`.
     pub state: &'static str,
+    /// Whether the config asks for it.
+    pub configured: bool,
     /// Worker threads.
     pub pool_size: u32,
     /// Jobs handed to the pool and not answered yet.

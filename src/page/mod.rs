@@ -2,6 +2,7 @@
 //!
 //! Owns how the ecosystem looks to people; shows nothing that [`EcosystemView`] does not say. Works without the script.
 
+mod rollover;
 mod verdict;
 
 use askama::Template;
@@ -11,12 +12,13 @@ use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
-use crate::engine::view::{EcosystemView, TypeView, VersionView};
+use crate::engine::view::{DrainView, EcosystemView, TypeView, VersionView};
 use crate::figures::{ago, bytes, first_line, number, rate, took};
 use crate::http::problem::Problem;
 use crate::http::{App, ecosystem};
 use crate::recent::Shares;
 use crate::types::UnixMs;
+use rollover::{is_refused, state, trial};
 use verdict::{Verdict, tried, verdict};
 
 const STYLE: &str = include_str!("../../web/style.css");
@@ -110,6 +112,16 @@ impl Fragment {
         ago(&self.now.saturating_sub(self.view.started_at_ms))
     }
 
+    /// How a version comes to its end.
+    fn draining(&self, drain: &DrainView) -> String {
+        rollover::drain(drain, self.now).words()
+    }
+
+    /// What goes on and needs nobody.
+    fn goes_on(&self) -> Option<String> {
+        rollover::goes_on(&self.view)
+    }
+
     /// Whether there is any figure that needs to be explained.
     fn has_figures(&self) -> bool {
         self.view.types.iter().any(|of_type| of_type.pace.run_ms.is_some())
@@ -133,11 +145,13 @@ fn has_more(version: &VersionView) -> bool {
         || version.rss_bytes.is_some()
         || needs_look(version)
         || at_it_for(version).is_some()
+        || version.drain.is_some()
+        || version.reason.is_some()
 }
 
 /// Whether somebody should see it at once.
 fn needs_look(version: &VersionView) -> bool {
-    version.failing.is_some() || has_stuck(version) || (version.reason.is_some() && version.state != "rejected")
+    version.failing.is_some() || has_stuck(version) || (version.reason.is_some() && !is_refused(version))
 }
 
 fn has_stuck(version: &VersionView) -> bool {
@@ -170,6 +184,7 @@ mod tests {
         VersionView {
             version: "v1".to_owned(),
             state: "current",
+            configured: true,
             pool_size: 2,
             busy: 1,
             percent: 100,

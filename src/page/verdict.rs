@@ -1,7 +1,9 @@
 //! Whether all is well, in one line, and what is not; pure.
 
-use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY, EcosystemView, FailingView, VersionView};
+use super::rollover;
+use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY, EcosystemView, FailingView, TypeView, VersionView};
 use crate::figures::{ago, first_line};
+use crate::wording;
 
 /// A job that waits longer than this, with workers there to take it, is worth a look.
 const WAITS_LONG_MS: u64 = 10 * 60 * 1000;
@@ -35,28 +37,8 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
     }
     for of_type in &view.types {
         let name = &of_type.worker_type;
-        let serving = of_type.versions.iter().any(|version| version.state == "current" && version.reason.is_none());
-        for version in &of_type.versions {
-            let label = &version.version;
-            if let Some(failing) = &version.failing {
-                let says = format!("{name} {label} is failing: {}", failing_words(failing));
-                if failing.none_up && !serving { &mut bad } else { &mut look }.push(says);
-            }
-            if let Some(file) = &version.drifted {
-                look.push(format!("{name} {label} is drifted, {file} {DRIFT_REMEDY}"));
-            }
-            if let Some(says) = stuck_words(version) {
-                bad.push(format!("{name} {label} has {says}"));
-            }
-            let Some(reason) = version.reason.as_ref().filter(|_| version.failing.is_none()) else { continue };
-            match version.state {
-                "rejected" => look.push(format!("{name} {label} was rejected: {reason}")),
-                "starting" | "current" if !serving => {
-                    bad.push(format!("{name} {label}: {reason}"));
-                }
-                _ => look.push(format!("{name} {label}: {reason}")),
-            }
-        }
+        of_versions(of_type, &mut bad, &mut look);
+        look.extend(rollover::troubles(of_type));
         if of_type.dead > 0 {
             look.push(format!("{name} has {} dead: retry or discard them", counted(of_type.dead)));
         }
@@ -77,6 +59,11 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
             look.push(format!("{name} has a job that has waited for {} min", of_type.oldest_ms / 60_000));
         }
     }
+    let versions = || view.types.iter().flat_map(|of_type| &of_type.versions);
+    let is_told = versions().any(|version| version.configured && rollover::is_refused(version));
+    if view.generation.state == "partial" && !is_told {
+        look.push(wording::partial(view.generation.number));
+    }
     if view.stopping {
         look.push("Biotope is stopping: no new jobs are taken".to_owned());
     }
@@ -84,6 +71,32 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
         (true, true) => Verdict { class: "ok", headline: "All is well", reasons: Vec::new() },
         (true, false) => Verdict { class: "look", headline: "Worth a look", reasons: look },
         (false, _) => Verdict { class: "bad", headline: "Needs you now", reasons: [bad, look].concat() },
+    }
+}
+
+/// Versions that fail, are stuck, or do not do all that they should.
+fn of_versions(of_type: &TypeView, bad: &mut Vec<String>, look: &mut Vec<String>) {
+    let name = &of_type.worker_type;
+    let serving = of_type.versions.iter().any(|version| version.state == "current" && version.reason.is_none());
+    for version in &of_type.versions {
+        let label = &version.version;
+        if let Some(failing) = &version.failing {
+            let says = format!("{name} {label} is failing: {}", failing_words(failing));
+            if failing.none_up && !serving { &mut *bad } else { &mut *look }.push(says);
+        }
+        if let Some(file) = &version.drifted {
+            look.push(format!("{name} {label} is drifted, {file} {DRIFT_REMEDY}"));
+        }
+        if let Some(says) = stuck_words(version) {
+            bad.push(format!("{name} {label} has {says}"));
+        }
+        let Some(reason) = version.reason.as_ref().filter(|_| version.failing.is_none()) else { continue };
+        match version.state {
+            // Told with what to do while the config asks for it; else it is history.
+            "rejected" | "quarantined" => {}
+            "starting" | "current" if !serving => bad.push(format!("{name} {label}: {reason}")),
+            _ => look.push(format!("{name} {label}: {reason}")),
+        }
     }
 }
 

@@ -201,6 +201,90 @@ fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
     biotope.kill();
 }
 
+/// The text and its absence of overhang, as narrow as a telephone and on a desk.
+fn until_shown(browser: &Browser, what: &str, parts: &[&str]) {
+    until(what, SOON, || {
+        let text = browser.text();
+        match parts.iter().find(|part| !text.contains(**part)) {
+            Some(missing) => Err(format!("{missing} is missing in {text}")),
+            None => Ok(()),
+        }
+    });
+    for width in [360, 1280] {
+        browser.resize(width);
+        let wide = browser.run(
+            "const all = document.querySelector('.wide'), page = document.documentElement;
+             return [page.scrollWidth - page.clientWidth, all.scrollWidth - all.clientWidth]",
+        );
+        assert_eq!(wide, json!([0, 0]), "{what}: something lies behind the edge at {width} px");
+    }
+}
+
+#[test]
+fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
+    if !has_program("chromedriver") || !has_program("chromium") {
+        return skipped("a_rollover_is_seen_from_its_ramp_to_its_withdrawal", "no chromium with its driver");
+    }
+    let config = |version: &str, script: &str| {
+        let ramp = "rollout = { steps = [50], hold = \"1h\", min_samples = 200 }";
+        format!(
+            "[workers.press]\nversion = \"{version}\"\nexec = [\"./{script}\"]\n{ramp}\n\
+             [workers.long]\nversion = \"{version}\"\nexec = [\"./long.sh\"]\n"
+        )
+    };
+    let home = Home::new(&config("v1", "good.sh"));
+    home.script("good.sh", "true");
+    home.script("bad.sh", "echo 'no such font' >&2; exit 65");
+    home.script("long.sh", "echo $$ >>begun.txt\nread -r line <gate || true");
+    home.pipe("gate");
+    let biotope = home.start();
+    let held = biotope.push(&json!({"type": "long"}));
+    until("the run", SOON, || if home.text("begun.txt").is_empty() { Err("not begun".into()) } else { Ok(()) });
+    home.configure(&config("v2", "bad.sh"));
+    biotope.signal(Signal::HUP);
+    biotope.until_version("press", "v2", "ramping");
+    biotope.until_version("long", "v1", "draining");
+
+    // What goes on is told in the head, and is nothing to worry about.
+    let browser = Browser::open();
+    browser.go(&format!("http://127.0.0.1:{}/", home.port));
+    let line = "v2 on a ramp at 50 % (next all), held 59 min more, 200 more first attempts needed";
+    let drain = format!("held up by {held}");
+    let parts = ["All is well", "press v2 on a ramp at 50 %", "long v1 drains, 1 in flight", line, &drain];
+    until_shown(&browser, "the ramp and the drain", &parts);
+    let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
+    for part in ["v1 current 50 %, v2 ramping 50 %", line, "long v1: 1 in flight", &drain] {
+        assert!(status.contains(part), "{part} is missing in {status}");
+    }
+    home.open_gate("gate");
+    biotope.until_version("long", "v1", "warm");
+    until_shown(&browser, "the warm version", &["v1 warm", "min more"]);
+
+    // Nobody touches anything: the bad version is withdrawn, and the page says why and what to do.
+    let total = 60;
+    biotope.push_lines(&"{\"type\":\"press\"}\n".repeat(total));
+    biotope.until_count("press", "completed", total as u64);
+    let told = "press v2 was withdrawn, and the config still asks for it: v2 failed";
+    let parts = ["Worth a look", told, "biotope rollout resume press", "v2 quarantined", "quarantined: v2 failed"];
+    until_shown(&browser, "the withdrawal", &parts);
+    let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
+    assert!(status.contains(told) && status.contains("v2 quarantined"), "{status}");
+    assert_eq!(biotope.of_type("press")["dead"], 0);
+
+    // The withdrawal outlives the process, and is history once nobody asks for that version.
+    biotope.kill();
+    let biotope = home.start();
+    until_shown(&browser, "the withdrawal after a crash", &["Worth a look", told]);
+    home.configure(&config("v1", "good.sh"));
+    biotope.signal(Signal::HUP);
+    until("nothing to look at", SOON, || {
+        let text = browser.text();
+        if text.contains("All is well") && !text.contains(told) { Ok(()) } else { Err(text) }
+    });
+    assert_eq!(browser.complaints().iter().filter(|said| !said.to_string().contains("CONNECTION_REFUSED")).count(), 0);
+    biotope.stop();
+}
+
 #[test]
 fn hostile_text_stays_text_on_the_page() {
     if !has_program("chromedriver") || !has_program("chromium") {

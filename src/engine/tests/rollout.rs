@@ -252,6 +252,12 @@ fn a_bad_version_on_a_ramp_is_withdrawn_and_nobody_touched_anything() {
     let again = reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings.clone()));
     assert_eq!((again.verdict, again.types[0].change.as_ref()), ("partial", "withheld"), "{again:?}");
     assert_eq!(version(&handle, "v1").state, "current");
+    let seen = version(&handle, "v2");
+    assert_eq!((seen.state, seen.configured), ("quarantined", true), "{seen:?}");
+    assert!(seen.reason.unwrap().contains("v2 failed"));
+    assert_eq!(of_type(&handle, "t").versions.iter().filter(|version| version.version == "v2").count(), 1);
+    reload(&handle, Spec::new(dir.path()).with_live("t", "v1", echo(), settings.clone()));
+    assert!(!version(&handle, "v2").configured && version(&handle, "v1").configured);
     handle.stop_and_wait();
 }
 

@@ -25,8 +25,11 @@ const PORTION_BYTES: usize = 256 << 10;
 const PORTIONS_AHEAD: usize = 8;
 /// Room that is left beside what is restated on a full disk, in bytes: for outcomes.
 const CLEANING_SPARE: u64 = 1 << 20;
-/// Versions of a type that stay known though nothing names them any more: a job may need one of them.
-const VERSIONS_KEPT: usize = 50;
+/// Versions that stay known though nothing names them any more, since a job may need one of them: of all types together, and of
+/// each of them at least and at most. All that is known fits in a frame.
+const VERSIONS_KEPT: usize = 5_000;
+const OF_TYPE_AT_LEAST: usize = 5;
+const OF_TYPE_AT_MOST: usize = 50;
 
 /// Who sweeps.
 #[derive(Default)]
@@ -188,14 +191,19 @@ impl Context {
         let targets: &[u32] = generations.last().map_or(&[], |newest| &newest.targets);
         let mut versions: Vec<_> = table.versions().map(|(no, version)| (no, version.clone())).collect();
         versions.sort_by_key(|(no, _)| std::cmp::Reverse(*no));
+        let kept = (VERSIONS_KEPT / types.len().max(1)).clamp(OF_TYPE_AT_LEAST, OF_TYPE_AT_MOST);
         let mut seen = std::collections::BTreeMap::new();
-        versions.retain(|(no, version)| {
+        versions.retain_mut(|(no, version)| {
             let count: &mut usize = seen.entry(version.type_no).or_default();
             *count += 1;
             let named = targets.contains(no)
                 || types.iter().any(|(_, _, route, _)| route == no)
                 || ramps.iter().any(|ramp| [ramp.version_no, ramp.previous].contains(no));
-            *count <= VERSIONS_KEPT || named
+            if let Some(quarantine) = version.quarantined.as_mut().filter(|_| !named) {
+                // That it was withdrawn is enough where nobody asks for it.
+                quarantine.why = Box::default();
+            }
+            *count <= kept || named
         });
         versions.reverse();
         Self { types, ramps, paused, versions, generations }
@@ -289,8 +297,8 @@ mod tests {
     use super::*;
     use crate::job::event::{Settled, TypeChange};
     use crate::limits::{
-        CONFIG_BYTES_MAX, FRAME_BYTES_MAX, GENERATION_TEXTS_BYTES_MAX, GENERATIONS_KEPT, LABEL_BYTES_MAX,
-        SETTLED_BYTES_MAX, TYPE_NAME_BYTES_MAX, TYPES_MAX,
+        CONFIG_BYTES_MAX, ERROR_BYTES_MAX, FRAME_BYTES_MAX, GENERATION_TEXTS_BYTES_MAX, GENERATIONS_KEPT,
+        LABEL_BYTES_MAX, SETTLED_BYTES_MAX, TYPE_NAME_BYTES_MAX, TYPES_MAX,
     };
     use crate::log::Position;
     use crate::log::frame::RECORD_HEADER_BYTES;
@@ -304,7 +312,7 @@ mod tests {
             table.apply(seq, Position { segment: 1, offset: 0, body: 0 }, event).unwrap();
         };
         let types = u32::try_from(TYPES_MAX).unwrap();
-        let versions = u32::try_from(VERSIONS_KEPT).unwrap();
+        let versions = u32::try_from(OF_TYPE_AT_LEAST).unwrap() + 1;
         let at = UnixMs::MAX;
         const OLD: u32 = 1 << 20;
         let label = "v".repeat(LABEL_BYTES_MAX);
@@ -314,6 +322,13 @@ mod tests {
             for round in 0..versions {
                 let no = 1 + round * types + type_no;
                 apply(&Event::VersionAccepted(VersionAccepted { no, type_no, label: &label, hash: [1; 32], at }));
+            }
+            // Work went to one of them before, one is on trial, and all were withdrawn but that one.
+            let (previous, trial) = (1 + type_no, 1 + types + type_no);
+            let ramp = Ramped { type_no, version_no: trial, percent: 99, salt: u64::MAX, paused: true, previous, at };
+            apply(&Event::Ramped(ramp));
+            for no in (0..versions).map(|round| 1 + round * types + type_no).filter(|no| *no != trial) {
+                apply(&Event::Quarantined(Quarantined { no, at }, "w".repeat(ERROR_BYTES_MAX).as_bytes()));
             }
             // Each of the last configs is the newest to say what some type's work goes to.
             apply(&Event::Routed(Routed { type_no, version_no: OLD + type_no, at }));

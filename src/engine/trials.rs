@@ -362,7 +362,9 @@ impl Core {
             let baseline = warm.unwrap_or(current);
             return Some((baseline, baseline));
         }
-        let candidate = of_type.candidate.filter(|_| is_first(&job) && trial.may_choose(job.max_attempts));
+        // A version on trial may be older than the current one, and not be what a job needs.
+        let may = is_first(&job) && trial.may_choose(job.max_attempts) && self.table.may_run(&job, trial.version_no);
+        let candidate = of_type.candidate.filter(|_| may);
         let Some(candidate) = candidate else { return Some((current, current)) };
         let chosen = trial.is_gated() || trial.way(job.tenant, born).arm == Arm::Incoming;
         Some(if chosen { (candidate, current) } else { (current, current) })

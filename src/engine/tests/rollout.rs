@@ -486,3 +486,24 @@ fn p6_at_a_start_with_another_file_the_version_before_serves_until_the_new_one_i
     assert_eq!(until_version(&handle, "v1", "warm").busy, 0);
     handle.stop_and_wait();
 }
+
+#[test]
+fn a_version_on_trial_that_is_older_is_not_given_what_needs_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[]);
+    let handle = start_v1(dir.path(), &settings);
+    for label in ["v2", "v3"] {
+        begin(&handle, dir.path(), label, echo(), &settings);
+        until_version(&handle, label, "current");
+    }
+    // Not the one before v3: it has to prove itself again.
+    begin(&handle, dir.path(), "v1", echo(), &rolling(&[99]));
+    until_version(&handle, "v1", "ramping");
+    for _ in 0..30 {
+        let needs = NewJob { min_version: Some("v2".parse().unwrap()), ..one(3) };
+        let pushed = handle.push(needs).unwrap();
+        assert_eq!(until(&handle, &pushed.id, "completed").version.as_deref(), Some("v3"));
+    }
+    assert!(do_jobs(&handle, 30, 3).contains(&"v1".to_owned()), "others go there");
+    handle.stop_and_wait();
+}

@@ -36,7 +36,7 @@
 //! 2. The engine's thread admits it (type, size, id, key), appends an `Enqueued` record to the [`log`]'s frame, and
 //!    applies the same event to the [`job::table`]. One commit writes and syncs the frame; then the caller is answered.
 //! 3. The engine picks it by priority and age, records `Reserved`, and hands a [`pool::Task`] (a lease and a place in
-//!    the log, no payload) to the pool of the type's current version.
+//!    the log, no payload) to the pool of the type's current version, or of one that is on trial beside it.
 //! 4. A pool's thread reads the payload from the log and runs a cycle of its [`worker::Worker`]; a pool that calls a
 //!    service runs as many jobs side by side on its one thread as it is large.
 //! 5. The outcome goes back to the engine, which checks the lease's fence and records what follows: the end together
@@ -64,6 +64,7 @@
 //! - A lease counts once: an outcome under an older fence changes nothing.
 //! - After a failed write or sync nothing more is acknowledged.
 //! - A version loses its work only to one that is up.
+//! - What fails on a version on trial costs nothing where the one before can make up for it: no job dies of a new version.
 #![warn(missing_docs)]
 
 pub mod archive;

@@ -69,7 +69,7 @@ fn a_bad_version_on_a_tenth_of_all_jobs_is_withdrawn_with_its_evidence_and_no_jo
         "{seen}"
     );
     let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
-    assert!(status.contains(&format!("w v2 quarantined: {reason}")), "{status}");
+    assert!(status.contains(&format!("w v2 was withdrawn, and the config still asks for it: {reason}")), "{status}");
     assert_eq!(biotope.of_type("w")["dead"], 0);
     tell(&reason);
 

@@ -7,6 +7,7 @@ mod jobs;
 mod log;
 mod overdue;
 mod remembered;
+mod resumed;
 mod rollout;
 mod sizes;
 mod successor;

@@ -56,12 +56,21 @@ impl Holds {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let count = |dir: &str| std::fs::read_dir(format!("{of}/{dir}")).unwrap().count();
         Self {
-            threads: count("task"),
+            threads: threads(&of),
             descriptors: count("fd"),
             children: descendants(pid),
             rss_kib: line.split_whitespace().next().unwrap().parse().unwrap(),
         }
     }
+}
+
+/// Threads of a process, but for those of the two pools that come and go by themselves, each with a bound of its own: the ones
+/// that serve callers (`http`), and the ones of the index of ended jobs (`sled-io`, up to eight).
+fn threads(of: &str) -> usize {
+    let tasks = std::fs::read_dir(format!("{of}/task")).unwrap().flatten();
+    // One that has ended meanwhile is none.
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| !name.starts_with("http") && !name.starts_with("sled-io")).count()
 }
 
 /// How many processes descend from this one.

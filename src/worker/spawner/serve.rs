@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,8 @@ pub fn serve(lock: &Path) -> ExitCode {
     let begun = spawn::become_helper().map_err(std::io::Error::from).and_then(|()| Family::new(lock));
     match begun.and_then(|(mut family, _lock)| family.live()) {
         Ok(()) => ExitCode::SUCCESS,
+        // The engine was gone before this one was ready. The last word is the engine's.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(std::io::stderr(), "biotope: the process that starts children: {error}"));
             ExitCode::FAILURE

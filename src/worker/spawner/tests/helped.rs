@@ -62,6 +62,16 @@ fn p14_a_helper_that_ends_takes_everything_along() {
 }
 
 #[test]
+fn p14_a_helper_whose_engine_has_gone_before_it_came_up_ends_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    drop(ours);
+    let ended = this_test_program(&dir.path().join("SPAWNER")).stdin(Stdio::from(theirs)).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && !said.contains("biotope:"), "{ended:?}");
+}
+
+#[test]
 fn p14_a_killed_helper_is_replaced_and_its_children_are_lost() {
     let spawner = by_helper();
     let Spawner::Helper(helper) = &spawner else { panic!("{spawner:?}") };

@@ -49,7 +49,7 @@ use crate::log::LogOptions;
 use crate::pool::inline::InlinePools;
 use crate::refusal::Refusal;
 use crate::simulate::disk::SimDisk;
-use crate::types::UnixMs;
+use crate::types::{UnixMs, millis};
 use crate::worker::Outcome;
 use crate::worker::native::Natives;
 
@@ -191,7 +191,7 @@ impl Inline {
 
     /// Lets time pass. Nothing runs before it is told to.
     pub fn advance(&mut self, time: Duration) {
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ms = millis(time);
         self.clock.0.fetch_add(ms, Ordering::Relaxed);
         self.settle();
     }

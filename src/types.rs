@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::limits::{CHOSEN_ID_BYTES_MAX, LABEL_BYTES_MAX, PRIORITY_DEFAULT, PRIORITY_MAX, TYPE_NAME_BYTES_MAX};
 
@@ -11,6 +12,11 @@ pub type Seq = u64;
 
 /// Milliseconds since the Unix epoch, by the wall clock.
 pub type UnixMs = u64;
+
+/// A time in whole milliseconds; as many as there is a number for, of one that is longer.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Why a name was refused; reads after "the name … ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

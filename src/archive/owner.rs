@@ -27,7 +27,7 @@ use crate::limits::{
 use crate::log::Reader;
 use crate::log::nearby::NearbyReader;
 use crate::log::scan::Scan;
-use crate::types::Seq;
+use crate::types::{Seq, millis};
 
 /// Searches that may wait for their turn; more read the log.
 const SEARCHES_MAX: usize = 16;
@@ -169,11 +169,6 @@ impl Archive {
         answer.recv_timeout(Duration::from_secs(30)).ok()
     }
 }
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl History for Archive {
     fn shown(&self) {
         // Full: it will look anyway.

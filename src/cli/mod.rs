@@ -108,34 +108,25 @@ enum Command {
         to: PathBuf,
     },
     /// Cancel all waiting jobs of a type, and discard its dead ones
-    Purge {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Purge(TypeArg),
     /// Let the jobs of a type wait until it is resumed; what runs goes on, new jobs are taken in
-    Pause {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Pause(TypeArg),
     /// Have the jobs of a paused type worked on again
-    Resume {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Resume(TypeArg),
     /// Steer how the new version of a type takes over
     #[command(subcommand)]
     Rollout(RolloutCommand),
     /// Go back to the version of a type that was there before
-    Rollback {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Rollback(TypeArg),
     /// Run the core in simulated worlds with faults and crashes, and see whether it holds
     Simulate(simulate::SimulateArgs),
+}
+
+#[derive(Debug, Args)]
+struct TypeArg {
+    /// The worker type
+    #[arg(value_name = "TYPE")]
+    worker_type: String,
 }
 
 #[derive(Debug, Args)]
@@ -157,29 +148,13 @@ struct PushArgs {
 #[derive(Debug, Subcommand)]
 enum RolloutCommand {
     /// Keep the new version's share as it is
-    Pause {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Pause(TypeArg),
     /// Let its share grow again; or try a version again that was withdrawn
-    Resume {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Resume(TypeArg),
     /// Have it take over now
-    Promote {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Promote(TypeArg),
     /// Withdraw it now
-    Abort {
-        /// The worker type
-        #[arg(value_name = "TYPE")]
-        worker_type: String,
-    },
+    Abort(TypeArg),
 }
 
 #[derive(Debug, Subcommand)]
@@ -324,11 +299,11 @@ fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>) -> Result<(), 
                 Command::Generations { json } => reload::generations(&client, json),
                 Command::Upgrade { wait } => upgrade::upgrade(&client, wait),
                 Command::Jobs(command) => jobs(&client, &command),
-                Command::Purge { worker_type } => show::purge(&client, &worker_type),
-                Command::Pause { worker_type } => show::pause(&client, &worker_type, true),
-                Command::Resume { worker_type } => show::pause(&client, &worker_type, false),
+                Command::Purge(of) => show::purge(&client, &of.worker_type),
+                Command::Pause(of) => show::pause(&client, &of.worker_type, true),
+                Command::Resume(of) => show::pause(&client, &of.worker_type, false),
                 Command::Rollout(command) => rollout(&client, &command),
-                Command::Rollback { worker_type } => show::rollout(&client, &worker_type, "rollback"),
+                Command::Rollback(of) => show::rollout(&client, &of.worker_type, "rollback"),
                 Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) | Command::Log(_) => Ok(()),
                 Command::Backup { .. } | Command::Restore { .. } | Command::TakeoverCheck => Ok(()),
             }
@@ -337,13 +312,13 @@ fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>) -> Result<(), 
 }
 
 fn rollout(client: &Client, command: &RolloutCommand) -> Result<(), Failure> {
-    let (worker_type, word) = match command {
-        RolloutCommand::Pause { worker_type } => (worker_type, "rollout/pause"),
-        RolloutCommand::Resume { worker_type } => (worker_type, "rollout/resume"),
-        RolloutCommand::Promote { worker_type } => (worker_type, "rollout/promote"),
-        RolloutCommand::Abort { worker_type } => (worker_type, "rollout/abort"),
+    let (of, word) = match command {
+        RolloutCommand::Pause(of) => (of, "rollout/pause"),
+        RolloutCommand::Resume(of) => (of, "rollout/resume"),
+        RolloutCommand::Promote(of) => (of, "rollout/promote"),
+        RolloutCommand::Abort(of) => (of, "rollout/abort"),
     };
-    show::rollout(client, worker_type, word)
+    show::rollout(client, &of.worker_type, word)
 }
 
 fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {

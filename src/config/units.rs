@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::types::millis;
+
 /// Units of time, in milliseconds.
 const TIMES: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 /// Units of size, in bytes.
@@ -46,7 +48,7 @@ fn number_and_unit(text: &str, units: &[(&str, u64)], examples: &str) -> Result<
 
 /// A duration as it would be written: in its largest unit that leaves no rest.
 pub fn show_duration(duration: Duration) -> String {
-    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let ms = millis(duration);
     show(ms, &TIMES)
 }
 

@@ -31,7 +31,7 @@ use crate::log::lock::DirLock;
 use crate::log::{Log, Poisoned};
 use crate::pool::{PoolId, PoolMaker, Task};
 use crate::refusal::Refusal;
-use crate::types::{Seq, UnixMs};
+use crate::types::{Seq, UnixMs, millis};
 
 /// A seal follows a burst of commits after so much quiet.
 const SEAL_AFTER: Duration = Duration::from_millis(10);
@@ -319,7 +319,7 @@ impl Core {
     /// How long nothing is due.
     pub(super) fn sleep(&mut self) -> Duration {
         self.tick();
-        let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
+        let retain_ms = millis(self.config.log.dead_retain);
         let dead = self.table.oldest_dead().map(|(since, _)| since.saturating_add(retain_ms));
         let moments = [self.table.next_moment(), dead].into_iter().flatten();
         let space = self.stands_still().then_some(LOOK_FOR_SPACE_EVERY);

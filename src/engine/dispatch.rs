@@ -109,7 +109,11 @@ impl Core {
             self.reserve(born, pool)?;
         }
         while let Some((candidate, born)) = self.only_for_candidate(type_no) {
-            if self.log.is_full() || !take(&mut free, candidate) {
+            if self.log.is_full() {
+                self.again = true;
+                break;
+            }
+            if !take(&mut free, candidate) {
                 break;
             }
             self.reserve(born, candidate)?;

@@ -8,14 +8,14 @@ use crate::job::event::{End, Ended, Event};
 use crate::job::table::OwnedNames;
 use crate::log::Poisoned;
 use crate::pool::About;
-use crate::types::Seq;
+use crate::types::{Seq, millis};
 
 impl Core {
     /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
     pub(super) fn forget_dead(&mut self) -> Result<(), Poisoned> {
         /// Records that are read at once.
         const AT_ONCE: usize = 256;
-        let retain_ms = u64::try_from(self.config.log.dead_retain.as_millis()).unwrap_or(u64::MAX);
+        let retain_ms = millis(self.config.log.dead_retain);
         while let Some((since, born)) = self.table.oldest_dead().filter(|_| !self.forgetting) {
             let old = since.saturating_add(retain_ms) <= self.now;
             if !old && self.table.dead_jobs() <= self.config.log.dead_max {

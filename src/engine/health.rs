@@ -8,7 +8,7 @@ use super::core::Core;
 use super::runs::PoolRun;
 use super::view::{FailingView, HeldView, RestartView, WorkerView};
 use crate::limits::{HELD_SHOWN_MAX, WORKERS_SHOWN_MAX};
-use crate::types::UnixMs;
+use crate::types::{UnixMs, millis};
 use crate::worker::pulse::{Doing, Seen};
 
 /// A worker that came up again, after it had broken while it was up, counts as failing for so long, unless it does a job.
@@ -135,8 +135,4 @@ impl PoolRun {
         let last = self.health.last.as_ref();
         (self.health.restarts, last.map(|(reason, at)| RestartView { at_ms: *at, reason: reason.clone() }))
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

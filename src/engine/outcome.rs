@@ -17,7 +17,7 @@ use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX, KILLED_RETRY
 use crate::log::Poisoned;
 use crate::pool::About;
 use crate::rollover::trial;
-use crate::types::{Lease, Seq, UnixMs};
+use crate::types::{Lease, Seq, millis};
 use crate::worker::Outcome;
 
 /// Room that a record of a group needs beside its payload or result: names, task, tenant and numbers.
@@ -298,11 +298,6 @@ fn bound(backoff: Backoff, n: u32) -> Duration {
     let growth = backoff.factor.checked_pow(n.saturating_sub(1)).unwrap_or(u32::MAX);
     backoff.first.saturating_mul(growth).min(backoff.max)
 }
-
-fn millis(duration: Duration) -> UnixMs {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A job's run that failed just now, `dies` of it or not; `for_good`: its worker said that no other attempt helps.
 pub(super) fn failed(job: &Job, dies: bool, for_good: bool) -> trial::Failed {
     let free = job.failures().iter().filter(|failure| failure.attempt == 0);

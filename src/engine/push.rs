@@ -9,7 +9,7 @@ use crate::job::new::{NewJob, Pushed, Start};
 use crate::limits::{MAX_ATTEMPTS_DEFAULT, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
-use crate::types::Seq;
+use crate::types::{Seq, millis};
 
 impl Core {
     pub(super) fn push(&mut self, mut pushing: Pushing) -> Result<(), Poisoned> {
@@ -173,7 +173,7 @@ impl Core {
         let (start, moment) = match job.start {
             Start::Now => (0_u8, 0_u64),
             Start::At(at) => (1, at),
-            Start::After(delay) => (2, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            Start::After(delay) => (2, millis(delay)),
         };
         let optional = |text: Option<&str>| text.map_or_else(Vec::new, |text| [b"+", text.as_bytes()].concat());
         // One that needs no version is compared as it was before one could be needed.
@@ -204,7 +204,7 @@ impl Core {
         let ready_ms = match job.start {
             Start::Now => 0,
             Start::At(at) => at,
-            Start::After(delay) => self.now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            Start::After(delay) => self.now.saturating_add(millis(delay)),
         };
         let id = job.id.as_ref().map(|id| id.as_str());
         let key = job.idempotency_key.as_ref().map(|key| key.as_str());

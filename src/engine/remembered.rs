@@ -2,7 +2,7 @@
 //! an opening differs from the last one before it.
 
 use super::core::Core;
-use super::runs::Rollover;
+use super::runs::{Rollover, is_not_taken};
 use super::view::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView};
 use super::words::moment;
 use super::{GenerationSpec, VersionSpec};
@@ -107,11 +107,11 @@ impl Rollover {
         self.last_error = Some((why, at));
     }
 
-    /// What became of it all, as much of it as may be kept: what was rejected comes first.
+    /// What became of it all, as much of it as may be kept: what was not taken comes first.
     fn settled(&self, number: u64, at: UnixMs) -> Settled {
         let (mut changes, mut bytes, mut left_out) = (Vec::new(), 0, 0);
-        let (rejected, others): (Vec<_>, Vec<_>) = self.changes.iter().partition(|view| view.change == "rejected");
-        for view in rejected.into_iter().chain(others) {
+        let (not_taken, others): (Vec<_>, Vec<_>) = self.changes.iter().partition(|view| is_not_taken(view));
+        for view in not_taken.into_iter().chain(others) {
             let change = kept(view);
             bytes += change.bytes_max();
             if bytes > SETTLED_BYTES_MAX {

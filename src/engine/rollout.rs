@@ -10,6 +10,7 @@ use crate::recent::shares;
 use crate::refusal::Refusal;
 use crate::rollover::plan::{self, Deed, Known, Word};
 use crate::rollover::state::State;
+use crate::types::millis;
 
 impl Core {
     /// Carries out somebody's word about the rollover of a type; answers with what stands then.
@@ -58,23 +59,21 @@ impl Core {
                 self.withdraw(type_no, "by command".to_owned())?;
                 "withdrawn"
             }
-            Deed::Back if self.warm_drifted(type_no).is_some() => {
-                let file = self.warm_drifted(type_no).unwrap_or_default();
-                return refused(format!(
-                    "{} has changed since the version before was accepted: what it was is gone; put the file back and reload",
-                    file.display()
-                ));
-            }
             Deed::Back => {
+                if let Some(file) = self.warm_drifted(type_no) {
+                    return refused(format!(
+                        "{} has changed since the version before was accepted: what it was is gone; put the file back and reload",
+                        file.display()
+                    ));
+                }
                 self.go_back(type_no)?;
                 "rolled back"
             }
             Deed::Start(version_no) => {
                 let Some(spec) = self.spec_of(type_no, version_no) else {
-                    let label = self.table.version(version_no).map(|version| version.label.to_string());
                     let detail = format!(
                         "what {} was made of is not known any more; change the config back to it, and reload",
-                        label.unwrap_or_default()
+                        self.label_of(version_no).unwrap_or_default()
                     );
                     return refused(detail);
                 };
@@ -123,7 +122,7 @@ impl Core {
     pub(super) fn trial_view(&self, type_no: u32) -> Option<TrialView> {
         let trial = self.types.get(&type_no)?.trial.as_ref()?;
         let rollout = self.rollout_of(type_no);
-        let label = |no| self.table.version(no).map(|version| version.label.to_string()).unwrap_or_default();
+        let label = |no| self.label_of(no).unwrap_or_default();
         let evidence = trial.evidence.shown();
         let (version, baseline) = (label(trial.version_no), label(trial.baseline_no));
         Some(TrialView {
@@ -139,11 +138,9 @@ impl Core {
             percent: if trial.is_gated() { 0 } else { trial.percent },
             steps: rollout.steps.clone(),
             paused: trial.paused,
-            held_for_ms: trial
-                .is_ramp()
-                .then(|| u64::try_from(trial.held_for(self.mono, &rollout).as_millis()).unwrap_or(u64::MAX)),
+            held_for_ms: trial.is_ramp().then(|| millis(trial.held_for(self.mono, rollout))),
             samples: trial.evidence.samples(),
-            samples_missing: trial.samples_missing(&rollout),
+            samples_missing: trial.samples_missing(rollout),
             says: evidence.sentence(&version, &baseline),
             slower: trial.pace.slower().map(|slower| slower.sentence(&version, &baseline)),
             version,
@@ -171,7 +168,7 @@ impl Core {
         Some(DrainView {
             in_flight: run.handed,
             since_ms: run.since,
-            cut_off_in_ms: deadline.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            cut_off_in_ms: deadline.map(millis),
             eta_ms,
             held_up_by: longest,
         })

@@ -273,14 +273,14 @@ impl Core {
         Ok(())
     }
 
-    fn label_of(&self, version_no: u32) -> Option<String> {
+    pub(super) fn label_of(&self, version_no: u32) -> Option<String> {
         self.table.version(version_no).map(|version| version.label.to_string())
     }
 
     /// The label of the version that a type's work went to last.
     fn routed(&self, type_no: u32) -> Option<String> {
         let route = self.table.worker_type(type_no)?.route;
-        self.table.version(route).map(|version| version.label.to_string())
+        self.label_of(route)
     }
 
     /// A type has other settings, if it has; what became of its version is told all the same.

@@ -208,12 +208,17 @@ impl PoolRun {
     }
 }
 
+/// Whether a type does not run what a reload asked for.
+pub(super) fn is_not_taken(view: &ReloadTypeView) -> bool {
+    NOT_TAKEN.contains(&view.change.as_ref())
+}
+
 impl Rollover {
     /// What became of the newest config.
     pub(super) fn verdict(&self) -> &'static str {
         if self.changes.is_empty() && self.keys.is_empty() && !self.is_new {
             "unchanged"
-        } else if self.changes.iter().any(|change| NOT_TAKEN.contains(&change.change.as_ref())) {
+        } else if self.changes.iter().any(is_not_taken) {
             "partial"
         } else {
             "ok"

@@ -12,6 +12,7 @@ use super::view::ScaleView;
 use crate::config::{Concurrency, LiveConfig};
 use crate::pool::PoolId;
 use crate::scale::{Bounds, Reason, Scaler, Seen, Size, share};
+use crate::types::millis;
 
 /// From one look to the next while jobs wait.
 const LOOK_WHILE_WAITING: Duration = Duration::from_millis(100);
@@ -219,7 +220,7 @@ impl Core {
         Some(ScaleView {
             min: live.concurrency.min,
             max: live.concurrency.max,
-            target_wait_ms: u64::try_from(live.target_wait.as_millis()).unwrap_or(u64::MAX),
+            target_wait_ms: millis(live.target_wait),
             workers: scaling.size.workers,
             reason: scaling.size.reason.word(),
         })

@@ -11,7 +11,7 @@ use crate::job::table::TypeState;
 use crate::log::damage::Place;
 use crate::recent::shares;
 use crate::rollover::state::State;
-use crate::types::Label;
+use crate::types::{Label, millis};
 
 impl Core {
     pub(super) fn ecosystem(&self) -> EcosystemView {
@@ -145,7 +145,7 @@ impl Core {
             warm_for_ms: run
                 .deadline
                 .filter(|_| run.role == State::Warm)
-                .map(|at| u64::try_from(at.saturating_sub(self.mono).as_millis()).unwrap_or(u64::MAX)),
+                .map(|at| millis(at.saturating_sub(self.mono))),
             rss_bytes: None,
             workers,
         }

@@ -3,6 +3,8 @@
 //! A trial has a *candidate* (a pool beside the current one, which does its first jobs or gets a share) until its version
 //! takes over; then it is on *probation* for as long as the version before stays warm.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::core::Core;
@@ -201,7 +203,7 @@ impl Core {
         };
         self.end_trial(type_no)?;
         let no = trial.version_no;
-        let label = self.table.version(no).map(|version| version.label.to_string());
+        let label = self.label_of(no);
         self.record(&Event::Quarantined(Quarantined { no, at: self.now }, why.as_bytes()))?;
         tracing::warn!(version = label, why, "withdrawn; the version before does the work");
         let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
@@ -288,7 +290,7 @@ impl Core {
         let of_type = self.types.get(&type_no)?;
         let trial = of_type.trial.as_ref()?;
         let idle = of_type.candidate.is_some_and(|pool| self.is_idle(type_no, pool));
-        Some(trial.next(self.mono, idle, &self.rollout_of(type_no)))
+        Some(trial.next(self.mono, idle, self.rollout_of(type_no)))
     }
 
     /// When something is due about a trial, by the steady clock.
@@ -302,7 +304,7 @@ impl Core {
     /// What speaks against the version on trial, in a line.
     pub(super) fn evidence_sentence(&self, type_no: u32) -> Option<String> {
         let trial = self.types.get(&type_no)?.trial.as_ref()?;
-        let label = |no| self.table.version(no).map(|version| version.label.to_string()).unwrap_or_default();
+        let label = |no| self.label_of(no).unwrap_or_default();
         Some(trial.evidence.shown().sentence(&label(trial.version_no), &label(trial.baseline_no)))
     }
 
@@ -318,9 +320,10 @@ impl Core {
     }
 
     /// How new versions of a type take over.
-    pub(super) fn rollout_of(&self, type_no: u32) -> Rollout {
+    pub(super) fn rollout_of(&self, type_no: u32) -> &Rollout {
+        static USUAL: LazyLock<Rollout> = LazyLock::new(Rollout::default);
         let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
-        worker.map(|worker| worker.live.rollout.clone()).unwrap_or_default()
+        worker.map_or(&USUAL, |worker| &worker.live.rollout)
     }
 
     pub(super) fn current_version(&self, type_no: u32) -> Option<u32> {
@@ -384,7 +387,7 @@ impl Core {
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return };
         of_type.storm.attempt(false);
         let first = is_first(job);
-        if first {
+        if first && of_type.is_current(job.version_no, &self.pools) {
             of_type.note_first(false);
         }
         let Some(trial) = &mut of_type.trial else { return };
@@ -409,7 +412,7 @@ impl Core {
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return false };
         of_type.storm.attempt(true);
         let first = is_first(job);
-        if first {
+        if first && of_type.is_current(job.version_no, &self.pools) {
             of_type.note_first(true);
         }
         let failed = failed(job, dies, for_good);
@@ -467,7 +470,13 @@ impl Core {
 }
 
 impl TypeRun {
-    /// A first attempt came to its end.
+    /// Whether a version is the one that new work goes to.
+    fn is_current(&self, version_no: u32, pools: &BTreeMap<PoolId, PoolRun>) -> bool {
+        let current = self.current.and_then(|pool| pools.get(&pool));
+        current.is_some_and(|run| run.version_no == version_no)
+    }
+
+    /// A first attempt on the version that new work goes to came to its end.
     fn note_first(&mut self, failed: bool) {
         self.history.attempts += 1;
         self.history.failed += u64::from(failed);

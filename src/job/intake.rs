@@ -13,7 +13,7 @@ use super::new::{NewJob, Start};
 use crate::config::units;
 use crate::limits::{DELAY_MAX, MAX_ATTEMPTS_MAX, PRIORITY_MAX, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
-use crate::types::{ChosenId, Label, Priority, UnixMs, WorkerType};
+use crate::types::{ChosenId, Label, Priority, UnixMs, WorkerType, millis};
 
 /// Bounds that depend on the config.
 #[derive(Debug, Clone, Copy)]
@@ -195,7 +195,7 @@ impl Draft {
             if expires_at <= now {
                 return Err(refused("expires_at has passed"));
             }
-            let begins = now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            let begins = now.saturating_add(millis(wait));
             if expires_at <= begins {
                 return Err(refused("expires_at comes before the job may run"));
             }

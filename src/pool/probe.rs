@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Shared;
 use crate::config::LiveConfig;
 use crate::job::ids::JobId;
-use crate::types::{Fence, Lease};
+use crate::types::{Fence, Lease, millis};
 use crate::worker::{Assignment, Outcome};
 
 /// The lease of every probe: none of a job begins with record 0.
@@ -34,7 +34,7 @@ impl Gate {
 pub(super) fn due(shared: &Shared, live: &LiveConfig) -> Option<Assignment> {
     let payload = live.probe.as_ref().filter(|_| !shared.gate.is_passed())?;
     let now = shared.clock.wall_ms();
-    let deadline_ms = now.saturating_add(u64::try_from(live.start_timeout.as_millis()).unwrap_or(u64::MAX));
+    let deadline_ms = now.saturating_add(millis(live.start_timeout));
     Some(Assignment {
         lease: LEASE,
         id: JobId::from(format!("probe-{now}")),

@@ -15,7 +15,7 @@ use crate::log::reader::ReadError;
 use crate::recent::Ran;
 use crate::sync::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::sync::thread::{Builder, JoinHandle};
-use crate::types::UnixMs;
+use crate::types::{UnixMs, millis};
 use crate::worker::pulse::{Doing, Pulse};
 use crate::worker::{Assignment, Outcome, StartError, Worker};
 
@@ -407,11 +407,6 @@ pub(super) fn assignment(
         kill_after: live.kill_after,
     })
 }
-
-fn millis(duration: Duration) -> UnixMs {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// What the record at a task's home is: only a job's first record has its born seq.
 fn home_kind(task: &Task) -> Kind {
     if task.home.seq == task.lease.born { Kind::Enqueued } else { Kind::Restated }

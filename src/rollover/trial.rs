@@ -8,7 +8,7 @@ use super::choice::{PARTS, PARTS_OF_PERCENT, Ramp, Way};
 use super::evidence::{Arm, CONTROL_PERCENT, Evidence, FIRST_ONE_BY_ONE, First, History, Verdict};
 use super::pace::Pace;
 use crate::config::Rollout;
-use crate::types::Seq;
+use crate::types::{Seq, millis};
 
 /// The share of a version that has taken over, in percent.
 pub const ALL: u8 = 100;
@@ -237,7 +237,7 @@ impl Trial {
     /// A run that did its job took so long.
     pub fn ran(&mut self, version_no: u32, took: Duration) {
         if let Some(arm) = self.arm(version_no) {
-            self.pace.ran(arm, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            self.pace.ran(arm, millis(took));
         }
     }
 

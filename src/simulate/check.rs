@@ -1,7 +1,5 @@
 //! Holding the engine's word against the model after every turn, whether it succeeded or failed.
 
-use std::time::Duration;
-
 use super::disk::Loss;
 use super::invariant::Invariant;
 use super::model::{Counts, Place};
@@ -196,8 +194,4 @@ pub(super) fn totals_of(engine: &Stepped, of: &str) -> Option<Counts> {
         expired: totals.expired,
         discarded: totals.discarded,
     })
-}
-
-pub(super) fn millis(duration: Duration) -> UnixMs {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::check::millis;
 use super::invariant::Invariant;
 use super::model::{Happening, Known, Model, Place, Standing};
 use super::plan::{self, BACKOFF_MAX, PAYLOAD_MAX};
@@ -13,7 +12,7 @@ use crate::job::new::{NewJob, Pushed, Start};
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::refusal::Refusal;
-use crate::types::{Lease, Seq, UnixMs};
+use crate::types::{Lease, Seq, UnixMs, millis};
 use crate::worker::Outcome;
 
 /// What the model says of a job that is enqueued.

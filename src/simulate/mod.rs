@@ -48,6 +48,7 @@ pub use sweep::{crash_images, failed_calls, workload_count};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::worker::native::panic_text;
 use op::Mixture;
 use world::World;
 
@@ -119,11 +120,6 @@ fn run_with(seed: u64, ops: &[Op], then: impl FnOnce(&World)) -> Result<Figures,
     // A world that panicked is not taken down in order: its parts may no longer stand.
     std::mem::forget(world);
     Err(Failure { seed, step, what, ops: ops.to_vec() })
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// Leaves out operations, as many as it can, for as long as something still does not hold.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::check::{millis, totals_of};
+use super::check::totals_of;
 use super::held::Routes;
 use super::invariant::Invariant;
 use super::model::{Happening, Known, Place, Standing};
@@ -15,7 +15,7 @@ use crate::job::ids::IdMaker;
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::pool::Task;
-use crate::types::{Fence, Seq, UnixMs};
+use crate::types::{Fence, Seq, UnixMs, millis};
 
 impl World {
     /// A purge goes on frame by frame: what it has ended up to now.

@@ -4,10 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::every_call;
 use super::figures::Figures;
 use super::images::{self, ImageCounts};
 use super::workloads::{self, Workload};
-use super::{every_call, panic_text};
+use crate::worker::native::panic_text;
 
 /// Opens every image that a power cut may leave of every small workload. `progress` is called after each workload.
 ///

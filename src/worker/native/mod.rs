@@ -319,7 +319,7 @@ fn quietly(f: impl FnOnce()) {
 }
 
 /// The message of a panic, as far as it has one.
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     if let Some(text) = panic.downcast_ref::<&'static str>() {
         text
     } else if let Some(text) = panic.downcast_ref::<String>() {

@@ -4,7 +4,8 @@
 //! minute ends: an idle version has none. Never holds a single run: times are counted by size, each size at most a
 //! thirty-second off what it counts.
 //!
-//! Shares are of the present minute and the four before it; rates of the present one and the one before.
+//! Shares are of the present minute and the four before it; rates of the present one and the one before. For a picture of how
+//! it went there are counts of each five seconds of the last five minutes.
 
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use serde::Serialize;
 const MINUTES: usize = 5;
 /// How long one of them is, in seconds.
 const MINUTE: u64 = 60;
+/// How long a step of a course is, in seconds.
+pub const COURSE_STEP: u64 = 5;
+/// Steps of a course: five minutes.
+pub const COURSE_STEPS: usize = 60;
 /// Sizes between a power of two and the next, as a power of two.
 const STEPS_LOG2: u32 = 4;
 const STEPS: u64 = 1 << STEPS_LOG2;
@@ -62,6 +67,21 @@ pub struct Rates {
     pub ill: f64,
 }
 
+/// Runs that ended within one step of a course.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Step {
+    /// That ended well.
+    pub well: u32,
+    /// That ended ill.
+    pub ill: u32,
+}
+
+/// Steps by their number, each in the place of the one so many before it, and which number was counted last.
+struct Course {
+    last: u64,
+    steps: [Step; COURSE_STEPS + 1],
+}
+
 /// Times, counted by size.
 struct Sizes {
     counts: [u32; SIZES],
@@ -85,12 +105,13 @@ pub struct Recent {
     /// Since when it is counted.
     since: Duration,
     minutes: [Option<Box<Minute>>; MINUTES],
+    course: Option<Box<Course>>,
 }
 
 impl Recent {
     /// Nothing, so far.
     pub fn new(since: Duration) -> Self {
-        Self { since, minutes: Default::default() }
+        Self { since, minutes: Default::default(), course: None }
     }
 
     /// Takes a run over that ended at `now`.
@@ -103,7 +124,24 @@ impl Recent {
         match how {
             How::Well => minute.well += 1,
             How::Ill => minute.ill += 1,
-            How::Neither => {}
+            How::Neither => return,
+        }
+        self.course.get_or_insert_default().add(now.as_secs() / COURSE_STEP, how == How::Well);
+    }
+
+    /// Adds the steps that are over at `now` to `sums`, the last one at its end; nothing where nothing was counted.
+    pub fn add_course(&self, now: Duration, sums: &mut Vec<Step>) {
+        let Some(course) = &self.course else { return };
+        let present = now.as_secs() / COURSE_STEP;
+        if course.last + (COURSE_STEPS as u64) < present {
+            return;
+        }
+        sums.resize(COURSE_STEPS, Step::default());
+        for (back, sum) in (1..).zip(sums.iter_mut().rev()) {
+            if let Some(step) = present.checked_sub(back).and_then(|number| course.step(number)) {
+                sum.well = sum.well.saturating_add(step.well);
+                sum.ill = sum.ill.saturating_add(step.ill);
+            }
         }
     }
 
@@ -156,6 +194,39 @@ pub fn shares<'a>(of: impl Iterator<Item = &'a Recent> + Clone, now: Duration) -
         Shares::of(from, &sums)
     };
     (of_sizes(|minute| &minute.took), of_sizes(|minute| &minute.waited))
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self { last: 0, steps: [Step::default(); COURSE_STEPS + 1] }
+    }
+}
+
+impl Course {
+    fn place(number: u64) -> usize {
+        usize::try_from(number % (COURSE_STEPS as u64 + 1)).unwrap_or(0)
+    }
+
+    fn add(&mut self, number: u64, well: bool) {
+        // What lies between was calm, and its places hold what is too old.
+        let from = (self.last + 1).max(number.saturating_sub(COURSE_STEPS as u64));
+        for calm in from..=number {
+            if let Some(step) = self.steps.get_mut(Self::place(calm)) {
+                *step = Step::default();
+            }
+        }
+        self.last = self.last.max(number);
+        if let Some(step) = self.steps.get_mut(Self::place(number)) {
+            let count = if well { &mut step.well } else { &mut step.ill };
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// A step that is not too old to be known.
+    fn step(&self, number: u64) -> Option<&Step> {
+        let is_kept = number <= self.last && number + COURSE_STEPS as u64 >= self.last;
+        self.steps.get(Self::place(number)).filter(|_| is_kept)
+    }
 }
 
 impl Minute {
@@ -302,6 +373,37 @@ mod tests {
             all.add(at, ran, How::Well);
         }
         assert_eq!(shares([&one, &other].into_iter(), at), shares([&all].into_iter(), at));
+    }
+
+    #[test]
+    fn a_course_has_the_steps_that_are_over_each_in_its_place() {
+        let at = |step: u64| Duration::from_secs(1000 + step * COURSE_STEP);
+        let course = |of: &[&Recent], now| {
+            let mut sums = Vec::new();
+            of.iter().for_each(|recent| recent.add_course(now, &mut sums));
+            sums
+        };
+        let mut recent = Recent::new(at(0));
+        assert_eq!(course(&[&recent], at(0)), []);
+        for (step, how) in [(0, How::Well), (0, How::Well), (0, How::Ill), (0, How::Neither), (2, How::Well)] {
+            recent.add(at(step), ran(0, Duration::ZERO), how);
+        }
+        let (first, none, one) = (Step { well: 2, ill: 1 }, Step::default(), Step { well: 1, ill: 0 });
+        let ends = |now| course(&[&recent], now)[COURSE_STEPS - 3..].to_vec();
+        assert_eq!(ends(at(2)), [none, first, none], "the present step is not over");
+        assert_eq!(ends(at(3)), [first, none, one]);
+        assert_eq!(ends(at(4)), [none, one, none]);
+        assert_eq!(course(&[&recent], at(60))[..3], [first, none, one]);
+        assert_eq!(course(&[&recent], at(61))[..3], [none, one, none]);
+        assert_eq!(course(&[&recent], at(62)), course(&[&recent], at(62)));
+        assert_eq!((course(&[&recent], at(62))[0], course(&[&recent], at(63))), (one, Vec::new()), "all is too old");
+        // What comes after a calm takes the places of what was before it.
+        let mut other = Recent::new(at(0));
+        other.add(at(70), ran(0, Duration::ZERO), How::Ill);
+        recent.add(at(70), ran(0, Duration::ZERO), How::Well);
+        let both = course(&[&recent, &other], at(71));
+        assert_eq!(both.iter().filter(|step| **step != none).collect::<Vec<_>>(), [&Step { well: 1, ill: 1 }]);
+        assert_eq!(both.last(), Some(&Step { well: 1, ill: 1 }));
     }
 
     proptest! {

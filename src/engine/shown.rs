@@ -9,7 +9,7 @@ use crate::archive::{History, Standing};
 use crate::config::SyncPolicy;
 use crate::job::table::TypeState;
 use crate::log::damage::Place;
-use crate::recent::shares;
+use crate::recent::{Step, shares};
 use crate::rollover::state::State;
 use crate::types::{Label, millis};
 
@@ -52,6 +52,7 @@ impl Core {
             paused: of_type.paused_since != 0,
             configured: !parked,
             pace: self.pace_of(no, &versions),
+            course: self.course_of(no),
             scale: self.scale_view(no),
             trial: self.trial_view(no),
             storm: self.is_in_storm(no),
@@ -104,6 +105,15 @@ impl Core {
     /// Whether the config asks for a version.
     fn asks_for(&self, version_no: u32) -> bool {
         self.table.generation().targets.contains(&version_no)
+    }
+
+    /// How it went of late, with all versions of a type together.
+    fn course_of(&self, no: u32) -> Vec<Step> {
+        let mut sums = Vec::new();
+        for run in self.pools.values().filter(|run| run.type_no == no) {
+            run.recent.add_course(self.mono, &mut sums);
+        }
+        sums
     }
 
     /// How fast jobs go, of all versions of a type together.

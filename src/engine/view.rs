@@ -6,7 +6,7 @@ mod rollouts;
 use serde::Serialize;
 
 use crate::archive::Standing;
-use crate::recent::Shares;
+use crate::recent::{Shares, Step};
 use crate::types::{Seq, UnixMs, WorkerType};
 use crate::worker::resident_bytes;
 
@@ -91,6 +91,9 @@ pub struct TypeView {
     /// How fast its jobs go.
     #[serde(flatten)]
     pub pace: PaceView,
+    /// How many runs ended, well and ill, in each step of the last five minutes; empty where none did. A picture for the page.
+    #[serde(skip)]
+    pub course: Vec<Step>,
     /// How its size was decided, where that follows the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleView>,
@@ -249,7 +252,14 @@ impl EcosystemView {
     /// Looks up how much memory the workers' processes have in use: to be called by who shows this, and not by the engine,
     /// whose thread reads no file.
     pub fn look_at_processes(&mut self) {
-        for version in self.types.iter_mut().flat_map(|of_type| &mut of_type.versions) {
+        self.types.iter_mut().for_each(TypeView::look_at_processes);
+    }
+}
+
+impl TypeView {
+    /// As [`EcosystemView::look_at_processes`], of one type.
+    pub fn look_at_processes(&mut self) {
+        for version in &mut self.versions {
             for worker in &mut version.workers {
                 worker.rss_bytes = worker.pid.and_then(resident_bytes);
             }

@@ -97,12 +97,9 @@ fn of_type_goes_on(of_type: &TypeView) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use askama::Template as _;
-
     use super::*;
     use crate::engine::view::{HeldView, TrialView};
-    use crate::page::Fragment;
-    use crate::page::tests::view;
+    use crate::page::tests::{first, view};
     use crate::page::verdict::verdict;
     use crate::rollover::evidence::Evidence;
 
@@ -138,8 +135,14 @@ mod tests {
         assert_eq!((seen.class, seen.reasons.len()), ("ok", 0), "{seen:?}");
         assert_eq!(goes_on(&view).unwrap(), "press v2 on a ramp at 10 %");
         let line = "v2 on a ramp at 10 % (next 50 %), held 72 s more, 37 more first attempts needed; v2 failed 0 of 63";
-        let html = Fragment::new(view.clone(), 61_000).render().unwrap();
-        for shown in [line, "<b>v2</b> ramping 10 %", "<b>v1</b> current 90 %", "href=\"/v1/generations\""] {
+        let html = first(view.clone(), 61_000);
+        for shown in [
+            line,
+            "<b>v2</b> <span class=\"state\">ramping 10 %",
+            "<b>v1</b> <span class=\"state\">current 90 %",
+            "width=\"90\"",
+            "href=\"/v1/generations\"",
+        ] {
             assert!(html.contains(shown), "{shown} is missing in\n{html}");
         }
         assert!(!html.contains("style="), "{html}");
@@ -158,11 +161,13 @@ mod tests {
         let older = VersionView { version: "v00".to_owned(), state: "draining", warm_for_ms: None, ..old.clone() };
         view.types[0].versions.splice(0..0, [VersionView { drain: Some(drain), ..older }, old]);
         assert_eq!((verdict(&view).class, goes_on(&view).unwrap()), ("ok", "press v00 drains, 3 in flight".to_owned()));
-        let html = Fragment::new(view, 61_000).render().unwrap();
-        for shown in ["<b>v0</b> warm · 2 workers · 9 min more", "<b>v00</b> draining · 2 workers · 3 in flight"] {
+        let html = first(view, 61_000);
+        for shown in
+            ["<b>v0</b> <span class=\"state\">warm", "v0 stays warm for a way back, 9 min more", "draining</span>"]
+        {
             assert!(html.contains(shown), "{shown} is missing in\n{html}");
         }
-        let line = "3 in flight, draining for 60 s, through in about 4 s, cut off in 3 min; held up by order";
+        let line = "v00: 3 in flight, draining for 60 s, through in about 4 s, cut off in 3 min; held up by order";
         assert!(html.contains(line) && !html.contains("order<17>"), "{html}");
     }
 
@@ -177,17 +182,17 @@ mod tests {
         let seen = verdict(&view);
         assert_eq!((seen.class, seen.reasons.len()), ("look", 1), "{seen:?}");
         for shown in ["press v2 was withdrawn", "failed 6 of 8", "`biotope rollout resume press`"] {
-            assert!(seen.reasons[0].contains(shown), "{seen:?}");
+            assert!(seen.reasons[0].says.contains(shown), "{seen:?}");
         }
         view.types[0].versions[0].state = "rejected";
-        assert!(verdict(&view).reasons[0].contains("`biotope reload --wait`"), "{:?}", verdict(&view));
+        assert!(verdict(&view).reasons[0].says.contains("`biotope reload --wait`"), "{:?}", verdict(&view));
         (view.types[0].versions[0].configured, view.types[0].versions[0].state) = (false, "quarantined");
         let seen = verdict(&view);
-        assert!(seen.reasons.len() == 1 && seen.reasons[0].contains("`biotope generations`"), "{seen:?}");
+        assert!(seen.reasons.len() == 1 && seen.reasons[0].says.contains("`biotope generations`"), "{seen:?}");
         view.generation.state = "ok";
         assert_eq!(verdict(&view).class, "ok", "it is history");
-        let html = Fragment::new(view, 61_000).render().unwrap();
-        assert!(html.contains("<span class=\"said\">quarantined: v2 failed 6 of 8"), "{html}");
+        let html = first(view, 61_000);
+        assert!(html.contains("<li class=\"said\">v2 quarantined: v2 failed 6 of 8"), "{html}");
     }
 
     #[test]
@@ -195,12 +200,12 @@ mod tests {
         let mut view = on_trial("suspected", 10);
         let seen = verdict(&view);
         assert_eq!((seen.class, seen.reasons.len(), goes_on(&view)), ("look", 1, None), "{seen:?}");
-        assert!(seen.reasons[0].contains("`biotope rollout abort press`"), "{seen:?}");
+        assert!(seen.reasons[0].says.contains("`biotope rollout abort press`"), "{seen:?}");
         view.types[0].storm = true;
         let seen = verdict(&view);
-        assert!(seen.reasons.len() == 2 && seen.reasons[0].contains("`biotope pause press`"), "{seen:?}");
-        let html = Fragment::new(view, 61_000).render().unwrap();
-        assert!(html.contains("storm: nearly all fails") && html.contains("class=\"trial warn\""), "{html}");
+        assert!(seen.reasons.len() == 2 && seen.reasons[0].says.contains("`biotope pause press`"), "{seen:?}");
+        let html = first(view, 61_000);
+        assert!(html.contains("badge bad\">storm") && html.contains("<li class=\"warn\">v2 had taken over"), "{html}");
     }
 
     #[test]
@@ -209,7 +214,7 @@ mod tests {
         view.types[0].trial.as_mut().unwrap().slower = Some("v2 takes longer".to_owned());
         let seen = verdict(&view);
         assert_eq!((seen.class, seen.reasons.len()), ("look", 1), "{seen:?}");
-        assert!(seen.reasons[0].starts_with("press: v2 takes longer; `biotope rollout abort press`"), "{seen:?}");
+        assert!(seen.reasons[0].says.starts_with("press: v2 takes longer; `biotope rollout abort press`"), "{seen:?}");
         assert_eq!(goes_on(&view).unwrap(), "press v2 on a ramp at 10 %");
     }
 

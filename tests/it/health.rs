@@ -42,7 +42,7 @@ fn programs_that_never_come_up_are_shown_as_failing_and_no_job_is_burned() {
     }
     // Said first, and in words, on the page and by `status`.
     let page = String::from_utf8(biotope.get("/").body).unwrap();
-    assert!(page.contains("data-verdict=\"bad\"") && page.contains("<li>dies v1 is failing: "), "{page}");
+    assert!(page.contains("data-verdict=\"bad\"") && page.contains("dies</a> v1 is failing: "), "{page}");
     let status = home.cli(&["status"]);
     let said = String::from_utf8_lossy(&status.stdout).into_owned();
     for (name, reason) in kinds {

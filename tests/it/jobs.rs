@@ -238,7 +238,7 @@ fn a_type_can_be_paused_and_resumed() {
     let status = home.cli(&["status"]);
     assert!(String::from_utf8_lossy(&status.stdout).contains("paused"), "{}", shown(&status));
     let page = String::from_utf8(biotope.get("/").body).unwrap();
-    assert!(page.contains("flaky is paused, 5 jobs waiting"), "{page}");
+    assert!(page.contains("flaky</a> is paused, 5 jobs waiting"), "{page}");
     let answer = biotope.post("/v1/types/flaky/resume", "");
     assert_eq!((answer.status, &answer.json()["paused"]), (200, &json!(false)), "{answer:?}");
     for id in ids {

@@ -153,7 +153,7 @@ fn a_version_whose_files_change_underneath_is_drifted_until_a_reload() {
     run();
     assert!(drifted().as_str().unwrap().ends_with("/w.sh"), "{}", drifted());
     assert!(lines(&home, &["status"], 0).join("\n").contains("w v1 is drifted"));
-    assert!(String::from_utf8_lossy(&biotope.get("/").body).contains("w v1 is drifted"));
+    assert!(String::from_utf8_lossy(&biotope.get("/").body).contains("w</a> v1 is drifted"));
     let adopted = lines(&home, &["reload", "--wait"], 0);
     assert_eq!(adopted[0], "w: rolled over from v1 to v1-r2");
     run();

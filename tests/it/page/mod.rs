@@ -1,106 +1,20 @@
-//! The status page in a real browser, driven over WebDriver.
+//! The pages in a real browser.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+mod browser;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{Home, SOON, has_program, http, skipped};
+use crate::support::{Home, SOON, skipped};
+use browser::Browser;
 
 const ECHO: &str = "[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n";
-
-/// A browser with one tab. Dropped, it is closed, and whatever is left of it killed.
-struct Browser {
-    driver: Child,
-    port: u16,
-    session: String,
-    _profile: tempfile::TempDir,
-}
-
-impl Browser {
-    fn open() -> Self {
-        let port = Home::bare().port;
-        let profile = tempfile::tempdir().unwrap();
-        let driver = Command::new("chromedriver")
-            .arg(format!("--port={port}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        // Owned from here on, so that a failure below ends the driver, too.
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
-        until("chromedriver", SOON, || match http::get(port, "/status") {
-            Ok(answer) if answer.json()["value"]["ready"] == true => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-        let profile = format!("--user-data-dir={}", browser._profile.path().display());
-        let answer = browser.call(
-            "/session",
-            &json!({"capabilities": {"alwaysMatch": {
-                "goog:loggingPrefs": {"browser": "ALL"},
-                "goog:chromeOptions": {"args": [
-                    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
-                    "--no-first-run", "--disable-background-networking", "--disable-component-update",
-                    "--disable-sync", "--window-size=1100,900", profile,
-                ]},
-            }}}),
-        );
-        browser.session = format!("/session/{}", answer["sessionId"].as_str().unwrap());
-        browser
-    }
-
-    fn call(&self, path: &str, body: &Value) -> Value {
-        let path = format!("{}{path}", self.session);
-        let answer = http::post(self.port, &path, "application/json", body.to_string().as_bytes()).unwrap();
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer.json()["value"].clone()
-    }
-
-    fn go(&self, url: &str) {
-        self.call("/url", &json!({"url": url}));
-    }
-
-    /// Makes the page as wide as a device of so many pixels, whatever a window can be.
-    fn resize(&self, width: u32) {
-        let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500});
-        self.call("/goog/cdp/execute", &json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}));
-    }
-
-    fn run(&self, script: &str) -> Value {
-        self.call("/execute/sync", &json!({"script": script, "args": []}))
-    }
-
-    /// The page as a person reads it.
-    fn text(&self) -> String {
-        self.run("return document.body.innerText").as_str().unwrap().to_owned()
-    }
-
-    /// What the console said above the level of a remark.
-    fn complaints(&self) -> Vec<Value> {
-        let log = self.call("/se/log", &json!({"type": "browser"}));
-        let entries = log.as_array().unwrap().clone();
-        entries.into_iter().filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING").collect()
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        if !self.session.is_empty() {
-            drop(http::delete(self.port, &self.session));
-        }
-        let _ = rustix::process::kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
-        drop(self.driver.wait());
-    }
-}
 
 #[test]
 fn the_page_shows_what_lives_here_and_keeps_itself_current() {
     let name = "the_page_shows_what_lives_here_and_keeps_itself_current";
-    if !has_program("chromedriver") || !has_program("chromium") {
+    if !browser::is_here() {
         return skipped("the_page_shows_what_lives_here_and_keeps_itself_current", "no chromium with its driver");
     }
     let home = Home::new(ECHO);
@@ -133,16 +47,9 @@ fn the_page_shows_what_lives_here_and_keeps_itself_current() {
     assert_eq!(browser.run("return window.mark"), "same page");
 
     // As narrow as a telephone and as wide as a wall, nothing hangs over the edge, and no number hides behind it.
-    for width in [360, 1280, 2560] {
+    browser.fits("the first screen");
+    for width in browser::WIDTHS {
         browser.resize(width);
-        let hidden = browser.run(
-            "const edge = document.documentElement.clientWidth;
-             return [...document.querySelectorAll('main *')].filter(part => part.getBoundingClientRect().right > edge + 1 &&
-                 part.getBoundingClientRect().height > 1 && !part.closest('thead')).map(part => part.outerHTML);",
-        );
-        assert_eq!(hidden, json!([]), "over the edge at {width} px");
-        let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
-        assert_eq!(wide, 0, "the page scrolls sideways at {width} px");
         let delayed = browser.run("return document.querySelector('[data-label=Delayed]').checkVisibility()");
         assert_eq!(delayed, true, "the number of delayed jobs is seen at {width} px");
     }
@@ -152,7 +59,7 @@ fn the_page_shows_what_lives_here_and_keeps_itself_current() {
 
 #[test]
 fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
-    if !has_program("chromedriver") || !has_program("chromium") {
+    if !browser::is_here() {
         return skipped("what_fails_is_seen_first_and_what_is_opened_stays_open", "no chromium with its driver");
     }
     let home = Home::new(&format!(
@@ -171,7 +78,7 @@ fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
     until("a process, and a failing version", SOON, || {
         let text = browser.text();
-        let shown = ["Needs you now", "dies v1 is failing: false exited with code 1", "Memory", "Run"];
+        let shown = ["Needs you now", "dies v1 is failing: false exited with code 1", "Run"];
         if shown.iter().all(|part| text.contains(part)) { Ok(()) } else { Err(text) }
     });
     // Above everything else, at a glance on a small screen, too.
@@ -182,47 +89,42 @@ fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
         let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
         assert_eq!(wide, 0, "the page scrolls sideways at {width} px");
     }
-    let hidden = browser.run(
-        "const all = document.querySelector('.wide'); return all.scrollWidth - all.clientWidth + ' of ' + all.clientWidth",
-    );
-    assert!(hidden.as_str().unwrap().starts_with("0 of "), "columns lie behind the edge: {hidden}");
 
-    // What somebody opens stays open while the page goes on: it is another element, and the same part.
-    browser.run("const part = document.querySelector('#workers-long-v1'); part.open = true; part.mark = 'old'");
+    // A click away is the type, with its workers and what they hold.
+    browser.resize(1280);
+    browser.run("document.querySelector('#type-long th a').click()");
+    browser.until_shown("the page of a type", &["v1", "1 of 1 busy", "Memory", "KiB"]);
+    browser.fits("the page of a type");
+    // What somebody opens stays open while the page goes on, and the keyboard stays where it is: it is another element, and
+    // the same part.
+    browser.run(
+        "const part = document.querySelector('#workers-v1'); part.open = true; part.mark = 'old';
+         part.querySelector('summary').focus()",
+    );
     until("another look", SOON, || {
-        let mark = browser.run("return document.querySelector('#workers-long-v1').mark ?? 'new'");
+        let mark = browser.run("return document.querySelector('#workers-v1').mark ?? 'new'");
         if mark == "new" { Ok(()) } else { Err(mark.to_string()) }
     });
-    let open = browser.run("return document.querySelector('#workers-long-v1').open");
-    let text = browser.run("return document.querySelector('#workers-long-v1').innerText");
+    let open = browser.run("return document.querySelector('#workers-v1').open");
+    let text = browser.run("return document.querySelector('#workers-v1').innerText");
     assert!(open == true && text.as_str().unwrap().contains(&held), "{open} {text}");
-    assert_eq!(browser.run("return document.querySelector('#workers-stays-v1').open"), false);
+    assert_eq!(browser.run("return document.activeElement.closest('details')?.id"), "workers-v1");
+    browser.go(&format!("http://127.0.0.1:{}/types/stays", home.port));
+    browser.until_shown("processes that stay", &["Workers"]);
+    assert_eq!(browser.run("return document.querySelector('#workers-v1').open"), false);
     assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
     biotope.kill();
 }
 
-/// The text and its absence of overhang, as narrow as a telephone and on a desk.
+/// The text, and that it fits.
 fn until_shown(browser: &Browser, what: &str, parts: &[&str]) {
-    until(what, SOON, || {
-        let text = browser.text();
-        match parts.iter().find(|part| !text.contains(**part)) {
-            Some(missing) => Err(format!("{missing} is missing in {text}")),
-            None => Ok(()),
-        }
-    });
-    for width in [360, 1280] {
-        browser.resize(width);
-        let wide = browser.run(
-            "const all = document.querySelector('.wide'), page = document.documentElement;
-             return [page.scrollWidth - page.clientWidth, all.scrollWidth - all.clientWidth]",
-        );
-        assert_eq!(wide, json!([0, 0]), "{what}: something lies behind the edge at {width} px");
-    }
+    browser.until_shown(what, parts);
+    browser.fits(what);
 }
 
 #[test]
 fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
-    if !has_program("chromedriver") || !has_program("chromium") {
+    if !browser::is_here() {
         return skipped("a_rollover_is_seen_from_its_ramp_to_its_withdrawal", "no chromium with its driver");
     }
     let config = |version: &str, script: &str| {
@@ -252,20 +154,26 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
     let drain = format!("held up by {held}");
     let parts = ["All is well", "press v2 on a ramp at 50 %", "long v1 drains, 1 in flight", line, &drain];
     until_shown(&browser, "the ramp and the drain", &parts);
+    // The route between the versions is drawn as long as their shares.
+    let route = browser.run(
+        "return [...document.querySelectorAll('#type-press svg.route rect')].map(part => part.getAttribute('width'))",
+    );
+    assert_eq!(route, json!(["50", "50"]));
+    browser.screenshots("rollover");
     let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
     for part in ["v1 current 50 %, v2 ramping 50 %", line, "long v1: 1 in flight", &drain] {
         assert!(status.contains(part), "{part} is missing in {status}");
     }
     home.open_gate("gate");
     biotope.until_version("long", "v1", "warm");
-    until_shown(&browser, "the warm version", &["v1 warm", "min more"]);
+    until_shown(&browser, "the warm version", &["v1 warm", "v1 stays warm for a way back", "min more"]);
 
     // Nobody touches anything: the bad version is withdrawn, and the page says why and what to do.
     let total = 60;
     biotope.push_lines(&"{\"type\":\"press\"}\n".repeat(total));
     biotope.until_count("press", "completed", total as u64);
     let told = "press v2 was withdrawn, and the config still asks for it: v2 failed";
-    let parts = ["Worth a look", told, "biotope rollout resume press", "v2 quarantined", "quarantined: v2 failed"];
+    let parts = ["Worth a look", told, "biotope rollout resume press", "v2 quarantined: v2 failed"];
     until_shown(&browser, "the withdrawal", &parts);
     let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
     assert!(status.contains(told) && status.contains("v2 quarantined"), "{status}");
@@ -287,7 +195,7 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
 
 #[test]
 fn hostile_text_stays_text_on_the_page() {
-    if !has_program("chromedriver") || !has_program("chromium") {
+    if !browser::is_here() {
         return skipped("hostile_text_stays_text_on_the_page", "no chromium with its driver");
     }
     let script = "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script>";

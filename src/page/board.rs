@@ -1,0 +1,108 @@
+//! What viewers share: one look at the engine and one rendering for all who ask at the same time, however many they are.
+//!
+//! Owns the last look. Who opens a page never sees anything older than his request; who only keeps one current may be given
+//! what is at most a tick old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::overview;
+use crate::engine::view::{EcosystemView, GenerationsView};
+use crate::http::problem::Problem;
+use crate::http::{App, answer};
+use crate::types::UnixMs;
+
+/// How old a look may be for who has one already.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything that lives here, at one moment.
+pub(super) struct Look {
+    pub(super) view: EcosystemView,
+    pub(super) generations: GenerationsView,
+    /// When that was.
+    pub(super) now: UnixMs,
+}
+
+/// The first screen, rendered.
+pub(super) struct Screen {
+    pub(super) headline: &'static str,
+    pub(super) live: String,
+}
+
+/// What was shown last, and from when on it was looked at.
+struct Kept<T> {
+    since: Duration,
+    shown: Arc<T>,
+}
+
+/// The last look, and the last rendering of it.
+#[derive(Default)]
+pub(super) struct Board {
+    look: Mutex<Option<Kept<Look>>>,
+    screen: Mutex<Option<Kept<Screen>>>,
+}
+
+/// How fresh it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// As it is now, for who opens a page.
+    Now,
+    /// At most a tick ago.
+    Tick,
+}
+
+impl Fresh {
+    /// The moment from which on a look will do.
+    fn since(self, app: &App) -> Duration {
+        let now = app.clock.mono();
+        match self {
+            Self::Now => now,
+            Self::Tick => now.saturating_sub(TICK),
+        }
+    }
+}
+
+impl<T> Kept<T> {
+    fn if_since(&self, since: Duration) -> Option<Arc<T>> {
+        (self.since >= since).then(|| Arc::clone(&self.shown))
+    }
+}
+
+impl Board {
+    /// A look at everything.
+    pub(super) async fn look(&self, app: &App, fresh: Fresh) -> Result<Arc<Look>, Problem> {
+        self.look_since(app, fresh.since(app)).await.map(|(_, look)| look)
+    }
+
+    async fn look_since(&self, app: &App, wanted: Duration) -> Result<(Duration, Arc<Look>), Problem> {
+        // Who comes while somebody looks waits here, and is served by the next look with all others who wait.
+        let mut kept = self.look.lock().await;
+        if let Some(kept) = kept.as_ref()
+            && let Some(shown) = kept.if_since(wanted)
+        {
+            return Ok((kept.since, shown));
+        }
+        let since = app.clock.mono();
+        let mut view = answer(&app.handle, |then| app.handle.ecosystem(then)).await??;
+        view.binary = Some(app.upgrader.view());
+        let generations = answer(&app.handle, |then| app.handle.generations(then)).await??;
+        let shown = Arc::new(Look { view, generations, now: app.clock.wall_ms() });
+        *kept = Some(Kept { since, shown: Arc::clone(&shown) });
+        Ok((since, shown))
+    }
+
+    /// The first screen.
+    pub(super) async fn screen(&self, app: &App, fresh: Fresh) -> Result<Arc<Screen>, Problem> {
+        let wanted = fresh.since(app);
+        let mut kept = self.screen.lock().await;
+        if let Some(shown) = kept.as_ref().and_then(|kept| kept.if_since(wanted)) {
+            return Ok(shown);
+        }
+        let (since, look) = self.look_since(app, wanted).await?;
+        let shown = Arc::new(overview::screen(&look)?);
+        *kept = Some(Kept { since, shown: Arc::clone(&shown) });
+        Ok(shown)
+    }
+}

@@ -22,9 +22,9 @@
 //! ```
 //!
 //! Imports go down only. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
-//! `recent`, what a version has done of late, are pure: no disk, no clock, no thread; so is [`rollover`], which says how a
-//! type goes from one version to the next, and on what evidence back. Only [`clock`] reads a clock, only
-//! [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
+//! `recent` and `measure`, what a version has done of late and in all, are pure: no disk, no clock, no thread; so is
+//! [`rollover`], which says how a type goes from one version to the next, and on what evidence back. Only [`clock`] reads a
+//! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
 //! `biotope` starts them by a small process beside it, which ends with it and takes all that it started along:
 //! [`worker::spawner`].) [`simulate`] stands beside the house: it runs engine, table and log on a disk and a clock of its
 //! own. So does [`testing`], for the tests of programs that bring workers of their own; [`embed`] opens a biotope within
@@ -87,6 +87,7 @@ pub mod http;
 pub mod job;
 pub mod limits;
 pub mod log;
+pub mod measure;
 #[cfg(feature = "daemon")]
 mod page;
 pub mod pool;

@@ -152,7 +152,7 @@ impl Core {
         }
         self.log.show();
         self.shared.shown();
-        self.last_sync = took;
+        self.measured.synced(took, self.log.durable_up_to());
         self.note_synced();
         for reply in ahead.replies {
             reply(true);

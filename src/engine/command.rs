@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
 use super::facts::Facts;
-use super::view::{EcosystemView, GenerationsView, ReloadVerdict, RolloutView};
+use super::view::{EcosystemView, GenerationsView, MeasuresView, ReloadVerdict, RolloutView};
 use crate::job::event::End;
 use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::new::{NewJob, Pushed};
@@ -165,6 +165,8 @@ pub(super) enum Command {
     RedriveRest(Redriving),
     /// Show everything.
     Ecosystem { to: To<Result<EcosystemView, Refusal>> },
+    /// Show everything, and what was counted.
+    Measures { to: To<Result<MeasuresView, Refusal>> },
     /// Show the last configs.
     Generations { to: To<Result<GenerationsView, Refusal>> },
     /// Find a job.
@@ -235,6 +237,7 @@ impl Command {
         match self {
             Self::Push(_)
             | Self::Ecosystem { .. }
+            | Self::Measures { .. }
             | Self::Generations { .. }
             | Self::Find { .. }
             | Self::LiveAt { .. } => false,

@@ -13,9 +13,10 @@ use super::ahead::{Ahead, Carrier};
 use super::awaited::Awaited;
 use super::checkpoint::{Checkpointing, Scribe};
 use super::clean::Cleaning;
-use super::command::Command;
+use super::command::{Command, To};
 use super::facts::{Facts, Librarian, LookUp};
 use super::gather::Gatherer;
+use super::measured::Measured;
 use super::open::Beside;
 use super::runs::{PoolRun, Rollover, TypeRun};
 use super::scaling::Sizes;
@@ -112,7 +113,7 @@ pub(super) struct Core {
     pub(super) forgetting: bool,
     /// For pauses that shall differ.
     pub(super) random: fastrand::Rng,
-    pub(super) last_sync: Duration,
+    pub(super) measured: Measured,
     /// There is more to do than one commit holds.
     pub(super) again: bool,
     /// There is more of a checkpoint to be given away.
@@ -146,6 +147,7 @@ impl Core {
     pub(super) fn new(parts: CoreParts) -> Self {
         let mono = parts.clock.mono();
         let now = parts.clock.wall_ms();
+        let measured = Measured::from(parts.log.durable_up_to());
         Self {
             log: parts.log,
             table: parts.table,
@@ -185,7 +187,7 @@ impl Core {
             looking: 0,
             forgetting: false,
             random: parts.random,
-            last_sync: Duration::ZERO,
+            measured,
             again: false,
             more_of_checkpoint: false,
             seal_at: None,
@@ -346,16 +348,9 @@ impl Core {
             Command::RedriveRest(redriving) => self.redrive_on(redriving),
             Command::Pause { worker_type, paused, to } => self.pause(&worker_type, paused, to),
             Command::Rollout { worker_type, word, to } => self.rollout(&worker_type, word, to),
-            Command::Ecosystem { to } => {
-                let view = self.ecosystem();
-                self.reply(move |durable| to.give(if durable { Ok(view) } else { Err(Refusal::Poisoned) }));
-                Ok(())
-            }
-            Command::Generations { to } => {
-                let view = self.generations_view();
-                self.reply(move |durable| to.give(if durable { Ok(view) } else { Err(Refusal::Poisoned) }));
-                Ok(())
-            }
+            Command::Ecosystem { to } => self.show(self.ecosystem(), to),
+            Command::Measures { to } => self.show(self.measures(), to),
+            Command::Generations { to } => self.show(self.generations_view(), to),
             Command::Find { id, to } => self.answer_find(id, to),
             Command::AwaitEnd { id, to } => self.await_end(id, to),
             Command::Known { facts, then } => self.known(facts, *then),
@@ -382,6 +377,12 @@ impl Core {
     /// Has `reply` called once what was recorded up to now is settled.
     pub(super) fn reply(&mut self, reply: impl FnOnce(bool) + Send + 'static) {
         self.replies.push(Box::new(reply));
+    }
+
+    /// Shows something once all that it says is durable.
+    fn show<T: Send + 'static>(&mut self, view: T, to: To<Result<T, Refusal>>) -> Result<(), Poisoned> {
+        self.reply(move |durable| to.give(if durable { Ok(view) } else { Err(Refusal::Poisoned) }));
+        Ok(())
     }
 
     /// Makes sure that records of this many bytes fit in the frame together: commits, or ends the segment, if need be.
@@ -456,7 +457,7 @@ impl Core {
         let before = self.clock.mono();
         self.log.sync()?;
         self.mono = self.clock.mono();
-        self.last_sync = self.mono.saturating_sub(before);
+        self.measured.synced(self.mono.saturating_sub(before), self.log.durable_up_to());
         self.sync_at = None;
         self.note_synced();
         Ok(())

@@ -188,6 +188,7 @@ impl Core {
                     if run.not_up.is_none() && matches!(outcome, Outcome::Done { .. }) {
                         run.health.has_done();
                     }
+                    run.runs.observe(&outcome, ran);
                     if let Some(ran) = ran {
                         run.recent.add(self.mono, ran, how(&outcome));
                     }

@@ -12,7 +12,9 @@ pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::shared::Shared;
-use super::view::{EcosystemView, GenerationsView, JobFilter, JobPage, JobView, ReloadVerdict, RolloutView};
+use super::view::{
+    EcosystemView, GenerationsView, JobFilter, JobPage, JobView, MeasuresView, ReloadVerdict, RolloutView,
+};
 use super::{ended, listing, lookup};
 use crate::archive::{History, Standing};
 use crate::job::intake::IntakeLimits;
@@ -119,6 +121,11 @@ impl Handle {
     /// Everything that lives here.
     pub fn ecosystem(&self, then: Then<Result<EcosystemView, Refusal>>) {
         drop(self.to_engine.send(Command::Ecosystem { to: To::Then(then) }));
+    }
+
+    /// Everything that lives here, with counts of what was done.
+    pub fn measures(&self, then: Then<Result<MeasuresView, Refusal>>) {
+        drop(self.to_engine.send(Command::Measures { to: To::Then(then) }));
     }
 
     /// One job with everything known about it. Reads the log on the calling thread: of a job that ended what the index

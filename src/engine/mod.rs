@@ -20,6 +20,7 @@ pub mod handle;
 mod health;
 mod listing;
 mod lookup;
+mod measured;
 mod open;
 mod outcome;
 mod overdue;

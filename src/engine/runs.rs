@@ -10,6 +10,7 @@ use super::health::Health;
 use super::retries::Retries;
 use super::view::{RefusedView, ReloadTypeView, ReloadVerdict};
 use crate::config::{LiveConfig, WorkerConfig};
+use crate::measure::Runs;
 use crate::pool::{Pool, PoolId};
 use crate::recent::Recent;
 use crate::refusal::Refusal;
@@ -48,6 +49,8 @@ pub(super) struct PoolRun {
     pub(super) health: Health,
     /// What its workers did of late.
     pub(super) recent: Recent,
+    /// What its version did in this process, but for what its other pools do.
+    pub(super) runs: Box<Runs>,
     /// When its threads are to be looked at, as long as it holds anything.
     pub(super) look_at: Duration,
     /// Jobs that it may be handed.

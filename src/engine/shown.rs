@@ -178,7 +178,7 @@ impl Core {
             epoch: self.log.epoch(),
             commits: figures.commits,
             written_bytes: figures.written_bytes,
-            last_sync_us: u64::try_from(self.last_sync.as_micros()).unwrap_or(u64::MAX),
+            last_sync_us: u64::try_from(self.measured.last_sync().as_micros()).unwrap_or(u64::MAX),
             full: self.log.full().map(|why| why.to_string()),
             damaged: self.log.reader().damaged().into_iter().map(damaged_view).collect(),
             scrubbed_at_ms: self.scrubber.as_ref().and_then(Scrubber::passed_at),

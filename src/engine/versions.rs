@@ -63,6 +63,7 @@ impl Core {
             quiet_since: Duration::ZERO,
             health: Health::default(),
             recent: Recent::new(self.mono),
+            runs: self.measured.take(version_no),
             look_at: Duration::ZERO,
             window: 0,
             // Long ago: a window grows only by what its pool has shown.
@@ -377,6 +378,7 @@ impl Core {
     pub(super) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
         run.pool.join();
+        self.measured.keep(run.version_no, &run.runs);
         let of_type = self.types.entry(run.type_no).or_default();
         if run.role == Role::Draining || run.role.is_over() {
             let role = if run.role == Role::Draining { Role::Retired } else { run.role };

@@ -1,6 +1,7 @@
 //! What the engine shows: plain values with their shape on the wire.
 
 mod configs;
+mod measures;
 mod rollouts;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::types::{Seq, UnixMs, WorkerType};
 use crate::worker::resident_bytes;
 
 pub use configs::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView, ReloadVerdict};
+pub use measures::{MeasuresView, VersionRuns};
 pub use rollouts::{DrainView, RolloutView, TrialView};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.

@@ -8,6 +8,7 @@ mod bulk;
 mod connection;
 mod guard;
 mod jobs;
+mod metrics;
 pub mod problem;
 
 use std::sync::Arc;
@@ -77,6 +78,7 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/backup", post(backup::backup))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics::metrics))
         .merge(page)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -156,9 +158,7 @@ pub(crate) async fn answer<T: Send + 'static>(
 
 /// Runs what reads the disk or sleeps on a thread where that hurts nobody.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "a bug ended this request"))
+    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::bug("a bug ended this request"))
 }
 
 /// Bytes that a job object may have beside its payload.

@@ -22,6 +22,11 @@ impl Problem {
         Self { status, code, detail: detail.into() }
     }
 
+    /// This house's own mistake.
+    pub fn bug(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", detail)
+    }
+
     /// A request that cannot be understood.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)

@@ -16,6 +16,7 @@ mod health;
 mod history;
 mod jobs;
 mod lifecycle;
+mod metrics;
 mod needs;
 mod page;
 mod press;

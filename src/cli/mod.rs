@@ -62,6 +62,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say in one sentence why a job is not running now
+    Why {
+        /// Its id
+        id: String,
+    },
     /// Have the config file taken over, as SIGHUP does
     Reload {
         /// Wait until all versions are up or rejected, and old ones gone
@@ -295,6 +300,7 @@ fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>) -> Result<(), 
             match command {
                 Command::Push(args) => push::push(&client, &args),
                 Command::Status { json } => status::status(&client, json),
+                Command::Why { id } => show::why(&client, &id),
                 Command::Reload { wait } => reload::reload(&client, wait),
                 Command::Generations { json } => reload::generations(&client, json),
                 Command::Upgrade { wait } => upgrade::upgrade(&client, wait),

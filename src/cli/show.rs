@@ -72,6 +72,12 @@ pub(super) fn job(client: &Client, id: &str) -> Result<(), Failure> {
     print(&serde_json::to_string_pretty(&job).unwrap_or_else(|_| job.to_string()))
 }
 
+/// Why a job is not running now.
+pub(super) fn why(client: &Client, id: &str) -> Result<(), Failure> {
+    let view = get(client, &format!("/v1/jobs/{}/why", escape(id)))?;
+    print(text(&view, "why"))
+}
+
 /// Does the same to each; goes on after a refusal, and fails in the end.
 pub(super) fn act(client: &Client, ids: &[String], action: &str) -> Result<(), Failure> {
     let mut failed: Option<Failure> = None;

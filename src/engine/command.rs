@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use super::GenerationSpec;
 use super::facts::Facts;
 use super::view::{EcosystemView, GenerationsView, MeasuresView, ReloadVerdict, RolloutView};
+use super::why::Asked;
 use crate::job::event::End;
 use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::new::{NewJob, Pushed};
@@ -171,6 +172,8 @@ pub(super) enum Command {
     Generations { to: To<Result<GenerationsView, Refusal>> },
     /// Find a job.
     Find { id: String, to: To<Known> },
+    /// Find a job, and how it stands with it.
+    Why { id: String, to: To<Asked> },
     /// Answer once a job has ended, or is dead.
     AwaitEnd { id: String, to: To<Result<(), Refusal>> },
     /// Which of these jobs live: type, born seq, and the record in which their payload lies.
@@ -240,6 +243,7 @@ impl Command {
             | Self::Measures { .. }
             | Self::Generations { .. }
             | Self::Find { .. }
+            | Self::Why { .. }
             | Self::LiveAt { .. } => false,
             Self::AwaitEnd { .. } => false,
             Self::Known { then, .. } => then.needs_room(room),

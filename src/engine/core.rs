@@ -352,6 +352,7 @@ impl Core {
             Command::Measures { to } => self.show(self.measures(), to),
             Command::Generations { to } => self.show(self.generations_view(), to),
             Command::Find { id, to } => self.answer_find(id, to),
+            Command::Why { id, to } => self.answer_why(id, to),
             Command::AwaitEnd { id, to } => self.await_end(id, to),
             Command::Known { facts, then } => self.known(facts, *then),
             Command::NamesGathered(gathered) => self.names_gathered(gathered),

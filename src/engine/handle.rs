@@ -13,7 +13,7 @@ pub use super::command::{JobAction, Then};
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::shared::Shared;
 use super::view::{
-    EcosystemView, GenerationsView, JobFilter, JobPage, JobView, MeasuresView, ReloadVerdict, RolloutView,
+    EcosystemView, GenerationsView, JobFilter, JobPage, JobView, MeasuresView, ReloadVerdict, RolloutView, WhyView,
 };
 use super::{ended, listing, lookup};
 use crate::archive::{History, Standing};
@@ -136,6 +136,15 @@ impl Handle {
     pub fn job(&self, id: &str) -> Result<JobView, Refusal> {
         let known = self.ask(|to| Command::Find { id: id.to_owned(), to }).ok_or_else(|| self.shared.gone())?;
         self.view(id, known)
+    }
+
+    /// Why a job is not running now, in one sentence. Reads the log on the calling thread as [`Handle::job`] does.
+    ///
+    /// # Errors
+    /// `NotFound`; `Stopping` or `Poisoned` when nobody answers.
+    pub fn why(&self, id: &str) -> Result<WhyView, Refusal> {
+        let asked = self.ask(|to| Command::Why { id: id.to_owned(), to }).ok_or_else(|| self.shared.gone())?;
+        asked.tell(&self.shared, id)
     }
 
     /// What is known of a job, put together.

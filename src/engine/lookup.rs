@@ -98,7 +98,7 @@ fn progress_view(progress: &Progress, at: UnixMs, now: UnixMs) -> ProgressView {
     }
 }
 
-fn why_parked(shared: &Shared, job: &Job, parked: Parked) -> String {
+pub(super) fn why_parked(shared: &Shared, job: &Job, parked: Parked) -> String {
     match (parked, job.min_version()) {
         (Parked::NeedsVersion { is_known, route }, Some(min)) => {
             let wanted = &min.label;

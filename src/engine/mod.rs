@@ -44,6 +44,7 @@ mod tests;
 mod trials;
 mod versions;
 pub mod view;
+mod why;
 mod words;
 
 pub use handle::{Handle, JobAction};

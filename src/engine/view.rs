@@ -423,6 +423,20 @@ pub struct JobView {
     pub failures: Vec<FailureView>,
 }
 
+/// Why a job is not running now, as `GET /v1/jobs/{id}/why` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WhyView {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: &'static str,
+    /// `behind`, `turn`, `not_due`, `paused`, `parked`, `not_up`, `no_workers`, `disk_full`, `stopping`, `reserved`, `dead`
+    /// or `ended`.
+    pub reason: &'static str,
+    /// In one sentence.
+    pub why: String,
+}
+
 /// How far a run is.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProgressView {

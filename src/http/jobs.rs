@@ -2,13 +2,13 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use super::asked::{self, Path, Query};
 use super::problem::Problem;
 use super::{AROUND_PAYLOAD_MAX, App, BODY_TIMEOUT, answer, blocking, bulk, status_of};
 use crate::archive::plain;
@@ -17,7 +17,7 @@ use crate::engine::view::JobFilter;
 use crate::job::intake::parse_job;
 use crate::limits::{ERROR_SEARCH_BYTES_MAX, LIST_DEFAULT, LIST_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
-use crate::types::{UnixMs, WorkerType};
+use crate::types::{ChosenId, UnixMs, WorkerType};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,15 +29,18 @@ pub(super) struct PushQuery {
 
 pub(super) async fn push(
     State(app): State<App>,
-    query: Result<Query<PushQuery>, QueryRejection>,
+    Query(query): Query<PushQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let default_type = query.worker_type.map(|name| worker_type(&name)).transpose()?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let key = asked::key(request.headers())?;
     match kind.as_str() {
-        "application/json" => push_one(app, default_type, request.into_body()).await,
+        "application/json" => push_one(app, default_type, key, request.into_body()).await,
+        "application/x-ndjson" if key.is_some() => {
+            Err(Problem::bad_request("the header Idempotency-Key is for one job; of many, each line has its own"))
+        }
         "application/x-ndjson" => Ok(bulk::push_lines(app, default_type, request.into_body())),
         _ => {
             let detail =
@@ -51,10 +54,16 @@ fn worker_type(name: &str) -> Result<WorkerType, Problem> {
     name.parse().map_err(|bad| Problem::bad_request(format!("the type {name:?} {bad}")))
 }
 
-async fn push_one(app: App, default_type: Option<WorkerType>, body: Body) -> Result<Response, Problem> {
+async fn push_one(
+    app: App,
+    default_type: Option<WorkerType>,
+    key: Option<ChosenId>,
+    body: Body,
+) -> Result<Response, Problem> {
     let limits = app.handle.limits();
     let text = collect(body, limits.payload_max).await?;
-    let job = parse_job(&text, default_type.as_ref(), limits, app.clock.wall_ms())?;
+    let mut job = parse_job(&text, default_type.as_ref(), limits, app.clock.wall_ms())?;
+    asked::set_key(&mut job, key)?;
     let pushed = answer(&app.handle, |then| app.handle.submit(vec![job], then)).await?;
     let pushed = pushed.into_iter().next().unwrap_or(Err(Refusal::Stopping))?;
     let body = PushedBody {
@@ -104,6 +113,11 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resu
     Ok(Json(view).into_response())
 }
 
+pub(super) async fn why(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let view = blocking(move || app.handle.why(&id)).await??;
+    Ok(Json(view).into_response())
+}
+
 pub(super) async fn act(
     State(app): State<App>,
     Path((id, action)): Path<(String, String)>,
@@ -131,9 +145,8 @@ pub(super) struct RetryQuery {
 pub(super) async fn retry_failed(
     State(app): State<App>,
     Path(worker_type): Path<String>,
-    query: Result<Query<RetryQuery>, QueryRejection>,
+    Query(query): Query<RetryQuery>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let Some(version) = query.failed_on else {
         let detail = "say of which version: ?failed_on=VERSION has the dead jobs retried that failed last on it";
         return Err(Problem::bad_request(detail));
@@ -178,11 +191,7 @@ fn moment(text: &str) -> Result<UnixMs, Problem> {
 const STATES: [&str; 9] =
     ["ready", "delayed", "reserved", "parked", "dead", "completed", "cancelled", "expired", "discarded"];
 
-pub(super) async fn list(
-    State(app): State<App>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+pub(super) async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
     if let Some(state) = query.state.as_deref().filter(|state| !STATES.contains(state)) {
         return Err(Problem::bad_request(format!("no state {state:?}; there are {}", STATES.join(", "))));
     }

@@ -3,6 +3,7 @@
 //! Owns connections, requests and answers. Parses by the house's one parser, asks the engine by its
 //! [`Handle`], and decides nothing about jobs. An answer of success is sent only after the engine said "durable".
 
+pub(crate) mod asked;
 mod backup;
 mod bulk;
 mod connection;
@@ -14,7 +15,7 @@ pub mod problem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -32,6 +33,7 @@ use crate::refusal::Refusal;
 use crate::reload::Reloader;
 use crate::rollover::plan::Word;
 use crate::takeover::{Connection, Upgrader};
+use asked::{Path, Query};
 use connection::{Stream, serve_one};
 use problem::Problem;
 
@@ -64,6 +66,7 @@ fn router(app: App, page: Router<App>) -> Router {
     Router::new()
         .route("/v1/jobs", post(jobs::push).get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/why", get(jobs::why))
         .route("/v1/jobs/{id}/{action}", post(jobs::act))
         .route("/v1/types/{type}/purge", post(purge))
         .route("/v1/types/{type}/retry", post(jobs::retry_failed))
@@ -241,11 +244,7 @@ struct WaitQuery {
 }
 
 /// Replaces the binary. Who waits is told whether the new file can take over; whether it has, the next one tells.
-async fn upgrade(
-    State(app): State<App>,
-    query: Result<Query<WaitQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+async fn upgrade(State(app): State<App>, Query(query): Query<WaitQuery>) -> Result<Response, Problem> {
     app.handle.ready()?;
     if !query.wait {
         app.upgrader.upgrade(Box::new(|_| ()));
@@ -257,11 +256,7 @@ async fn upgrade(
     }
 }
 
-async fn reload(
-    State(app): State<App>,
-    query: Result<Query<WaitQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+async fn reload(State(app): State<App>, Query(query): Query<WaitQuery>) -> Result<Response, Problem> {
     if !query.wait {
         app.reloader.reload(Box::new(|_| ()));
         return Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "accepted": true }))).into_response());

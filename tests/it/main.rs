@@ -35,4 +35,5 @@ mod support;
 mod tidy;
 mod told;
 mod upgrade;
+mod why;
 mod zoo;

@@ -48,6 +48,13 @@ impl Stretch {
         }
     }
 
+    fn jobs(&self) -> u64 {
+        match self {
+            Self::Kept(chunk) => chunk.jobs() as u64,
+            Self::Open(jobs) => jobs.len() as u64,
+        }
+    }
+
     fn decode(&self) -> Vec<Fresh> {
         match self {
             Self::Kept(chunk) => chunk.decode(),
@@ -81,6 +88,27 @@ impl Line {
     /// How many fresh jobs are in it.
     pub fn fresh(&self) -> u64 {
         self.fresh
+    }
+
+    /// How many jobs are in it.
+    pub fn len(&self) -> u64 {
+        self.fresh + self.returned.len() as u64
+    }
+
+    /// Whether none is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of them are older than this seq.
+    pub fn before(&self, born: Seq) -> u64 {
+        let older = |jobs: &[Fresh]| jobs.partition_point(|job| job.born < born) as u64;
+        let front = self.front.partition_point(|job| job.born < born) as u64;
+        let between = self.between.iter().take_while(|stretch| stretch.first() < born);
+        let between =
+            between.map(|stretch| if stretch.last() < born { stretch.jobs() } else { older(&stretch.decode()) });
+        let back = if self.back.first() < born { older(&self.back.decode()) } else { 0 };
+        front + between.sum::<u64>() + back + self.returned.range(..born).count() as u64
     }
 
     /// Adds a job that came back.
@@ -340,6 +368,10 @@ mod tests {
         assert_eq!(line.fresh(), model.len() as u64);
         assert_eq!(line.first(), model.keys().next().copied());
         assert!(line.fresh_jobs().eq(model.values().copied()));
+        assert_eq!(line.len(), line.fresh());
+        let at = model.len() / 2;
+        let before = model.keys().nth(at).map_or(0, |born| line.before(*born));
+        assert_eq!([before, line.before(Seq::MAX)], [at as u64, line.len()]);
     }
 
     proptest! {

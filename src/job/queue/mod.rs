@@ -8,6 +8,7 @@ mod line;
 pub use chunk::{Chunk, Fresh};
 pub use line::Line;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::limits::{OLDEST_EVERY, PRIORITY_MAX};
@@ -91,6 +92,16 @@ impl Queue {
         self.line(priority)?.replace(job)
     }
 
+    /// How many come before a job of this priority, by priority and age.
+    pub fn ahead(&self, priority: Priority, born: Seq) -> u64 {
+        let count = |(of, line): (Priority, &Line)| match of.get().cmp(&priority.get()) {
+            Ordering::Less => 0,
+            Ordering::Equal => line.before(born),
+            Ordering::Greater => line.len(),
+        };
+        self.by_priority().map(count).sum()
+    }
+
     /// Its lines.
     pub fn by_priority(&self) -> impl Iterator<Item = (Priority, &Line)> {
         self.lines.iter().zip(0..).filter_map(|(line, no)| Some((Priority::new(no)?, line)))
@@ -162,6 +173,10 @@ mod tests {
         queue.insert_returned(Priority::default(), 2);
         assert!(queue.remove(5).is_some());
         assert!(queue.remove(5).is_none());
+        let ahead = |priority, born| queue.ahead(Priority::new(priority).unwrap(), born);
+        let own = Priority::default().get();
+        assert_eq!([2, 4, 6, 7].map(|born| ahead(own, born)), [0, 1, 2, 3]);
+        assert_eq!((ahead(own + 1, 7), ahead(own - 1, 1)), (0, 3), "a higher priority goes first, whatever its age");
         assert_eq!(drain(&mut queue), [2, 4, 6]);
     }
 }

@@ -141,6 +141,9 @@ pub const LIST_DEFAULT: usize = 100;
 /// Records of the log that one call of a listing reads at most.
 pub const LIST_RECORDS_MAX: usize = 10_000;
 
+/// Records of the log that one look at what became of a job reads at most.
+pub const TIMELINE_RECORDS_MAX: usize = 100_000;
+
 /// Threads of one pool that may be abandoned in runs past their deadline; with so many the pool takes nothing more.
 pub const ABANDONED_MAX: u32 = 4;
 /// Callers who may wait for the end of a job at once.

@@ -70,6 +70,8 @@
       const now = live.cloneNode(false);
       now.append(...parser.parseFromString(html, "text/html").body.childNodes);
       const where = whereKeyboardIs();
+      const key = (part) => part.querySelector("[data-key]")?.dataset.key;
+      if (key(live) !== key(now)) return location.reload();
       patch(live, now);
       putKeyboardBack(where);
       const headline = live.querySelector("[data-verdict] h1");

@@ -13,9 +13,10 @@ pub use super::command::{JobAction, Then};
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::shared::Shared;
 use super::view::{
-    EcosystemView, GenerationsView, JobFilter, JobPage, JobView, MeasuresView, ReloadVerdict, RolloutView, WhyView,
+    EcosystemView, GenerationsView, JobFilter, JobPage, JobView, MeasuresView, ReloadVerdict, RolloutView,
+    TimelineView, WhyView,
 };
-use super::{ended, listing, lookup};
+use super::{ended, listing, lookup, timeline};
 use crate::archive::{History, Standing};
 use crate::job::intake::IntakeLimits;
 use crate::job::new::{NewJob, Pushed};
@@ -145,6 +146,16 @@ impl Handle {
     pub fn why(&self, id: &str) -> Result<WhyView, Refusal> {
         let asked = self.ask(|to| Command::Why { id: id.to_owned(), to }).ok_or_else(|| self.shared.gone())?;
         asked.tell(&self.shared, id)
+    }
+
+    /// What became of a job, step by step, as far as the log says. Reads the log on the calling thread, from the job's first
+    /// record on, so far and no farther.
+    ///
+    /// # Errors
+    /// `NotFound`; `Stopping` or `Poisoned` when nobody answers.
+    pub fn timeline(&self, id: &str) -> Result<TimelineView, Refusal> {
+        let known = self.ask(|to| Command::Find { id: id.to_owned(), to }).ok_or_else(|| self.shared.gone())?;
+        timeline::timeline(&self.shared, id, &known).ok_or_else(|| Refusal::NotFound { id: id.to_owned() })
     }
 
     /// What is known of a job, put together.

@@ -41,6 +41,7 @@ pub mod stepped;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod trials;
 mod versions;
 pub mod view;

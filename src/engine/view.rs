@@ -3,6 +3,7 @@
 mod configs;
 mod measures;
 mod rollouts;
+mod timeline;
 
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use crate::worker::resident_bytes;
 pub use configs::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView, ReloadVerdict};
 pub use measures::{MeasuresView, VersionRuns};
 pub use rollouts::{DrainView, RolloutView, TrialView};
+pub use timeline::{StepView, TimelineView};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
 #[derive(Debug, Clone, Serialize)]

@@ -155,17 +155,18 @@ pub(super) async fn retry_failed(
     Ok(Json(serde_json::json!({ "type": worker_type, "failed_on": version, "retried": retried })).into_response())
 }
 
-#[derive(serde::Deserialize)]
+/// Which jobs are asked for, as it stands in a query.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
+pub(crate) struct ListQuery {
     #[serde(rename = "type")]
-    worker_type: Option<String>,
-    state: Option<String>,
-    tenant: Option<String>,
-    error: Option<String>,
-    since: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
+    pub(crate) worker_type: Option<String>,
+    pub(crate) state: Option<String>,
+    pub(crate) tenant: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) since: Option<String>,
+    pub(crate) limit: Option<usize>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// A text that is looked for in errors.
@@ -188,28 +189,36 @@ fn moment(text: &str) -> Result<UnixMs, Problem> {
     })
 }
 
-const STATES: [&str; 9] =
+/// States of a job on the wire.
+pub(crate) const STATES: [&str; 9] =
     ["ready", "delayed", "reserved", "parked", "dead", "completed", "cancelled", "expired", "discarded"];
 
+impl ListQuery {
+    /// What is asked for, checked.
+    pub(crate) fn filter(self) -> Result<JobFilter, Problem> {
+        if let Some(state) = self.state.as_deref().filter(|state| !STATES.contains(state)) {
+            return Err(Problem::bad_request(format!("no state {state:?}; there are {}", STATES.join(", "))));
+        }
+        let limit = self.limit.unwrap_or(LIST_DEFAULT);
+        if !(1..=LIST_MAX).contains(&limit) {
+            return Err(Problem::bad_request(format!("limit must lie between 1 and {LIST_MAX}")));
+        }
+        let worker_type = self.worker_type.as_deref().map(worker_type).transpose()?;
+        if let Some(tenant) = self.tenant.as_deref().filter(|tenant| tenant.len() > TENANT_BYTES_MAX) {
+            let detail = format!("tenant is {} bytes long, the most is {TENANT_BYTES_MAX}", tenant.len());
+            return Err(Problem::bad_request(detail));
+        }
+        if let Some(error) = &self.error {
+            check_error(error)?;
+        }
+        let since = self.since.as_deref().map(moment).transpose()?;
+        let Self { state, tenant, error, cursor, .. } = self;
+        Ok(JobFilter { worker_type, state, tenant, error, since, limit, cursor })
+    }
+}
+
 pub(super) async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
-    if let Some(state) = query.state.as_deref().filter(|state| !STATES.contains(state)) {
-        return Err(Problem::bad_request(format!("no state {state:?}; there are {}", STATES.join(", "))));
-    }
-    let limit = query.limit.unwrap_or(LIST_DEFAULT);
-    if !(1..=LIST_MAX).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit must lie between 1 and {LIST_MAX}")));
-    }
-    let worker_type = query.worker_type.as_deref().map(worker_type).transpose()?;
-    if let Some(tenant) = query.tenant.as_deref().filter(|tenant| tenant.len() > TENANT_BYTES_MAX) {
-        let detail = format!("tenant is {} bytes long, the most is {TENANT_BYTES_MAX}", tenant.len());
-        return Err(Problem::bad_request(detail));
-    }
-    if let Some(error) = &query.error {
-        check_error(error)?;
-    }
-    let since = query.since.as_deref().map(moment).transpose()?;
-    let ListQuery { state, tenant, error, cursor, .. } = query;
-    let filter = JobFilter { worker_type, state, tenant, error, since, limit, cursor };
+    let filter = query.filter()?;
     let page = blocking(move || app.handle.jobs(&filter)).await??;
     Ok(Json(page).into_response())
 }

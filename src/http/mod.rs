@@ -8,7 +8,7 @@ mod backup;
 mod bulk;
 mod connection;
 mod guard;
-mod jobs;
+pub(crate) mod jobs;
 mod metrics;
 pub mod problem;
 

@@ -4,31 +4,41 @@
 //! handle does not offer. Rendered here, and kept live by a small script that fetches the same part again; it works
 //! without the script. Nothing that a page shows is trusted: templates escape all of it.
 
+mod act;
 mod board;
+mod bulk;
 mod chart;
+mod errors;
+mod jobs;
+mod of_job;
 mod of_type;
 mod overview;
 mod rollover;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verdict;
 mod words;
 
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 use crate::http::App;
 use crate::http::problem::Problem;
 use board::{Board, Fresh};
+use told::Told;
 
 const STYLE: &str = include_str!("../../web/style.css");
 const SCRIPT: &str = include_str!("../../web/live.js");
+
+/// A form is never longer than this: it holds names and a search.
+const FORM_BYTES_MAX: usize = 16 << 10;
 
 /// What browsers keep to on pages: as everywhere, but that forms may be sent to where they came from, and that a form says
 /// where that was.
@@ -48,9 +58,16 @@ pub(crate) fn routes() -> Router<App> {
         .route("/fragment", get(fragment))
         .route("/types/{type}", get(of_type::page))
         .route("/types/{type}/fragment", get(of_type::fragment))
+        .route("/types/{type}/{word}", post(act::of_type))
+        .route("/jobs", get(jobs::page))
+        .route("/jobs/all/{word}", get(bulk::ask).post(bulk::act))
+        .route("/jobs/{id}", get(of_job::page))
+        .route("/jobs/{id}/fragment", get(of_job::fragment))
+        .route("/jobs/{id}/{word}", post(act::of_job))
         .route("/assets/style.css", get(|| async { asset("text/css; charset=utf-8", STYLE) }))
         .route("/assets/live.js", get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }))
         .layer(Extension(Arc::<Board>::default()))
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {
@@ -71,17 +88,14 @@ struct Page<'a> {
     screen: &'a str,
 }
 
-async fn page(State(app): State<App>, Extension(board): Extension<Arc<Board>>) -> Result<Response, Problem> {
+async fn page(State(app): State<App>, Extension(board): Extension<Arc<Board>>) -> Result<Response, Told> {
     let screen = board.screen(&app, Fresh::Now).await?;
-    render(&Page { title: screen.headline, live: "/fragment", screen: &screen.live })
+    let page = Page { title: screen.headline, live: "/fragment", screen: &screen.live };
+    Ok(html(page.render().map_err(bug)?))
 }
 
 async fn fragment(State(app): State<App>, Extension(board): Extension<Arc<Board>>) -> Result<Response, Problem> {
     Ok(html(board.screen(&app, Fresh::Tick).await?.live.clone()))
-}
-
-fn render(template: &impl Template) -> Result<Response, Problem> {
-    Ok(html(template.render().map_err(bug)?))
 }
 
 fn html(text: String) -> Response {

@@ -1,30 +1,46 @@
-//! The page of one type: its versions with all that is known of them, and their workers.
+//! The page of one type: its versions with all that is known of them, their workers, why its jobs are dead, and what can be
+//! done about it.
 
 use std::sync::Arc;
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::Response;
 
 use super::board::{Board, Fresh, Look};
+use super::errors::{Group, groups};
 use super::rollover::{self, is_refused, state, trial};
+use super::told::{Done, Told, in_address};
 use super::verdict::{Reason, tried, verdict};
-use super::words::{at_it_for, has_stuck, needs_look, shown_rate, spoken, spread};
-use super::{chart, render};
-use crate::engine::view::{DrainView, TypeView, VersionView};
+use super::words::{at_it_for, has_stuck, needs_look, shown_rate, since_text, spoken, spread};
+use super::{bug, chart, html, jobs};
+use crate::engine::view::{DrainView, JobFilter, JobView, TypeView, VersionView};
 use crate::figures::{ago, bytes, first_line, number, rate};
+use crate::http::asked::Path;
 use crate::http::problem::Problem;
 use crate::http::{App, blocking};
 use crate::refusal::Refusal;
-use crate::types::UnixMs;
+use crate::types::{UnixMs, WorkerType};
+
+/// Dead jobs that are looked at for their errors.
+const DEAD_LOOKED_AT: usize = 500;
+/// Calls of the listing for them, each of which reads a bounded part of the log.
+const DEAD_CALLS_MAX: usize = 4;
 
 #[derive(Template)]
 #[template(path = "type.html", config = "web/askama.toml")]
 struct Page {
     title: String,
     live: String,
+    note: Option<String>,
     part: Part,
+    /// Its dead jobs by their errors, of as many as were looked at.
+    groups: Vec<Group>,
+    looked_at: usize,
+    more: bool,
+    now: UnixMs,
 }
 
 /// The part that is kept live.
@@ -40,9 +56,29 @@ pub(super) async fn page(
     State(app): State<App>,
     Extension(board): Extension<Arc<Board>>,
     Path(name): Path<String>,
-) -> Result<Response, Problem> {
+    done: Result<Query<Done>, QueryRejection>,
+) -> Result<Response, Told> {
     let part = part(&app, &board, &name, Fresh::Now).await?;
-    render(&Page { live: format!("/types/{}/fragment", part.t.worker_type), title: name, part })
+    let note = done.ok().and_then(|Query(done)| done.words());
+    let of_type = part.t.worker_type.clone();
+    let (dead, more) =
+        if part.t.dead > 0 { blocking(move || dead_jobs(&app, of_type)).await?? } else { (Vec::new(), false) };
+    let live = format!("/types/{}/fragment", part.t.worker_type);
+    let now = part.now;
+    let page = Page { live, title: name, note, part, groups: groups(&dead), looked_at: dead.len(), more, now };
+    Ok(html(page.render().map_err(bug)?))
+}
+
+/// The newest dead jobs of a type, and whether there are more.
+fn dead_jobs(app: &App, of_type: WorkerType) -> Result<(Vec<JobView>, bool), Refusal> {
+    let filter = JobFilter {
+        worker_type: Some(of_type),
+        state: Some("dead".to_owned()),
+        limit: DEAD_LOOKED_AT,
+        ..JobFilter::default()
+    };
+    let (jobs, next) = jobs::gather(&app.handle, filter, DEAD_CALLS_MAX)?;
+    Ok((jobs, next.is_some()))
 }
 
 pub(super) async fn fragment(
@@ -50,7 +86,8 @@ pub(super) async fn fragment(
     Extension(board): Extension<Arc<Board>>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    render(&part(&app, &board, &name, Fresh::Tick).await?)
+    let part = part(&app, &board, &name, Fresh::Tick).await?;
+    Ok(html(part.render().map_err(bug)?))
 }
 
 async fn part(app: &App, board: &Board, name: &str, fresh: Fresh) -> Result<Part, Problem> {
@@ -61,6 +98,12 @@ async fn part(app: &App, board: &Board, name: &str, fresh: Fresh) -> Result<Part
         return Err(Refusal::UnknownType { name: name.to_owned(), known }.into());
     };
     blocking(move || part.with_processes()).await
+}
+
+impl Page {
+    fn since(&self, at: &str) -> String {
+        since_text(at, self.now)
+    }
 }
 
 impl Part {
@@ -93,6 +136,22 @@ fn course(of_type: &TypeView) -> String {
 
 fn pool(version: &VersionView) -> String {
     chart::pool(version.pool_size, version.busy)
+}
+
+/// The version that a rollback goes to, while it is still there.
+fn way_back(of_type: &TypeView) -> Option<&str> {
+    let back = of_type.versions.iter().rev().find(|version| matches!(version.state, "warm" | "draining"))?;
+    Some(&back.version)
+}
+
+/// A version that was withdrawn while the config asks for it.
+fn withdrawn(of_type: &TypeView) -> Option<&str> {
+    let version = of_type.versions.iter().find(|version| version.configured && version.state == "quarantined")?;
+    Some(&version.version)
+}
+
+fn has_to_purge(of_type: &TypeView) -> bool {
+    of_type.ready + of_type.delayed + of_type.parked + of_type.dead > 0
 }
 
 /// The share of attempts that fail, of late.

@@ -6,14 +6,48 @@ use super::board::Look;
 use super::of_type::Part;
 use super::overview::screen;
 use crate::engine::view::{
-    EcosystemView, FailingView, GenerationEntry, GenerationView, GenerationsView, HeldView, LogView, PaceView,
-    RestartView, ScaleView, TypeView, VersionView, WorkerView,
+    EcosystemView, FailingView, FailureView, GenerationEntry, GenerationView, GenerationsView, HeldView, JobView,
+    LogView, PaceView, RestartView, ScaleView, TypeView, VersionView, WorkerView,
 };
 use crate::recent::{COURSE_STEPS, Shares, Step};
 use crate::types::UnixMs;
 
 pub(super) fn look(view: EcosystemView, now: UnixMs) -> Look {
     Look { view, generations: GenerationsView { generations: Vec::new(), refused: Vec::new() }, now }
+}
+
+/// A dead job that failed once.
+pub(super) fn job(id: &str, error: &str) -> JobView {
+    let at = "1970-01-01T00:00:10Z".to_owned();
+    let failure = FailureView { attempt: 1, at: at.clone(), version: Some("v1".to_owned()), error: error.to_owned() };
+    JobView {
+        id: id.to_owned(),
+        worker_type: "press".parse().unwrap(),
+        state: "dead",
+        why: None,
+        task: String::new(),
+        payload: None,
+        priority: 5,
+        tenant: None,
+        idempotency_key: None,
+        attempts: 1,
+        max_attempts: 1,
+        min_version: None,
+        interrupts: 0,
+        deferrals: 0,
+        host_deaths: 0,
+        created_at: at,
+        ready_at: None,
+        expires_at: None,
+        ended_at: None,
+        version: Some("v1".to_owned()),
+        progress: None,
+        extended_until: None,
+        result: None,
+        error: Some(error.to_owned()),
+        parent: None,
+        failures: vec![failure],
+    }
 }
 
 /// The first screen.

@@ -44,10 +44,28 @@ pub(super) fn shown_rate(part: f64, whole: f64) -> String {
     }
 }
 
+fn parsed(at: &str) -> Option<UnixMs> {
+    at.parse::<jiff::Timestamp>().ok().and_then(|at| UnixMs::try_from(at.as_millisecond()).ok())
+}
+
 /// How long ago a moment was that stands in RFC 3339.
 pub(super) fn since_text(at: &str, now: UnixMs) -> String {
-    let parsed = at.parse::<jiff::Timestamp>().ok().and_then(|at| UnixMs::try_from(at.as_millisecond()).ok());
-    parsed.map_or_else(|| at.to_owned(), |at| format!("{} ago", ago(&now.saturating_sub(at))))
+    parsed(at).map_or_else(|| at.to_owned(), |at| format!("{} ago", ago(&now.saturating_sub(at))))
+}
+
+/// In how long a moment is that stands in RFC 3339.
+pub(super) fn due(at: &str, now: UnixMs) -> String {
+    match parsed(at) {
+        None => at.to_owned(),
+        Some(at) if at > now => format!("in {}", ago(&(at - now))),
+        Some(at) => format!("{} ago", ago(&(now - at))),
+    }
+}
+
+/// A moment in RFC 3339.
+pub(super) fn moment_of(at: UnixMs) -> String {
+    let at = i64::try_from(at).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    at.map_or_else(String::new, |at| format!("{at:.3}"))
 }
 
 /// A text in which what stands between backticks is a command: its parts, and whether each is one.
@@ -101,5 +119,7 @@ mod tests {
     fn a_moment_is_told_by_how_long_ago_it_was() {
         assert_eq!(since_text("1970-01-01T00:00:10Z", 70_000), "60 s ago");
         assert_eq!(since_text("whenever", 70_000), "whenever");
+        assert_eq!(due(&moment_of(10_000), 5_000), "in 5 s");
+        assert_eq!(due("1970-01-01T00:00:10Z", 70_000), "60 s ago");
     }
 }

@@ -115,10 +115,45 @@ impl Browser {
         }
     }
 
+    /// Clicks on what a selector names, once it is there.
+    pub(crate) fn click(&self, selector: &str) {
+        let script = format!(
+            "const part = document.querySelector({}); if (part) setTimeout(() => part.click()); return part !== null",
+            Value::from(selector)
+        );
+        until(selector, SOON, || match self.try_run(&script) {
+            Ok(Value::Bool(true)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    /// Writes into a field.
+    pub(crate) fn fill(&self, selector: &str, text: &str) {
+        let (selector, text) = (Value::from(selector), Value::from(text));
+        self.run(&format!("document.querySelector({selector}).value = {text}"));
+    }
+
+    /// Writes where the keyboard is.
+    pub(crate) fn write(&self, text: &str) {
+        self.cdp("Input.insertText", &json!({"text": text}));
+    }
+
+    /// Presses a key.
+    pub(crate) fn key(&self, key: &str) {
+        let (code, text) = if key == "Enter" { (13, "\r") } else { (9, "") };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let params = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            self.cdp("Input.dispatchKeyEvent", &params);
+        }
+    }
+
     /// Waits until all of these stand on the page.
     pub(crate) fn until_shown(&self, what: &str, parts: &[&str]) {
         until(what, SOON, || {
-            let text = self.text();
+            // While one page goes and another comes there is none to ask.
+            let text = self.try_run("return document.body.innerText")?;
+            let text = text.as_str().unwrap_or_default();
             match parts.iter().find(|part| !text.contains(**part)) {
                 Some(missing) => Err(format!("{missing} is missing in {text}")),
                 None => Ok(()),
@@ -128,6 +163,12 @@ impl Browser {
 
     pub(crate) fn run(&self, script: &str) -> Value {
         self.call("/execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    fn try_run(&self, script: &str) -> Result<Value, String> {
+        let (path, body) = (format!("{}/execute/sync", self.session), json!({"script": script, "args": []}));
+        let answer = http::post(self.port, &path, "application/json", body.to_string().as_bytes()).unwrap();
+        if answer.status == 200 { Ok(answer.json()["value"].clone()) } else { Err(format!("{answer:?}")) }
     }
 
     /// The page as a person reads it.

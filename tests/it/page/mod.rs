@@ -1,6 +1,8 @@
 //! The pages in a real browser.
 
 mod browser;
+mod live;
+mod work;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -190,27 +192,5 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
         if text.contains("All is well") && !text.contains(told) { Ok(()) } else { Err(text) }
     });
     assert_eq!(browser.complaints().iter().filter(|said| !said.to_string().contains("CONNECTION_REFUSED")).count(), 0);
-    biotope.stop();
-}
-
-#[test]
-fn hostile_text_stays_text_on_the_page() {
-    if !browser::is_here() {
-        return skipped("hostile_text_stays_text_on_the_page", "no chromium with its driver");
-    }
-    let script = "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script>";
-    let home = Home::new("[workers.fails]\nversion = \"v1\"\nexec = [\"./fails.sh\"]\nmax_attempts = 1\n");
-    home.script("fails.sh", "cat >&2; exit 1");
-    let biotope = home.start();
-    let id = biotope.push(&json!({"type": "fails", "payload": script, "tenant": script, "task": script}));
-    biotope.until_state(&id, "dead");
-    let browser = Browser::open();
-    browser.go(&format!("http://127.0.0.1:{}/", home.port));
-    until("the dead job on the page", SOON, || {
-        let text = browser.text();
-        if text.contains("fails") { Ok(()) } else { Err(text) }
-    });
-    assert_eq!(browser.run("return window.hurt === undefined"), true);
-    assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
     biotope.stop();
 }

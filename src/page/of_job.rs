@@ -1,0 +1,207 @@
+//! The page of one job: how it stands and why, what became of it step by step, and what can be done about it.
+
+use askama::Template;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::Response;
+
+use super::told::{Done, Told, in_address};
+use super::words::{due, moment_of, since_text};
+use super::{bug, html};
+use crate::engine::Handle;
+use crate::engine::view::{JobView, StepView, TimelineView};
+use crate::figures::{ago, took};
+use crate::http::asked::Path;
+use crate::http::problem::Problem;
+use crate::http::{App, blocking};
+use crate::refusal::Refusal;
+use crate::types::UnixMs;
+
+/// Bytes of a payload or a result that are shown.
+const SHOWN_BYTES_MAX: usize = 32 << 10;
+/// Jobs that it enqueued, of which the ids are shown.
+const ENQUEUED_SHOWN: usize = 100;
+
+#[derive(Template)]
+#[template(path = "job.html", config = "web/askama.toml")]
+struct Page {
+    title: String,
+    live: String,
+    note: Option<String>,
+    part: Part,
+    timeline: TimelineView,
+    now: UnixMs,
+}
+
+/// The part that is kept live.
+#[derive(Template)]
+#[template(path = "job_live.html", config = "web/askama.toml")]
+struct Part {
+    job: JobView,
+    /// Why it is not running now.
+    why: Option<String>,
+    now: UnixMs,
+}
+
+pub(super) async fn page(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    done: Result<Query<Done>, QueryRejection>,
+) -> Result<Response, Told> {
+    let note = done.ok().and_then(|Query(done)| done.words());
+    let now = app.clock.wall_ms();
+    let page = blocking(move || {
+        let (part, timeline) = (Part::of(&app.handle, &id, now)?, app.handle.timeline(&id)?);
+        // What is over does not change any more.
+        let live = if part.is_over() { String::new() } else { format!("/jobs/{}/fragment", in_address(&id)) };
+        Ok::<_, Refusal>(Page { title: part.job.id.clone(), live, note, part, timeline, now })
+    });
+    Ok(html(page.await??.render().map_err(bug)?))
+}
+
+pub(super) async fn fragment(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let now = app.clock.wall_ms();
+    let part = blocking(move || Part::of(&app.handle, &id, now)).await??;
+    Ok(html(part.render().map_err(bug)?))
+}
+
+impl Part {
+    fn of(handle: &Handle, id: &str, now: UnixMs) -> Result<Self, Refusal> {
+        let job = handle.job(id)?;
+        let why = handle.why(id).ok().filter(|_| job.ended_at.is_none()).map(|told| told.why);
+        Ok(Self { job, why, now })
+    }
+
+    fn is_over(&self) -> bool {
+        self.job.ended_at.is_some()
+    }
+
+    /// Another one each time that more has become of it than the figures here show.
+    fn key(&self) -> String {
+        let JobView { state, attempts, interrupts, deferrals, .. } = &self.job;
+        format!("{state}-{attempts}-{interrupts}-{deferrals}-{}", self.job.failures.len())
+    }
+
+    fn can_retry(&self) -> bool {
+        matches!(self.job.state, "dead" | "delayed")
+    }
+
+    fn can_cancel(&self) -> bool {
+        matches!(self.job.state, "ready" | "delayed" | "reserved" | "parked")
+    }
+
+    fn since(&self, at: &str) -> String {
+        since_text(at, self.now)
+    }
+
+    fn due(&self, at: &str) -> String {
+        due(at, self.now)
+    }
+
+    /// How far it is, in percent.
+    fn percent(&self) -> Option<u64> {
+        let fraction = self.job.progress.as_ref()?.fraction?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of one, clamped")]
+        let percent = (fraction.clamp(0.0, 1.0) * 100.0).round() as u64;
+        Some(percent)
+    }
+}
+
+impl Page {
+    fn step_words(&self, step: &StepView) -> &'static str {
+        match step.what {
+            "accepted" => "Accepted",
+            "completed" => "Completed",
+            "failed" => "Failed",
+            "failed_uncharged" => "Failed, at no cost",
+            "died" => "Failed, and is dead",
+            "given_back" => "Given back by a drain or a stop, at no cost",
+            "deferred" => "Given back for later by its worker",
+            "not_started" => "No worker could be started",
+            "lost" => "The process ended while it ran",
+            "running" => "Runs",
+            "redriven" => "Retried by hand: all attempts again",
+            "cancelled" => "Cancelled",
+            "expired" => "Expired",
+            "discarded" => "Discarded",
+            _ => "Went on",
+        }
+    }
+
+    fn class(&self, step: &StepView) -> &'static str {
+        match step.what {
+            "completed" => "good",
+            "failed" | "died" | "lost" | "not_started" => "ill",
+            "failed_uncharged" | "deferred" => "look",
+            "running" => "runs",
+            _ => "plain",
+        }
+    }
+
+    fn took(&self, ms: &u64) -> String {
+        took(&(*ms as f64))
+    }
+
+    fn moment(&self, at: &UnixMs) -> String {
+        moment_of(*at)
+    }
+
+    fn since(&self, at: &str) -> String {
+        since_text(at, self.now)
+    }
+
+    /// When it may run next, from then.
+    fn due_at(&self, at: &UnixMs) -> String {
+        due(&moment_of(*at), self.now)
+    }
+
+    fn ago(&self, at: &UnixMs) -> String {
+        format!("{} ago", ago(&self.now.saturating_sub(*at)))
+    }
+
+    fn enqueued(&self) -> &[String] {
+        let all = &self.timeline.enqueued;
+        all.get(..ENQUEUED_SHOWN).unwrap_or(all)
+    }
+
+    fn payload(&self) -> Option<Shown> {
+        self.part.job.payload.as_ref().map(|json| shown(json.get()))
+    }
+
+    fn result(&self) -> Option<Shown> {
+        self.part.job.result.as_ref().map(|json| shown(json.get()))
+    }
+}
+
+/// JSON as it is shown: with its lines, and not all of what is very long.
+struct Shown {
+    text: String,
+    more: bool,
+}
+
+fn shown(json: &str) -> Shown {
+    let parsed = serde_json::from_str::<serde_json::Value>(json).ok().filter(|_| json.len() <= SHOWN_BYTES_MAX);
+    let mut text =
+        parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| json.to_owned());
+    let mut end = text.len().min(SHOWN_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let more = end < text.len();
+    text.truncate(end);
+    Shown { text, more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_where_a_character_ends() {
+        let long = format!("\"{}\"", "\u{e9}".repeat(SHOWN_BYTES_MAX));
+        let cut = shown(&long);
+        assert!(cut.more && cut.text.len() <= SHOWN_BYTES_MAX && cut.text.starts_with("\"\u{e9}"));
+        let small = shown("{\"b\":1,\"a\":[2]}");
+        assert!(!small.more && small.text.contains("\n  \"b\": 1"), "{}", small.text);
+    }
+}

@@ -3,9 +3,15 @@
 //! Owns one directory (0700) per worker under the system's temporary directory, and in it one file (0600) per run. Trusts
 //! nothing about the file but its bytes: it may have been replaced, removed, or made a pipe. Both belong to the user that the
 //! program runs as.
-//! Promise: a file is gone when its run is over, the directory when its worker is; what a killed process left behind is
-//! removed by the next one, which can tell by the lock that nobody holds.
+//! Promise: what a run has put into its file, or beside it, is gone when it is over, the directory when its worker is; what a
+//! killed process left behind is removed by the next one, which can tell by the lock that nobody holds.
+//!
+//! A file that nobody has so much as opened serves the next run, too, since file systems take long to make many: ext4 looks for
+//! an inode that was not in use a moment ago.
 
+mod watch;
+
+use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +24,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use self::watch::Watch;
 use crate::job::intake::{IntakeLimits, parse_job};
 use crate::job::new::NewJob;
 use crate::limits::{FOLLOW_UPS_MAX, FRAME_BYTES_MAX};
@@ -39,6 +46,8 @@ pub(super) struct Tray {
     dir: OwnedFd,
     /// User and group that it is for, if not ours.
     owner: Option<(u32, u32)>,
+    /// Tells whether the file is as it was made; `None`: there is none, or it cannot be told.
+    watch: RefCell<Option<Watch>>,
 }
 
 impl Tray {
@@ -66,11 +75,21 @@ impl Tray {
         let dir = open_dir(&path)?;
         flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
         give(&dir, owner)?;
-        Ok(Self { path, dir, owner })
+        Ok(Self { path, dir, owner, watch: RefCell::default() })
     }
 
-    /// An empty file for the next run, after `clear`; never one that was there.
+    /// Whether the file is there as it was made, and nobody has it open.
+    fn is_untouched(&self) -> bool {
+        self.watch.borrow().as_ref().is_some_and(|watch| !watch.is_touched())
+    }
+
+    /// An empty file for the next run, after `clear`; never one that anybody has had in his hands.
     pub(super) fn fresh(&self) -> io::Result<PathBuf> {
+        let path = self.path.join(FILE);
+        if self.is_untouched() {
+            return Ok(path);
+        }
+        self.watch.replace(None);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let make = || openat(&self.dir, FILE, flags, Mode::RUSR | Mode::WUSR);
         let file = match make() {
@@ -82,7 +101,9 @@ impl Tray {
             made => made?,
         };
         give(&file, self.owner)?;
-        Ok(self.path.join(FILE))
+        drop(file);
+        self.watch.replace(Watch::new(&self.path, &path));
+        Ok(path)
     }
 
     /// The jobs in the file, all of them or none.
@@ -90,6 +111,9 @@ impl Tray {
     /// # Errors
     /// What is wrong, with the line.
     pub(super) fn take(&self, payload_max: usize, now: UnixMs) -> Result<Vec<NewJob>, String> {
+        if self.is_untouched() {
+            return Ok(Vec::new());
+        }
         let text = self.read().map_err(|e| format!("cannot read the file named by BIOTOPE_ENQUEUE: {e}"))?;
         if text.len() > FRAME_BYTES_MAX {
             return Err(format!(
@@ -117,9 +141,12 @@ impl Tray {
         Ok(text)
     }
 
-    /// Removes the file, and whatever else was left in the directory.
+    /// Removes the file, and whatever else was left in the directory, unless nobody has touched anything.
     pub(super) fn clear(&self) {
-        empty(&self.dir);
+        if !self.is_untouched() {
+            self.watch.replace(None);
+            empty(&self.dir);
+        }
     }
 }
 
@@ -201,6 +228,9 @@ fn empty(dir: &OwnedFd) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::OnceCell;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn write(path: &Path, text: &[u8]) {
@@ -209,7 +239,6 @@ mod tests {
 
     #[test]
     fn file_is_fresh_and_private_for_each_run_and_the_directory_goes_with_its_worker() {
-        use std::os::unix::fs::MetadataExt;
         let tray = Tray::make(None).unwrap();
         let path = tray.fresh().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
@@ -219,10 +248,45 @@ mod tests {
         write(&path.with_extension("tmp"), b"left over");
         assert_eq!(tray.fresh().unwrap(), path);
         assert_eq!(tray.take(100, 0).unwrap(), []);
+        write(&path, b"left over");
         tray.clear();
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
         drop(tray);
         assert!(!path.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn a_file_that_nobody_has_opened_serves_the_next_run_and_one_that_somebody_has_does_not() {
+        use std::fs::{OpenOptions, Permissions, hard_link, rename, set_permissions};
+        use std::io::Write;
+        use std::os::unix::fs::PermissionsExt;
+        let (tray, elsewhere) = (Tray::make(None).unwrap(), tempfile::tempdir().unwrap());
+        let path = tray.fresh().unwrap();
+        // Whether the run after one in which this happens has the same file.
+        let same_after = |happens: &dyn Fn()| {
+            // No watch has the number of one before.
+            let file = || format!("{:?}", tray.watch.borrow());
+            let before = file();
+            happens();
+            assert_eq!(tray.take(100, 0).unwrap(), []);
+            tray.clear();
+            assert_eq!((tray.fresh().unwrap(), std::fs::metadata(&path).unwrap().len()), (path.clone(), 0));
+            assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+            before == file()
+        };
+        assert!(same_after(&|| assert!(path.exists())));
+        let open = OnceCell::new();
+        assert!(!same_after(&|| open.set(OpenOptions::new().append(true).open(&path).unwrap()).unwrap()));
+        assert!(same_after(&|| open.get().unwrap().write_all(b"too late").unwrap()));
+        assert!(!same_after(&|| write(&path.with_extension("tmp"), b"left over")));
+        assert!(!same_after(&|| hard_link(&path, elsewhere.path().join("link")).unwrap()));
+        assert!(same_after(&|| write(&elsewhere.path().join("link"), b"too late")));
+        assert!(!same_after(&|| set_permissions(&path, Permissions::from_mode(0o644)).unwrap()));
+        assert!(!same_after(&|| {
+            rename(&path, elsewhere.path().join("moved")).unwrap();
+            write(&path, b"");
+        }));
+        assert!(same_after(&|| {}));
     }
 
     #[test]

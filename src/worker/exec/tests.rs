@@ -88,9 +88,9 @@ fn descriptors_that_this_process_was_started_with_do_not_pass_on() {
 }
 
 #[test]
-fn follow_up_file_is_gone_after_its_run_and_its_directory_after_the_stop() {
+fn follow_up_file_is_gone_after_a_run_that_used_it_and_its_directory_after_the_stop() {
     let dir = tempfile::tempdir().unwrap();
-    let mut worker = worker(sh(dir.path(), "printf %s $BIOTOPE_ENQUEUE"), &cutoff());
+    let mut worker = worker(sh(dir.path(), ": >>$BIOTOPE_ENQUEUE; printf %s $BIOTOPE_ENQUEUE"), &cutoff());
     let file = result(outcomes(&mut *worker, vec![assignment(1)]).remove(0).1);
     let file = PathBuf::from(file.trim_matches('"'));
     assert!(!file.exists() && file.parent().unwrap().exists(), "{file:?}");
@@ -332,6 +332,17 @@ fn program_that_is_replaced_while_it_runs_ends_as_it_began_and_the_next_run_is_o
         assert_eq!(result(outcomes(&mut *worker, vec![assignment(1)]).remove(0).1), "\"old\"");
     });
     assert_eq!(result(outcomes(&mut *worker, vec![assignment(2)]).remove(0).1), "\"new\"");
+}
+
+#[test]
+fn script_that_does_not_say_what_runs_it_is_run_by_sh() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut launch = sh(dir.path(), "");
+    launch.program = script(dir.path(), "");
+    std::fs::write(&launch.program, "echo $0 is run\n").unwrap();
+    launch.args.clear();
+    let want = format!("\"{} is run\"", launch.program.display());
+    assert_eq!(result(outcomes(&mut *worker(launch, &cutoff()), vec![assignment(1)]).remove(0).1), want);
 }
 
 #[test]

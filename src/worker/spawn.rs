@@ -12,12 +12,20 @@ use std::sync::OnceLock;
 
 use rustix::event::{Timespec, poll};
 use rustix::fd::BorrowedFd;
+#[cfg(feature = "daemon")]
+use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::confined::Taking;
 use super::launch::Launch;
+
+#[cfg(feature = "daemon")]
+mod quick;
+
+#[cfg(feature = "daemon")]
+pub(super) use quick::Quick;
 
 /// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
 const BUSY_STARTS: u32 = 8;
@@ -35,6 +43,18 @@ pub(super) fn spawn(launch: &Launch, env: &[(&str, &OsStr)], stdio: [Stdio; 3]) 
     // Its user, and its directory after that, are taken on there: the standard library knows a user, but not all of its groups.
     guard(&mut command, launch.confined.prepare(&launch.dir)?);
     spawn_busy(&mut command)
+}
+
+/// As [`spawn`], for the helper, with all of the environment in `launch`; without a copy of this process where that can be.
+#[cfg(feature = "daemon")]
+pub(super) fn spawn_for_helper(quick: &mut Quick, launch: &Launch, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+    if launch.confined.user.is_none()
+        && let Ok(pid) = quick.start(launch, &stdio)
+    {
+        return Ok(pid);
+    }
+    // Whatever was in its way: the other one waits for a busy file, knows a script that does not say what runs it, and tells why.
+    spawn(launch, &[], stdio.map(Stdio::from)).map(|child| Pid::from_child(&child))
 }
 
 /// Starts a process, and tries again for a quarter of a second while its program is busy.
@@ -57,27 +77,37 @@ fn guard(command: &mut Command, confined: Taking) {
     let parent = rustix::process::getpid();
     let inherited = inherited();
     let prepare = move || {
-        for fd in inherited {
-            #[expect(unsafe_code, reason = "descriptors that nobody in this process owns have no safe handle")]
-            // SAFETY: nothing is read or written through it. The number is open here, as it was when this process
-            // started, or belongs to something opened since, which closes on exec anyhow, or gives EBADF.
-            let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
-            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
-        }
+        keep_back(inherited);
         if TAKES_EVERY_SIGNAL.get().is_none() {
             take_every_signal(1..=SIGNAL_MAX)?;
         }
         confined.take_on()?;
         // After its user is set, which would undo it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // A parent that died before the line above sends no signal any more.
-        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
+        Ok(die_with(parent)?)
     };
     #[expect(unsafe_code, reason = "the standard library has no safe way to set the death signal of a child")]
     // SAFETY: between fork and exec only async-signal-safe work is allowed. `prepare` makes system calls, through rustix
     // and so without libc's locks; it neither allocates nor touches memory that another thread may hold locked.
     unsafe {
         command.pre_exec(prepare);
+    }
+}
+
+/// Has the kernel kill this process, a child before its exec, when the thread that started it ends.
+fn die_with(parent: Pid) -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // A parent that died before the line above sends no signal any more.
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH) }
+}
+
+/// Has descriptors closed by exec.
+fn keep_back(fds: &[RawFd]) {
+    for fd in fds {
+        #[expect(unsafe_code, reason = "descriptors that nobody in this process owns have no safe handle")]
+        // SAFETY: nothing is read or written through it. The number is open here, as it was when this process
+        // started, or belongs to something opened since, which closes on exec anyhow, or gives EBADF.
+        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+        let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
     }
 }
 
@@ -112,14 +142,14 @@ fn block_no_signal() -> Result<(), Errno> {
     if failed == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(failed)) }
 }
 
-/// Makes this process one that starts others and does nothing else: takes note of what it was started with, before anything
+/// Makes this process one that starts others and does nothing else: keeps what it was started with to itself, before anything
 /// else is opened, and ignores and blocks no signal, before any is handled.
 ///
 /// # Errors
 /// As the operating system says.
 #[cfg(feature = "daemon")]
 pub(super) fn become_helper() -> Result<(), Errno> {
-    inherited();
+    keep_back(inherited());
     take_every_signal((1..=SIGNAL_MAX).filter(|signal| *signal != Signal::PIPE.as_raw()))?;
     TAKES_EVERY_SIGNAL.get_or_init(|| ());
     Ok(())

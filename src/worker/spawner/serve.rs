@@ -13,7 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -27,7 +27,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::orphans::{self, own_children};
 use super::wire::{self, Record, Request, Start};
-use crate::worker::spawn;
+use crate::worker::spawn::{self, Quick};
 
 /// The hidden first argument that makes the program `biotope` a helper.
 const ARGUMENT: &str = "--spawn-children";
@@ -66,6 +66,7 @@ struct Family {
     /// A byte for each child that ended, or fewer.
     ends: UnixStream,
     children: HashMap<u64, Member>,
+    quick: Quick,
 }
 
 struct Member {
@@ -98,7 +99,7 @@ impl Family {
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
         wire::say_ready(engine())?;
-        Ok((Self { ends, children: HashMap::new() }, file))
+        Ok((Self { ends, children: HashMap::new(), quick: Quick::new() }, file))
     }
 
     /// Does what the engine asks until it is gone, and ends what is left.
@@ -154,10 +155,8 @@ impl Family {
     }
 
     fn start(&mut self, start: &Start<'_>, stdio: [OwnedFd; 3], status: OwnedFd) {
-        match spawn::spawn(&start.launch(), &[], stdio.map(Stdio::from)) {
-            Ok(child) => {
-                // The handle neither waits nor kills when it is dropped.
-                let pid = Pid::from_child(&child);
+        match spawn::spawn_for_helper(&mut self.quick, &start.launch(), stdio) {
+            Ok(pid) => {
                 wire::tell(&status, Record::Started(pid.as_raw_nonzero().get()));
                 self.children.insert(start.number, Member { pid, status });
             }

@@ -1,7 +1,8 @@
 //! One child process and its three pipes, driven by one thread.
 //!
 //! Owns the process: its group, its pipes, and its end. Knows nothing of jobs or of what the bytes mean.
-//! Never blocks but in [`Child::step`], which waits for pipes, end, signs and a deadline at once, and in [`Child::kill`].
+//! Never blocks but in [`Child::step`], which waits for pipes, end, signs and a deadline at once, in [`Child::kill`], and in
+//! [`Child::spawn`], which [`Child::begin`] does without.
 //!
 //! Promises:
 //! - The child has descriptors 0 to 2 and the given environment, nothing else, and a process group of its own.
@@ -12,7 +13,7 @@
 //!   worker is started on its own thread.
 //!
 //! ```text
-//! spawn ─► running ──── exits ─────────────────────────┐
+//! begin ─► running ──── exits, or was not started ─────┐
 //!             │                                        ▼
 //!             ├─ terminate: TERM to the group ─ … ─► KILL to the group ─► reaped, pipes drained ─► ended
 //!             └─ kill ───────────────────────────────►─┘
@@ -20,8 +21,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ use rustix::process::Signal;
 use super::Cutoff;
 use super::launch::Launch;
 use super::output::Tail;
-use super::process::{Process, resident_bytes};
+use super::process::{Ended, Process, resident_bytes};
 use super::progress::Lines;
 use super::pulse::Pulse;
 use super::run::Bell;
@@ -45,52 +44,6 @@ use crate::clock::{Clock, RealClock};
 const READ_BYTES: usize = 16 << 10;
 /// Reads of one pipe after the child's end: more than the largest pipe (1 MiB) needs, should an escaped grandchild go on writing.
 const DRAIN_READS: usize = 2 * (1 << 20) / READ_BYTES;
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// By itself, with this code.
-    Exited(i32),
-    /// By this signal.
-    Signalled(i32),
-    /// Somebody else took its status.
-    Unknown,
-    /// It was killed when the helper process that had started it ended.
-    Lost,
-}
-
-impl Ended {
-    /// Whether a signal that others send ended the process, not one that it brought upon itself.
-    pub(super) fn was_from_outside(self) -> bool {
-        let others = [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM];
-        match self {
-            Self::Lost => true,
-            Self::Signalled(number) => others.iter().any(|signal| signal.as_raw() == number),
-            Self::Exited(_) | Self::Unknown => false,
-        }
-    }
-}
-
-impl From<ExitStatus> for Ended {
-    fn from(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Exited(code),
-            (None, Some(signal)) => Self::Signalled(signal),
-            (None, None) => Self::Unknown,
-        }
-    }
-}
-
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "exited with code {code}"),
-            Self::Signalled(number) => write!(f, "was killed by signal {number}"),
-            Self::Unknown => write!(f, "ended in an unknown way"),
-            Self::Lost => write!(f, "was killed with the process that starts children"),
-        }
-    }
-}
 
 /// Why [`Child::step`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +75,7 @@ struct Ready {
     stdin: bool,
     stdout: bool,
     stderr: bool,
+    start: bool,
     end: bool,
     cutoff: bool,
     bell: bool,
@@ -148,17 +102,40 @@ pub(super) struct Child {
     /// What it writes to its stderr, line by line.
     lines: Lines,
     ended: Option<Ended>,
+    /// Why it was not started, once a step has seen that.
+    unstarted: Option<io::Error>,
     /// Where it is shown that the process lives.
     pulse: Option<Arc<Pulse>>,
 }
 
 impl Child {
-    /// Has `spawner` start `launch` with `env` on top of its environment, within `patience` or as long as the spawner takes to be
-    /// given up. Holds at most `room` bytes of its stdout at a time.
+    /// As [`Child::begin`], and waits until it has started. From then on it is seen when it closes its stdout.
     ///
     /// # Errors
     /// What the operating system says; no process is left then.
     pub(super) fn spawn(
+        spawner: &Spawner,
+        launch: &Launch,
+        env: &[(&str, &OsStr)],
+        room: usize,
+        patience: Duration,
+    ) -> io::Result<Self> {
+        let mut child = Self::begin(spawner, launch, env, room, patience)?;
+        match child.process.await_start() {
+            Ok(()) => Ok(child),
+            Err(error) => {
+                child.ended = Some(Ended::Unknown);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has `spawner` start `launch` with `env` on top of its environment, within `patience` or as long as the spawner takes to be
+    /// given up: a step tells if it was not. Holds at most `room` bytes of its stdout at a time.
+    ///
+    /// # Errors
+    /// What the operating system says; no process is left then.
+    pub(super) fn begin(
         spawner: &Spawner,
         launch: &Launch,
         env: &[(&str, &OsStr)],
@@ -183,20 +160,35 @@ impl Child {
             tail: Tail::default(),
             lines: Lines::default(),
             ended: None,
+            unstarted: None,
             pulse: None,
         })
     }
 
     fn pid(&self) -> Option<u32> {
-        u32::try_from(self.process.pid().as_raw_nonzero().get()).ok()
+        u32::try_from(self.process.pid()?.as_raw_nonzero().get()).ok()
     }
 
-    /// Has the process shown on a worker's pulse as long as it lives.
+    /// Has the process shown on a worker's pulse as long as it lives, from when it is known to have started.
     pub(super) fn show_on(&mut self, pulse: Option<&Arc<Pulse>>) {
         self.pulse = pulse.cloned();
-        if let Some(pulse) = &self.pulse {
-            pulse.child_is(self.pid());
+        self.show();
+    }
+
+    fn show(&self) {
+        if let (Some(pulse), Some(pid)) = (&self.pulse, self.pid()) {
+            pulse.child_is(Some(pid));
         }
+    }
+
+    /// Whether it has started, as far as the steps have seen.
+    pub(super) fn has_started(&self) -> bool {
+        self.process.pid().is_some()
+    }
+
+    /// Why it was not started, if a step has seen that: to the caller that was its end.
+    pub(super) fn unstarted(&mut self) -> Option<io::Error> {
+        self.unstarted.take()
     }
 
     /// Adds to what is written to the child's stdin, in the steps to come. Dropped if the child has closed it.
@@ -277,7 +269,8 @@ impl Child {
         if self.ended.is_some() {
             return true;
         }
-        let mut fds = [PollFd::from_borrowed_fd(self.process.end_fd(), PollFlags::IN)];
+        let (end, flags) = self.process.end();
+        let mut fds = [PollFd::from_borrowed_fd(end, flags)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
@@ -291,12 +284,18 @@ impl Child {
         if self.flush() {
             return Wake::Progress;
         }
-        let left = deadline.map(|deadline| deadline.saturating_sub(RealClock.mono()));
-        let ready = match self.wait(left, signs) {
+        let look_at = self.process.look_at();
+        let [left, to_look] = [deadline, look_at].map(|at| at.map(|at| at.saturating_sub(RealClock.mono())));
+        let ready = match self.wait(left.into_iter().chain(to_look).min(), signs) {
             Ok(ready) => ready,
             Err(Errno::INTR) => return Wake::Progress,
             Err(errno) => return Wake::Failed(errno),
         };
+        let is_late = left.is_some_and(|left| left.is_zero());
+        let is_to_look = look_at.is_some_and(|at| at <= RealClock.mono());
+        if look_at.is_some() && (ready.start || ready.end || is_late || is_to_look) && !self.look() {
+            return Wake::Exited;
+        }
         // An end that came in time counts, also if we come late.
         if ready.end {
             self.collect();
@@ -305,7 +304,7 @@ impl Child {
         if ready.cutoff {
             return Wake::Cutoff;
         }
-        if left.is_some_and(|left| left.is_zero()) {
+        if is_late {
             return Wake::Deadline;
         }
         if ready.bell {
@@ -325,17 +324,31 @@ impl Child {
         Wake::Progress
     }
 
+    /// Looks whether it has started; false if it was not, and never will be.
+    fn look(&mut self) -> bool {
+        let looked = self.process.look();
+        let is_well = looked.is_ok();
+        if let Err(error) = looked {
+            (self.ended, self.unstarted) = (Some(Ended::Unknown), Some(error));
+            (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        }
+        self.show();
+        is_well
+    }
+
     fn wait<'a>(&'a self, left: Option<Duration>, signs: Signs<'a>) -> Result<Ready, Errno> {
         type Mark = fn(&mut Ready);
-        let mut fds: Vec<PollFd<'a>> = Vec::with_capacity(6);
-        let mut marks: Vec<Mark> = Vec::with_capacity(6);
+        let mut fds: Vec<PollFd<'a>> = Vec::with_capacity(7);
+        let mut marks: Vec<Mark> = Vec::with_capacity(7);
         let mut watch = |fd: Option<BorrowedFd<'a>>, flags: PollFlags, mark: Mark| {
             if let Some(fd) = fd {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
                 marks.push(mark);
             }
         };
-        watch(Some(self.process.end_fd()), PollFlags::IN, |r| r.end = true);
+        let (end, flags) = self.process.end();
+        watch(Some(end), flags, |r| r.end = true);
+        watch(self.process.start_fd(), PollFlags::IN, |r| r.start = true);
         watch(signs.cutoff.map(Cutoff::fd), PollFlags::IN, |r| r.cutoff = true);
         watch(signs.bell.map(Bell::fd), PollFlags::IN, |r| r.bell = true);
         // Without anything to send, stdin is watched for its reader's going away only.

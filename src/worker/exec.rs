@@ -18,11 +18,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::child::{Child, Ended, Signs, Wake};
+use super::child::{Child, Signs, Wake};
 use super::files::Files;
 use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
+use super::process::Ended;
 use super::progress::{Said, loggable, not_to_us};
 use super::pulse::Pulse;
 use super::run::Bell;
@@ -200,7 +201,7 @@ impl ExecWorker {
             Ok(ended) => self.judge(ended, &mut child, tray),
         };
         tray.clear();
-        Ok(outcome)
+        if let Outcome::NotStarted { error } = outcome { Err(error) } else { Ok(outcome) }
     }
 
     fn spawn(&self, job: &Assignment, enqueue: &Path) -> Result<Child, String> {
@@ -220,11 +221,11 @@ impl ExecWorker {
         ];
         self.files.look(RealClock.mono(), true);
         // A text result of the largest size has two quotes in JSON, but maybe a newline on stdout.
-        Child::spawn(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1), self.patience)
+        Child::begin(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1), self.patience)
             .map_err(|e| self.launch.start_failure(&e))
     }
 
-    /// Waits for the child's end. `Err`: it was ended by us.
+    /// Waits for the child's end. `Err`: it was ended by us, or not started.
     fn drive(&self, child: &mut Child, job: &Assignment, bell: &Arc<Bell>, time: &mut Time) -> Result<Ended, Outcome> {
         if !job.run.heed(bell) {
             child.terminate(job.kill_after);
@@ -238,7 +239,12 @@ impl ExecWorker {
                 Wake::Progress if child.overflowed() => break self.too_much(),
                 Wake::Progress => {}
                 Wake::Exited if child.overflowed() => break self.too_much(),
-                Wake::Exited => return Ok(child.ended().unwrap_or(Ended::Unknown)),
+                Wake::Exited => {
+                    return child.unstarted().map_or_else(
+                        || Ok(child.ended().unwrap_or(Ended::Unknown)),
+                        |error| Err(Outcome::NotStarted { error: self.launch.start_failure(&error) }),
+                    );
+                }
                 Wake::Rung => {
                     bell.mute();
                     if job.run.is_cancelled() {
@@ -250,6 +256,8 @@ impl ExecWorker {
                     child.terminate(job.kill_after);
                     return Err(Outcome::Interrupted);
                 }
+                // Its time has not begun.
+                Wake::Deadline if !child.has_started() => *time = Time::of(job),
                 Wake::Deadline => break format!("timed out after {:?}", time.deadline.saturating_sub(time.began)),
                 Wake::Failed(errno) => break format!("was ended, since it could not be waited for ({errno})"),
             }

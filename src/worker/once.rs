@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use super::child::{Child, Ended, Signs, Wake};
+use super::child::{Child, Signs, Wake};
 use super::launch::Launch;
+use super::process::Ended;
 use super::spawner::Spawner;
 use crate::clock::{Clock, RealClock};
 

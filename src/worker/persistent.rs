@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use self::running::{Batch, Running, Stop, broken};
 
-use super::child::{Child, Ended, Signs, Wake};
+use super::child::{Child, Signs, Wake};
 use super::files::Files;
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
+use super::process::Ended;
 use super::progress::loggable;
 use super::pulse::Pulse;
 use super::rpc::{Event, LINE_BYTES_MAX, Level, LogLine, Session};

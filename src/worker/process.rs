@@ -4,6 +4,8 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -11,12 +13,57 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::child::Ended;
 use super::launch::Launch;
 use super::spawn::spawn;
 use super::spawner::{Charge, Spawner};
 
-/// A process that was started, and whose end was not taken yet, or only just.
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// Somebody else took its status.
+    Unknown,
+    /// It was killed when the helper process that had started it ended.
+    Lost,
+}
+
+impl Ended {
+    /// Whether a signal that others send ended the process, not one that it brought upon itself.
+    pub(super) fn was_from_outside(self) -> bool {
+        let others = [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM];
+        match self {
+            Self::Lost => true,
+            Self::Signalled(number) => others.iter().any(|signal| signal.as_raw() == number),
+            Self::Exited(_) | Self::Unknown => false,
+        }
+    }
+}
+
+impl From<ExitStatus> for Ended {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, Some(signal)) => Self::Signalled(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signalled(number) => write!(f, "was killed by signal {number}"),
+            Self::Unknown => write!(f, "ended in an unknown way"),
+            Self::Lost => write!(f, "was killed with the process that starts children"),
+        }
+    }
+}
+
+/// A process that was started, or is to be, and whose end was not taken yet, or only just.
 #[derive(Debug)]
 pub(super) enum Process {
     /// A child of this process.
@@ -33,8 +80,8 @@ pub(super) enum Process {
 }
 
 impl Process {
-    /// Starts `launch` with `env` on top of its environment, and these as its stdin, stdout and stderr; waits for a helper that does
-    /// not answer for `patience`.
+    /// Starts `launch` with `env` on top of its environment, and these as its stdin, stdout and stderr; a helper is only asked to,
+    /// and has `patience` to answer.
     ///
     /// # Errors
     /// What the operating system says; no process is left then.
@@ -59,23 +106,62 @@ impl Process {
                     }
                 }
             }
-            Spawner::Helper(helper) => Charge::spawn(helper, launch, env, &stdio, patience).map(Self::Charge),
+            Spawner::Helper(helper) => Charge::spawn(helper, launch, env, stdio, patience).map(Self::Charge),
         }
     }
 
-    /// Its number.
-    pub(super) fn pid(&self) -> Pid {
+    /// Its number, if it is known to have started.
+    pub(super) fn pid(&self) -> Option<Pid> {
         match self {
-            Self::Own { pid, .. } => *pid,
+            Self::Own { pid, .. } => Some(*pid),
             Self::Charge(charge) => charge.pid(),
         }
     }
 
-    /// Readable when the process has ended.
-    pub(super) fn end_fd(&self) -> BorrowedFd<'_> {
+    /// Waits until it has started.
+    ///
+    /// # Errors
+    /// It has not, and will not.
+    pub(super) fn await_start(&mut self) -> io::Result<()> {
         match self {
-            Self::Own { pidfd, .. } => pidfd.as_fd(),
-            Self::Charge(charge) => charge.end_fd(),
+            Self::Own { .. } => Ok(()),
+            Self::Charge(charge) => charge.await_start(),
+        }
+    }
+
+    /// When to look whether it has started; `None` once that is known.
+    pub(super) fn look_at(&self) -> Option<Duration> {
+        match self {
+            Self::Own { .. } => None,
+            Self::Charge(charge) => charge.look_at(),
+        }
+    }
+
+    /// Readable when it is known whether it has started; of one that was looked at in vain.
+    pub(super) fn start_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Own { .. } => None,
+            Self::Charge(charge) => charge.start_fd(),
+        }
+    }
+
+    /// Looks whether it has started.
+    ///
+    /// # Errors
+    /// It has not, and will not.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        match self {
+            Self::Own { .. } => Ok(()),
+            Self::Charge(charge) => charge.look(),
+        }
+    }
+
+    /// What is ready when the process has ended, and for what.
+    pub(super) fn end(&self) -> (BorrowedFd<'_>, PollFlags) {
+        match self {
+            Self::Own { pidfd, .. } => (pidfd.as_fd(), PollFlags::IN),
+            // Nothing is asked for: no single record wakes anybody, but that the pipe is hung up.
+            Self::Charge(charge) => (charge.end_fd(), PollFlags::empty()),
         }
     }
 

@@ -24,7 +24,7 @@ fn settle(child: &mut Child, within: Duration) -> Wake {
 fn child_dies_with_the_thread_that_spawned_it() {
     let spawned = std::thread::spawn(|| {
         let child = spawn("echo up; exec sleep 30");
-        let pidfd = child.process.end_fd().try_clone_to_owned().unwrap();
+        let pidfd = child.process.end().0.try_clone_to_owned().unwrap();
         // As if this process were killed: nobody ends the child.
         std::mem::forget(child);
         pidfd
@@ -52,7 +52,7 @@ fn end_counts_even_if_the_deadline_and_the_cutoff_came_before_we_looked() {
     let cutoff = Cutoff::new().unwrap();
     cutoff.set();
     let mut child = spawn("echo out; exit 3");
-    poll(&mut [PollFd::from_borrowed_fd(child.process.end_fd(), PollFlags::IN)], None).unwrap();
+    poll(&mut [PollFd::from_borrowed_fd(child.process.end().0, PollFlags::IN)], None).unwrap();
     assert_eq!(child.step(Some(Duration::ZERO), Signs { cutoff: Some(&cutoff), bell: None }), Wake::Exited);
     assert_eq!((child.ended(), child.take_stdout()), (Some(Ended::Exited(3)), b"out\n".to_vec()));
     assert_eq!(child.step(None, Signs::default()), Wake::Exited);

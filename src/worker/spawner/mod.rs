@@ -1,10 +1,10 @@
 //! Who starts a worker's processes: this process itself, or one small helper beside it.
 //!
 //! Owns the engine's end of the helper: when it is started and replaced, and what is asked of it. Never decides what is
-//! started. The helper's own life is `serve`'s, the words between the two are `wire`'s.
+//! started. The helper's own life is `serve`'s, the words between the two are `wire`'s, what is known of a child is `charge`'s.
 //!
 //! A program that embeds biotope has nothing to re-execute and starts its children itself ([`Spawner::Direct`]). The
-//! program `biotope` has a helper ([`Spawner::Helper`]): a process of few pages forks fast, and, as its one thread lives
+//! program `biotope` has a helper ([`Spawner::Helper`]): it starts them without a copy of itself, and, as its one thread lives
 //! as long as it does, no thread that ends here takes children along.
 //!
 //! Promises:
@@ -17,6 +17,7 @@
 //! What remains: if this process and its helper are both killed by KILL, one before the other has seen its end, the helper's
 //! children die with it, but not theirs.
 
+mod charge;
 mod orphans;
 #[cfg(feature = "daemon")]
 mod serve;
@@ -33,16 +34,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::child::Ended;
 use super::launch::Launch;
+use super::process::Ended;
 use crate::clock::{Clock, RealClock};
-pub(super) use wire::Record;
+pub(super) use charge::Charge;
 use wire::Request;
 
 #[cfg(feature = "daemon")]
@@ -205,9 +205,9 @@ impl Helper {
 
     /// Notes that a helper is gone, or is to go; the next start makes a new one. When it returns, nothing of the old one's is
     /// left, if that can be had.
-    fn lost(&self, link: &Arc<Link>) {
+    fn lost(&self, link: &Link) {
         let mut current = self.current();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+        if current.as_ref().is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), link)) {
             *current = None;
             let ended = self.bury(link);
             tracing::warn!(
@@ -226,78 +226,34 @@ impl Helper {
         ended
     }
 
-    /// Has a child started; its number, its process id, and what tells its end. Waits for `patience`, and longer only for a
-    /// helper that has answered others meanwhile.
-    fn spawn(
+    /// Asks for a child; whom, under which number, and the pipe for what becomes of it.
+    fn ask(
         self: &Arc<Self>,
         launch: &Launch,
         env: &[(&str, &OsStr)],
         stdio: &[OwnedFd; 3],
         patience: Duration,
-    ) -> io::Result<Charge> {
-        let patience = patience.max(SILENCE_MAX);
+    ) -> io::Result<(Arc<Link>, u64, OwnedFd)> {
         for _ in 0..HELPERS_ASKED {
             let link = self.link()?;
-            if let Some(asked) = self.ask(&link, launch, env, stdio, patience) {
-                return asked;
+            let number = link.next.fetch_add(1, Ordering::Relaxed);
+            let (status, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let [stdin, stdout, stderr] = stdio;
+            let passed = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), told.as_fd()];
+            match wire::send(&link.socket, &Request::start(number, launch, env), &passed, patience) {
+                Ok(()) => return Ok((link, number, status)),
+                // It was gone before it could be asked.
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => self.lost(&link),
+                Err(Errno::AGAIN) => return Err(self.silent(&link, patience)),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(about("the process that starts children ends again and again"))
     }
 
-    /// Has a helper start a child; `None` if it was gone before it could be asked.
-    fn ask(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        launch: &Launch,
-        env: &[(&str, &OsStr)],
-        stdio: &[OwnedFd; 3],
-        patience: Duration,
-    ) -> Option<io::Result<Charge>> {
-        let number = link.next.fetch_add(1, Ordering::Relaxed);
-        let (status, told) = match rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) {
-            Ok(pipe) => pipe,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let request = Request::start(number, launch, env);
-        let [stdin, stdout, stderr] = stdio;
-        let passed = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), told.as_fd()];
-        let began = RealClock.mono();
-        match wire::send(&link.socket, &request, &passed, patience) {
-            Ok(()) => {}
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
-                self.lost(link);
-                return None;
-            }
-            Err(Errno::AGAIN) => return Some(Err(self.silent(link, patience))),
-            Err(error) => return Some(Err(error.into())),
-        }
-        drop(told);
-        while !wire::is_told(&status, link.patience_left(began, patience)) {
-            if link.patience_left(began, patience).is_zero() {
-                // What it was asked for it may do any time: only its end rules that out.
-                return Some(Err(self.silent(link, patience)));
-            }
-        }
-        Some(match wire::read_record(&status) {
-            Ok(Some(Record::Started(pid))) => {
-                link.heard();
-                let charge = |pid| Charge { helper: Arc::clone(self), link: Arc::clone(link), number, pid, status };
-                Pid::from_raw(pid).map(charge).ok_or_else(|| Errno::SRCH.into())
-            }
-            Ok(Some(Record::Failed(errno))) => {
-                link.heard();
-                Err(io::Error::from_raw_os_error(errno))
-            }
-            Ok(Some(Record::Exited(_) | Record::Signalled(_) | Record::Here) | None) | Err(_) => {
-                self.lost(link);
-                Err(about("the process that starts children ended"))
-            }
-        })
-    }
-
-    /// Ends a helper that does not answer; the error that says so.
-    fn silent(&self, link: &Arc<Link>, patience: Duration) -> io::Error {
+    /// Ends a helper that does not answer: what it was asked for it may do any time, and only its end rules that out. The error
+    /// that says so.
+    fn silent(&self, link: &Link, patience: Duration) -> io::Error {
         self.lost(link);
         about(&format!("the process that starts children did not answer within {patience:?}, and was ended"))
     }
@@ -323,10 +279,10 @@ impl Link {
         self.heard_ms.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// How long somebody who has asked at `began` waits on.
-    fn patience_left(&self, began: Duration, patience: Duration) -> Duration {
+    /// Until when somebody who has asked at `began` waits on.
+    fn patience_until(&self, began: Duration, patience: Duration) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
-        began.max(heard).saturating_add(patience).saturating_sub(RealClock.mono())
+        began.max(heard).saturating_add(patience)
     }
 
     /// Whether it answers at all.
@@ -349,80 +305,6 @@ impl Link {
 
     fn process(&self) -> MutexGuard<'_, std::process::Child> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A child that a helper started for us.
-#[derive(Debug)]
-pub(super) struct Charge {
-    helper: Arc<Helper>,
-    link: Arc<Link>,
-    number: u64,
-    pid: Pid,
-    status: OwnedFd,
-}
-
-impl Charge {
-    /// Starts a child by a helper, which is waited for for `patience`.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub(super) fn spawn(
-        helper: &Arc<Helper>,
-        launch: &Launch,
-        env: &[(&str, &OsStr)],
-        stdio: &[OwnedFd; 3],
-        patience: Duration,
-    ) -> io::Result<Self> {
-        helper.spawn(launch, env, stdio, patience)
-    }
-
-    /// The child's number.
-    pub(super) fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Readable when the child has ended.
-    pub(super) fn end_fd(&self) -> BorrowedFd<'_> {
-        self.status.as_fd()
-    }
-
-    /// Has a signal sent to the child's group, if the child has not ended.
-    pub(super) fn signal(&self, signal: Signal) {
-        // A helper that is gone took the child along, which `wait` sees.
-        let _: Result<(), Errno> =
-            wire::send(&self.link.socket, &Request::signal(self.number, signal), &[], SILENCE_MAX);
-    }
-
-    /// Waits for the child's end, which is near or was asked for; its group was killed then.
-    pub(super) fn wait(&mut self) -> Ended {
-        while !wire::is_told(&self.status, SILENCE_MAX) {
-            // The child may take its time; the helper must not.
-            if !self.link.answers() {
-                return self.lost();
-            }
-        }
-        match wire::read_record(&self.status) {
-            Ok(Some(Record::Exited(code))) => Ended::Exited(code),
-            Ok(Some(Record::Signalled(signal))) => Ended::Signalled(signal),
-            Ok(Some(Record::Started(_) | Record::Failed(_) | Record::Here) | None) | Err(_) => self.lost(),
-        }
-    }
-
-    /// Sees to it that a child whose helper is gone is gone, too, and the rest of its group. The kernel has sent it a KILL
-    /// when the helper ended, a moment ago, so nobody else has its number yet.
-    fn lost(&self) -> Ended {
-        self.helper.lost(&self.link);
-        if self.helper.orphans == Orphans::Adopted {
-            // All of it was ended; its number may be somebody else's by now.
-            return Ended::Lost;
-        }
-        let _ = kill_process_group(self.pid, Signal::KILL);
-        if let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) {
-            let wait = Timespec::try_from(LOST_WAIT).ok();
-            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], wait.as_ref());
-        }
-        Ended::Lost
     }
 }
 

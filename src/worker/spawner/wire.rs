@@ -104,7 +104,7 @@ impl Start<'_> {
 
 /// What became of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Record {
+pub(super) enum Record {
     /// It runs, as this process.
     Started(i32),
     /// It could not be started, for this error.

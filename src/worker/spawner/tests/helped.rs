@@ -1,5 +1,7 @@
 //! Children of a helper: the zoo once more, and what the helper promises.
 
+use rustix::process::{Pid, Signal};
+
 use super::*;
 use crate::worker::child::{Child, Signs, Wake};
 use crate::worker::zoo::{runs, sh, until};
@@ -85,6 +87,35 @@ fn p14_a_killed_helper_is_replaced_and_its_children_are_lost() {
     for pid in pids.split(' ') {
         until("the end of a lost process", || !runs(pid));
     }
+}
+
+#[test]
+fn p14_the_children_of_a_killed_helper_die_though_nobody_ends_them() {
+    let spawner = by_helper();
+    let mut child = spawn(&spawner, "echo $$; exec sleep 1000");
+    let pid = line(&mut child);
+    // As if this process had been killed, too.
+    std::mem::forget(child);
+    let Spawner::Helper(helper) = &spawner else { panic!("{spawner:?}") };
+    let helper = helper.link().unwrap().process().id();
+    rustix::process::kill_process(Pid::from_raw(i32::try_from(helper).unwrap()).unwrap(), Signal::KILL).unwrap();
+    until("the end of a child", || !runs(&pid));
+}
+
+#[test]
+fn a_child_that_is_not_waited_for_is_seen_at_its_end_and_not_before() {
+    let spawner = by_helper();
+    let launch = sh(&std::env::temp_dir(), "exec >&-; sleep 0.02; exec 2>&-; sleep 0.02; exit 3");
+    let mut child = Child::begin(&spawner, &launch, &[], 1000, SILENCE_MAX).unwrap();
+    child.close_stdin();
+    let mut steps = 1;
+    while child.step(None, Signs::default()) != Wake::Exited {
+        steps += 1;
+    }
+    // The first one looks whether it has started; where that takes long, the second is told.
+    assert!(steps <= 3 && child.has_started(), "{steps} steps");
+    assert_eq!(child.ended(), Some(Ended::Exited(3)));
+    spawner.stop();
 }
 
 #[test]

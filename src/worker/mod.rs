@@ -256,6 +256,10 @@ pub trait SideBySide: Send + Sync {
 pub struct Cutoff {
     event: rustix::fd::OwnedFd,
     set: std::sync::atomic::AtomicBool,
+    /// Held by those who look whether to go on sleeping in [`Cutoff::sleep`].
+    sleeping: std::sync::Mutex<()>,
+    /// Wakes them.
+    woken: std::sync::Condvar,
     /// Wakes those who wait in [`Cutoff::wait`].
     #[cfg(feature = "daemon")]
     waiting: tokio::sync::Notify,
@@ -272,6 +276,8 @@ impl Cutoff {
         Ok(Arc::new(Self {
             event,
             set: std::sync::atomic::AtomicBool::new(false),
+            sleeping: std::sync::Mutex::default(),
+            woken: std::sync::Condvar::new(),
             #[cfg(feature = "daemon")]
             waiting: tokio::sync::Notify::new(),
         }))
@@ -283,8 +289,29 @@ impl Cutoff {
         // An eventfd takes a write of 1 unless its counter is at the brim, and then it is readable anyhow.
         // Any non-zero number does: the byte order does not matter.
         let _: rustix::io::Result<usize> = rustix::io::write(&self.event, &[1; 8]);
+        self.look_again();
         #[cfg(feature = "daemon")]
         self.waiting.notify_waiters();
+    }
+
+    /// Waits for `most`, or until there is a reason not to, which is returned. It is asked for first, when this is set, and at
+    /// each [`Cutoff::look_again`].
+    pub(crate) fn sleep<T>(&self, most: Duration, reason: impl Fn() -> Option<T>) -> Option<T> {
+        let mut found = None;
+        // What is guarded is nothing, so it does not matter if somebody has panicked there.
+        let sleeping = self.sleeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(self.woken.wait_timeout_while(sleeping, most, |()| {
+            found = reason();
+            found.is_none()
+        }));
+        found
+    }
+
+    /// Has those who sleep look whether they still may: after something has changed that is a reason for any of them.
+    pub(crate) fn look_again(&self) {
+        // Nobody is between his look and his sleep now.
+        drop(self.sleeping.lock());
+        self.woken.notify_all();
     }
 
     /// Waits until it is set.

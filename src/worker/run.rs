@@ -6,7 +6,7 @@
 //! have nothing on the board, and then a look is two loads: no lock, no allocation.
 //!
 //! ```text
-//! engine ── cancel(lease) ─► board ── ring ─► bell of the worker that heeds it     forget(lease): the run is over
+//! engine ── cancel(lease) ─► board ── ring ─► bell of the worker that heeds it, or sleeps     forget(lease): the run is over
 //!                              ▲
 //!                 is_cancelled ├── a worker, between two jobs or within one
 //!             progress, extend ┘                                                 told(lease): for who looks at the job
@@ -99,6 +99,12 @@ impl Run {
         self.stop().is_some()
     }
 
+    /// Waits for `most`, or until it shall stop; why it shall, if it shall. One of which nobody outside hears may be cut off.
+    pub(super) fn stopped_within(&self, most: Duration, cutoff: &Cutoff) -> Option<Stop> {
+        let cutoff = self.board.as_ref().map_or(cutoff, |board| &board.cutoff);
+        cutoff.sleep(most, || self.stop().or_else(|| cutoff.is_set().then_some(Stop::CutOff)))
+    }
+
     /// Has `bell` rung when it is cancelled; false if it is already.
     pub(super) fn heed(&self, bell: &Arc<Bell>) -> bool {
         let Some(board) = &self.board else { return true };
@@ -182,6 +188,7 @@ impl Board {
         if let Some(bell) = bell {
             bell.ring();
         }
+        self.cutoff.look_again();
         #[cfg(feature = "daemon")]
         self.changed.notify_one();
     }
@@ -189,6 +196,7 @@ impl Board {
     /// Tells a run that its time is over.
     pub fn overdue(&self, lease: Lease) {
         self.note(lease, |note| note.overdue = true);
+        self.cutoff.look_again();
     }
 
     /// Whether a run was told that its job was cancelled.

@@ -46,6 +46,27 @@ impl<'a> Context<'a> {
         self.job.run.is_cancelled()
     }
 
+    /// Waits for `most`, and returns false; or until [`Context::is_cancelled`], and returns true: at once, if it is. What a
+    /// worker sleeps by.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use biotope::worker::native::{Context, Failure};
+    /// fn poll_a_device(_: (), context: &mut Context<'_>) -> Result<u32, Failure> {
+    ///     for round in 0..100 {
+    ///         if context.cancelled_within(Duration::from_secs(10)) {
+    ///             return Err("was told to stop".into());
+    ///         }
+    ///         // …
+    ///         # return Ok(round);
+    ///     }
+    ///     Ok(100)
+    /// }
+    /// ```
+    pub fn cancelled_within(&self, most: Duration) -> bool {
+        self.job.run.stopped_within(most, self.cutoff).is_some()
+    }
+
     /// Says how far it is: `0.4`, `"page 3"`, or `(0.4, "page 3")`. Shown with the job while it runs, with its age; the last
     /// word stands, and none of it is kept.
     pub fn progress(&self, progress: impl Into<Progress>) {

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::clock::RealClock;
 use crate::job::new::NewJob;
+use crate::worker::run::{Board, Stop};
 use crate::worker::zoo::{assignment, cutoff, outcomes};
 
 fn done(text: &str) -> Outcome {
@@ -187,4 +189,38 @@ fn follow_up_jobs_of_an_outcome_come_after_those_of_the_context_and_too_many_are
     };
     assert_eq!(of("2"), [next(0), next(1), next(2)]);
     assert_eq!(of("5000").len(), 1002, "enough to be refused, and no more");
+}
+
+#[test]
+fn a_worker_that_sleeps_is_woken_by_whatever_ends_its_run_and_by_nothing_else() {
+    type End = fn(&Board, Lease, &Cutoff);
+    let ends: [(Stop, End); 3] = [
+        (Stop::Cancelled, |board, lease, _| board.cancel(lease)),
+        (Stop::Overdue, |board, lease, _| board.overdue(lease)),
+        (Stop::CutOff, |_, _, cut| cut.set()),
+    ];
+    for (stop, end) in ends {
+        let (cut, (to, sleeps)) = (cutoff(), crossbeam_channel::bounded(1));
+        let mut natives = Natives::new();
+        let sleeper = move |_: Raw, context: &mut Context<'_>| {
+            let before = context.cancelled_within(Duration::from_millis(1));
+            to.send(before).unwrap();
+            let after = context.cancelled_within(Duration::MAX);
+            done(&format!("{before} {after} {:?}", context.run().stop()))
+        };
+        natives.register_fn("sleeps", "1", sleeper).unwrap();
+        let board = Board::new(Arc::clone(&cut), RealClock::shared());
+        let job = assignment(1);
+        let lease = job.lease;
+        let job = Assignment { run: board.run(lease, 0), ..job };
+        let mut worker = worker_of(&natives, "sleeps", &cut);
+        let run = std::thread::spawn(move || outcomes(&mut *worker, vec![job]));
+        assert_eq!(sleeps.recv(), Ok(false));
+        // Of another run.
+        board.cancel(assignment(2).lease);
+        board.overdue(assignment(2).lease);
+        end(&board, lease, &cut);
+        let want = done(&format!("false true Some({stop:?})"));
+        assert_eq!(run.join().unwrap(), [(1, want)], "{stop:?}");
+    }
 }

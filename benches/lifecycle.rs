@@ -48,6 +48,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     };
     let versions = workers.iter().map(version).collect();
     let config = Config {
+        serving: Default::default(),
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(25),

@@ -15,7 +15,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::units;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
-use crate::http::{App, serve};
+use crate::http::{App, Buffers, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
@@ -129,6 +129,7 @@ fn set_up(
         handle: handle.clone(),
         reloader: reloader.clone(),
         upgrader: upgrader.clone(),
+        buffers: Buffers::new(handle.clone()),
         clock: Arc::clone(&clock),
     };
     let stop_asked = Arc::new(AtomicBool::new(false));

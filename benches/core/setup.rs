@@ -40,6 +40,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         versions.push(VersionSpec { worker, definition_hash: [1; 32], factory });
     }
     let config = Config {
+        serving: Default::default(),
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(1),

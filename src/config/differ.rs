@@ -64,11 +64,11 @@ impl LiveConfig {
 impl Config {
     /// Keys beside those of worker types that have another value in `other`.
     pub fn keys_changed(&self, other: &Self) -> Vec<String> {
-        let Self { data_dir, stop_timeout, workers_max, listen, log, history_index, workers: _ } = self;
+        let Self { data_dir, stop_timeout, workers_max, listen, serving, log, history_index, workers: _ } = self;
         let LogConfig { sync, retain, segment, payload_max, result_max, dead_retain, dead_max, scrub, scrub_rate } =
             log;
         let theirs = &other.log;
-        named([
+        let mut keys = named([
             ("data_dir", *data_dir != other.data_dir),
             ("stop_timeout", *stop_timeout != other.stop_timeout),
             ("workers_max", *workers_max != other.workers_max),
@@ -83,7 +83,9 @@ impl Config {
             ("log.scrub", *scrub != theirs.scrub),
             ("log.scrub_rate", *scrub_rate != theirs.scrub_rate),
             ("history.index", *history_index != other.history_index),
-        ])
+        ]);
+        keys.extend(named(serving.differ(&other.serving)));
+        keys
     }
 }
 

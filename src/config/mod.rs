@@ -12,6 +12,7 @@ mod recycle;
 mod request;
 mod rollout;
 mod section;
+mod serving;
 pub mod target;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use parse::{Draft, Parsed, data_dir_of, draft, parse};
 pub use problem::{Places, Problem, Problems};
 pub use recycle::Recycle;
 pub use rollout::Rollout;
+pub use serving::Serving;
 
 use self::target::Target;
 use crate::limits::{
@@ -46,6 +48,8 @@ pub struct Config {
     pub workers_max: u32,
     /// Where HTTP is served: a loopback address.
     pub listen: std::net::SocketAddr,
+    /// What those who connect may take.
+    pub serving: Serving,
     /// The log's settings.
     pub log: LogConfig,
     /// `history.index`: whether ended jobs are indexed.

@@ -1,7 +1,6 @@
 //! From text to a [`Config`], or to everything that is wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use toml::de::DeTable;
 
 use super::problem::{Places, Problem, Problems};
 use super::section::{Gathered, Section, closest};
-use super::{Config, LogConfig, SyncPolicy, WorkerConfig, concurrency, units, worker};
+use super::{Config, LogConfig, SyncPolicy, WorkerConfig, concurrency, serving, units, worker};
 use crate::limits::{
     PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
     RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
@@ -129,7 +128,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
         top.duration(gathered, "stop_timeout", Duration::from_secs(25), Duration::ZERO..=Duration::from_secs(3600));
     let workers_max = concurrency::workers_max(gathered, &mut top);
     let mut http = top.section(gathered, "http");
-    let listen = http.parsed(gathered, "listen", SocketAddr::from(([127, 0, 0, 1], 7420)), listen_address);
+    let (listen, serving) = serving::read(gathered, &mut http);
     http.finish(gathered, &[]);
     let log = top.section(gathered, "log");
     let log = log_config(gathered, log);
@@ -153,15 +152,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     }
     top.finish(gathered, &[]);
     let workers_max = concurrency::budget(gathered, workers_max, &workers);
-    Config { data_dir, stop_timeout, workers_max, listen, log, history_index, workers }
-}
-
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "write address and port, like \"127.0.0.1:7420\"".to_owned())?;
-    if !address.ip().is_loopback() {
-        return Err("only loopback addresses (127.0.0.1, [::1]) are served until there are access tokens".to_owned());
-    }
-    Ok(address)
+    Config { data_dir, stop_timeout, workers_max, listen, serving, log, history_index, workers }
 }
 
 fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {

@@ -18,6 +18,7 @@ use super::view::{
 };
 use super::{ended, listing, lookup, timeline};
 use crate::archive::{History, Standing};
+use crate::config::Serving;
 use crate::job::intake::IntakeLimits;
 use crate::job::new::{NewJob, Pushed};
 use crate::log::Reader;
@@ -229,6 +230,11 @@ impl Handle {
     /// Limits that an edge checks before it parses.
     pub fn limits(&self) -> IntakeLimits {
         IntakeLimits { payload_max: self.shared.payload_max() }
+    }
+
+    /// What those who connect may take, as the config that runs says.
+    pub fn serving(&self) -> Arc<Serving> {
+        self.shared.serving()
     }
 
     /// Whether jobs are accepted.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::command::Then;
 use crate::archive::History;
-use crate::config::Config;
+use crate::config::{Config, Serving};
 use crate::job::ids::IdMaker;
 use crate::limits::IN_FLIGHT_BYTES_MAX;
 use crate::log::Reader;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     /// Stored by the engine, loaded by everyone; it guards nothing else, so relaxed would do.
     state: AtomicU8,
     payload_max: AtomicUsize,
+    serving: ArcSwap<Serving>,
     names: ArcSwap<KnownNames>,
     poisoned: Mutex<PoisonWatch>,
     /// The index of ended jobs, if there is one. Set once, soon after the start.
@@ -67,6 +68,7 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             state: AtomicU8::new(RUNNING),
             payload_max: AtomicUsize::new(config.log.payload_max),
+            serving: ArcSwap::from_pointee(config.serving.clone()),
             names: ArcSwap::default(),
             poisoned: Mutex::default(),
             history: OnceLock::new(),
@@ -117,6 +119,7 @@ impl Shared {
 
     pub(super) fn set_limits(&self, config: &Config) {
         self.payload_max.store(config.log.payload_max, Ordering::Relaxed);
+        self.serving.store(Arc::new(config.serving.clone()));
     }
 
     pub(super) fn set_names(&self, names: KnownNames) {
@@ -159,6 +162,10 @@ impl Shared {
             return Err(Refusal::Busy { what: "bytes of jobs on their way in" });
         }
         Ok(())
+    }
+
+    pub(super) fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
     }
 
     pub(super) fn payload_max(&self) -> usize {

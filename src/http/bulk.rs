@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, channel};
 
+use super::buffers::Share;
 use super::problem::{Problem, status_of as status_of_refusal};
 use super::{AROUND_PAYLOAD_MAX, App, answer, status_of};
 use crate::job::intake::parse_job;
@@ -19,7 +20,7 @@ const PORTION_LINES: usize = 1000;
 /// Bytes of lines that are enqueued at once.
 const PORTION_BYTES: usize = 4 << 20;
 /// Portions of answers that may wait for a slow reader.
-const ANSWERS_AHEAD: usize = 4;
+const ANSWERS_AHEAD: usize = 1;
 
 /// Answers with a line for each line, as soon as its job is durable or refused.
 pub(super) fn push_lines(app: App, default_type: Option<WorkerType>, body: Body) -> Response {
@@ -27,7 +28,8 @@ pub(super) fn push_lines(app: App, default_type: Option<WorkerType>, body: Body)
     tokio::spawn(async move {
         let mut answers = answers;
         let max = app.handle.limits().payload_max * 2 + AROUND_PAYLOAD_MAX;
-        let mut portions = Portions { app, default_type, waiting: Vec::new(), bytes: 0 };
+        let share = app.buffers.share();
+        let mut portions = Portions { app, default_type, waiting: Vec::new(), bytes: 0, answered: 0, share };
         if let Err(problem) = portions.run(body, Lines::new(max), &mut answers).await {
             // In the middle of an answer nothing is left but to break it off, so that nobody takes it for whole.
             tracing::debug!(detail = problem.detail, "an NDJSON request was broken off");
@@ -43,13 +45,21 @@ struct Portions {
     default_type: Option<WorkerType>,
     waiting: Vec<(u64, Result<NewJob, Refusal>)>,
     bytes: usize,
+    /// Bytes of the last portion's answers, which may not have been read.
+    answered: usize,
+    share: Share,
 }
 
 type Answers = channel::Sender<Bytes, std::io::Error>;
 
 impl Portions {
     async fn run(&mut self, mut body: Body, mut lines: Lines, answers: &mut Answers) -> Result<(), Problem> {
-        while let Some(frame) = body.frame().await {
+        let most = self.app.handle.serving().body_timeout;
+        let late = || {
+            let detail = format!("nothing more came within {most:?} (`http.body_timeout`)");
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
+        };
+        while let Some(frame) = tokio::time::timeout(most, body.frame()).await.map_err(|_| late())? {
             let frame = frame.map_err(|error| Problem::bad_request(error.to_string()))?;
             let Ok(piece) = frame.into_data() else { continue };
             for line in lines.take(&piece) {
@@ -58,11 +68,24 @@ impl Portions {
                     self.enqueue(answers).await?;
                 }
             }
+            self.fit(lines.held(), answers).await?;
         }
         if let Some(line) = lines.finish() {
             self.add(line);
         }
         self.enqueue(answers).await
+    }
+
+    /// Keeps what is in memory within the bound that all share: what waits is enqueued first, then the others are waited for.
+    async fn fit(&mut self, partial: usize, answers: &mut Answers) -> Result<(), Problem> {
+        let beside = partial + self.answered * (ANSWERS_AHEAD + 1);
+        if self.share.hold(self.bytes + beside).is_ok() {
+            return Ok(());
+        }
+        self.enqueue(answers).await?;
+        let beside = partial + self.answered * (ANSWERS_AHEAD + 1);
+        let most = self.app.handle.serving().body_timeout;
+        Ok(self.share.hold_in_time(beside, most).await?)
     }
 
     fn add(&mut self, line: Line) {
@@ -106,6 +129,7 @@ impl Portions {
             );
             text.push('\n');
         }
+        self.answered = text.len();
         let gone = |_| Problem::bad_request("the client went away");
         answers.send_data(Bytes::from(text)).await.map_err(gone)
     }

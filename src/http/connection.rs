@@ -3,6 +3,8 @@
 //! Where another image of the program goes on in this process, a connection on which nothing is under way is given to that,
 //! as it is: whoever is at its other end notices nothing. A request that is under way is answered, and the connection then
 //! closed, as the answer's head says.
+//!
+//! Tells its place what it is doing, and goes when that asks it to.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,6 +15,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::http::{Request, Response, Version, header};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1::Builder;
@@ -23,22 +26,35 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::buffers::{Buffers, Share};
+use super::places::{Phase, Seat};
+use super::problem::Problem;
 use crate::takeover::Connection;
 
 /// Serves a connection until it ends, or `stop` says so; what is left of it then, if nothing was under way.
 pub(super) async fn serve_one(
     builder: &Builder,
     stream: Stream,
-    router: TowerToHyperService<Router>,
+    around: Around,
     mut stop: watch::Receiver<bool>,
 ) -> Option<Connection> {
     let requests = Arc::new(Requests::default());
-    let counted = Counted { router, requests: Arc::clone(&requests) };
+    let seat = Arc::clone(&stream.seat);
+    let counted = Counted { around, seat: Arc::clone(&seat), requests: Arc::clone(&requests) };
     let mut connection = builder.serve_connection(TokioIo::new(stream), counted);
-    tokio::select! {
-        // A client that goes away in the middle is no event.
-        _ = &mut connection => return None,
-        _ = stop.wait_for(|stop| *stop) => {}
+    loop {
+        tokio::select! {
+            // A client that goes away in the middle is no event.
+            _ = &mut connection => return None,
+            _ = stop.wait_for(|stop| *stop) => break,
+            waited_for = seat.asked_to_leave() => {
+                if waited_for {
+                    return None;
+                }
+                // A request came meanwhile: it is the last one.
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
     }
     let before = requests.under_way();
     let ended = match before {
@@ -84,34 +100,81 @@ impl Requests {
     }
 }
 
+/// What requests are answered by, and what their answers take room in.
+#[derive(Clone)]
+pub(super) struct Around {
+    pub(super) router: TowerToHyperService<Router>,
+    pub(super) buffers: Buffers,
+}
+
 /// The router, and which requests are under way.
 struct Counted {
-    router: TowerToHyperService<Router>,
+    around: Around,
+    seat: Arc<Seat>,
     requests: Arc<Requests>,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<axum::body::Body>, std::convert::Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, std::convert::Infallible>> + Send>>;
 
 impl Service<Request<Incoming>> for Counted {
-    type Response = Response<axum::body::Body>;
+    type Response = Response<Answer>;
     type Error = std::convert::Infallible;
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let requests = Arc::clone(&self.requests);
         requests.begun.fetch_add(1, Ordering::Relaxed);
+        self.seat.enter(Phase::Work);
         let wishes = request.headers().get(header::CONNECTION);
         let stays = wishes.is_none_or(|wish| wish.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
         if request.version() != Version::HTTP_11 || !stays {
             requests.end_with_this();
         }
         let watched = Arc::clone(&requests);
-        let answering = self.router.call(request.map(|body| Watched { body, ended: false, requests: watched }));
+        let seat = Arc::clone(&self.seat);
+        let body = |body| Watched { body, ended: false, requests: watched, seat };
+        let answering = self.around.router.call(request.map(body));
+        let (seat, mut share) = (Arc::clone(&self.seat), self.around.buffers.share());
         Box::pin(async move {
-            let answer = answering.await;
+            let answer = answering.await?;
             requests.answered.fetch_add(1, Ordering::Relaxed);
-            answer
+            let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+            let answer = match share.hold(bytes.unwrap_or(0)) {
+                Ok(()) => answer,
+                Err(busy) => Problem::from(busy).into_response(),
+            };
+            Ok(answer.map(|body| Answer { body, seat, _share: share }))
         })
+    }
+}
+
+/// An answer's body; when it is gone, the next request is waited for.
+pub(super) struct Answer {
+    body: axum::body::Body,
+    seat: Arc<Seat>,
+    _share: Share,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.seat.enter(Phase::Idle);
     }
 }
 
@@ -120,6 +183,7 @@ struct Watched {
     body: Incoming,
     ended: bool,
     requests: Arc<Requests>,
+    seat: Arc<Seat>,
 }
 
 impl Body for Watched {
@@ -129,6 +193,11 @@ impl Body for Watched {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.ended |= matches!(frame, Poll::Ready(None));
+        match &frame {
+            Poll::Pending if self.seat.is(Phase::Work) => self.seat.enter(Phase::Body),
+            Poll::Ready(_) if self.seat.is(Phase::Body) => self.seat.enter(Phase::Work),
+            Poll::Pending | Poll::Ready(_) => {}
+        }
         frame
     }
 
@@ -143,6 +212,10 @@ impl Body for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        // It was given up while it was waited for.
+        if self.seat.is(Phase::Body) {
+            self.seat.enter(Phase::Work);
+        }
         if !self.ended && !self.body.is_end_stream() {
             self.requests.end_with_this();
         }
@@ -153,28 +226,40 @@ impl Drop for Watched {
 pub(super) struct Stream {
     ahead: Bytes,
     tcp: TcpStream,
+    seat: Arc<Seat>,
 }
 
 impl Stream {
     /// A connection that was accepted.
-    pub(super) fn new(tcp: TcpStream) -> Self {
+    pub(super) fn new(tcp: TcpStream, seat: Arc<Seat>) -> Self {
         // Answers are written as a whole: nothing is won by waiting for more.
         drop(tcp.set_nodelay(true));
-        Self { ahead: Bytes::new(), tcp }
+        Self { ahead: Bytes::new(), tcp, seat }
     }
 
     /// One that was handed over.
-    pub(super) fn resumed(left: Connection) -> io::Result<Self> {
+    pub(super) fn resumed(left: Connection, seat: Arc<Seat>) -> io::Result<Self> {
         left.stream.set_nonblocking(true)?;
-        Ok(Self { ahead: left.ahead.into(), tcp: TcpStream::from_std(left.stream)? })
+        Ok(Self { ahead: left.ahead.into(), tcp: TcpStream::from_std(left.stream)?, seat })
+    }
+
+    fn wrote(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.seat.wrote(wrote.is_ready());
+        wrote
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+            if buf.filled().len() > before {
+                self.seat.read();
+            }
+            return read;
         }
+        self.seat.read();
         let most = self.ahead.len().min(buf.remaining());
         buf.put_slice(&self.ahead.split_to(most));
         Poll::Ready(Ok(()))
@@ -183,7 +268,8 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        let wrote = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.wrote(wrote)
     }
 
     fn poll_write_vectored(
@@ -191,7 +277,8 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bytes)
+        let wrote = Pin::new(&mut self.tcp).poll_write_vectored(cx, bytes);
+        self.wrote(wrote)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,12 +5,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::asked::{self, Path, Query};
+use super::body::collect;
 use super::problem::Problem;
-use super::{AROUND_PAYLOAD_MAX, App, BODY_TIMEOUT, answer, blocking, bulk, status_of};
+use super::{AROUND_PAYLOAD_MAX, App, answer, blocking, bulk, status_of};
 use crate::archive::plain;
 use crate::engine::JobAction;
 use crate::engine::view::JobFilter;
@@ -61,7 +60,7 @@ async fn push_one(
     body: Body,
 ) -> Result<Response, Problem> {
     let limits = app.handle.limits();
-    let text = collect(body, limits.payload_max).await?;
+    let (text, _share) = collect(&app, body, limits.payload_max * 2 + AROUND_PAYLOAD_MAX).await?;
     let mut job = parse_job(&text, default_type.as_ref(), limits, app.clock.wall_ms())?;
     asked::set_key(&mut job, key)?;
     let pushed = answer(&app.handle, |then| app.handle.submit(vec![job], then)).await?;
@@ -77,24 +76,6 @@ async fn push_one(
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
-}
-
-async fn collect(body: Body, payload_max: usize) -> Result<Bytes, Problem> {
-    let max = payload_max * 2 + AROUND_PAYLOAD_MAX;
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            // How much longer it would have been is not waited for.
-            let detail = format!(
-                "the request body is longer than {max} bytes: no payload of at most {payload_max} bytes \
-                 (`log.payload_max`) needs so many"
-            );
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail))
-        }
-        Ok(Err(error)) => Err(Problem::bad_request(format!("the body could not be read: {error}"))),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive within a minute")),
-    }
 }
 
 /// The answer to a push, in the order of the reference.

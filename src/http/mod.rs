@@ -3,13 +3,17 @@
 //! Owns connections, requests and answers. Parses by the house's one parser, asks the engine by its
 //! [`Handle`], and decides nothing about jobs. An answer of success is sent only after the engine said "durable".
 
+mod accept;
 pub(crate) mod asked;
 mod backup;
+mod body;
+mod buffers;
 mod bulk;
 mod connection;
 mod guard;
 pub(crate) mod jobs;
 mod metrics;
+mod places;
 pub mod problem;
 
 use std::sync::Arc;
@@ -20,10 +24,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper_util::rt::TokioTimer;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::engine::Handle;
@@ -32,19 +33,12 @@ use crate::job::new::Pushed;
 use crate::refusal::Refusal;
 use crate::reload::Reloader;
 use crate::rollover::plan::Word;
-use crate::takeover::{Connection, Upgrader};
+use crate::takeover::Upgrader;
+pub use accept::serve;
 use asked::{Path, Query};
-use connection::{Stream, serve_one};
+pub use buffers::Buffers;
 use problem::Problem;
 
-/// Connections that are served at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 512;
-/// How long a request's head may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a request's whole body may take to arrive, where it is not a stream.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long open requests may take to end when the process stops.
-const GRACE: Duration = Duration::from_secs(3);
 /// How long a caller waits for the verdict of a reload at most.
 const RELOAD_WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -57,6 +51,8 @@ pub struct App {
     pub reloader: Reloader,
     /// Replaces the binary.
     pub upgrader: Upgrader,
+    /// What bodies and answers take together.
+    pub buffers: Buffers,
     /// For moments in the past and the future.
     pub clock: Arc<dyn Clock>,
 }
@@ -87,66 +83,6 @@ fn router(app: App, page: Router<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn(guard::guard))
         .with_state(app)
-}
-
-/// Serves until `stop` says so, and goes on first with the connections that were `left`; then lets open requests end. What
-/// is left then are connections on which nothing is under way.
-pub async fn serve(
-    listener: TcpListener,
-    left: Vec<Connection>,
-    app: App,
-    page: Router<App>,
-    stop: watch::Receiver<bool>,
-) -> Vec<Connection> {
-    let router = TowerToHyperService::new(router(app, page));
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let (leave, mut leaving) = mpsc::unbounded_channel();
-    let begin = |stream: Stream, place: OwnedSemaphorePermit| {
-        let (builder, router, stop, leave) = (builder.clone(), router.clone(), stop.clone(), leave.clone());
-        tokio::spawn(async move {
-            if let Some(connection) = serve_one(&builder, stream, router, stop).await {
-                // Nobody wants it any more where that fails: open requests took too long to end.
-                drop(leave.send(connection));
-            }
-            drop(place);
-        });
-    };
-    for connection in left {
-        if let (Ok(stream), Ok(place)) = (Stream::resumed(connection), Arc::clone(&places).try_acquire_owned()) {
-            begin(stream, place);
-        }
-    }
-    let mut stopped = stop.clone();
-    loop {
-        let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accept => accepted,
-            _ = stopped.wait_for(|stop| *stop) => break,
-        };
-        match (place, accepted) {
-            (Ok(place), Ok((stream, _))) => begin(Stream::new(stream), place),
-            (Err(_), _) => break,
-            (Ok(_), Err(error)) => {
-                // No descriptors left, most probably: those in use come back.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop((listener, leave));
-    let mut left = Vec::new();
-    let gather = async {
-        while let Some(connection) = leaving.recv().await {
-            left.push(connection);
-        }
-    };
-    drop(tokio::time::timeout(GRACE, gather).await);
-    left
 }
 
 /// Waits for the engine's callback; an engine that is gone answers nothing any more.

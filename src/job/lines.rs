@@ -26,6 +26,11 @@ impl Lines {
         Self { max, partial: Vec::new(), overlong: false, number: 0 }
     }
 
+    /// Bytes of the line that has not ended yet.
+    pub fn held(&self) -> usize {
+        self.partial.len()
+    }
+
     /// The lines that end in `piece`; empty ones are counted and left out.
     pub fn take(&mut self, piece: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();

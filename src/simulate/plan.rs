@@ -64,6 +64,7 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
         stop_timeout: Duration::from_secs(10),
         workers_max: 1024,
         listen: ([127, 0, 0, 1], 0).into(),
+        serving: Default::default(),
         history_index: false,
         log: LogConfig {
             sync: SyncPolicy::Always,

@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod cancel;
+mod connections;
 mod copies;
 mod durability;
 mod embed;

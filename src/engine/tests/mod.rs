@@ -160,6 +160,7 @@ impl Spec {
 
     fn make(self) -> GenerationSpec {
         let config = Config {
+            serving: Default::default(),
             history_index: false,
             data_dir: self.dir,
             stop_timeout: Duration::from_secs(10),

@@ -49,6 +49,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     let versions = workers.iter().map(version).collect();
     let config = Config {
         serving: Default::default(),
+        access: Default::default(),
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(25),
@@ -67,7 +68,7 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
         },
         workers,
     };
-    GenerationSpec { config, versions, text: Arc::from("") }
+    GenerationSpec { config, versions, text: Arc::from(""), access: Default::default() }
 }
 
 fn payload() -> Vec<u8> {

@@ -15,7 +15,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::units;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
-use crate::http::{App, Buffers, serve};
+use crate::http::{App, Buffers, Guard, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
@@ -130,6 +130,7 @@ fn set_up(
         reloader: reloader.clone(),
         upgrader: upgrader.clone(),
         buffers: Buffers::new(handle.clone()),
+        guard: Guard::new(&clock),
         clock: Arc::clone(&clock),
     };
     let stop_asked = Arc::new(AtomicBool::new(false));
@@ -379,6 +380,10 @@ struct Said {
     error: Option<String>,
     data_dir: String,
     pools: Vec<String>,
+    /// `http` or `https`.
+    scheme: &'static str,
+    /// Whether tokens go over a network for everyone to read.
+    in_clear: bool,
 }
 
 impl Said {
@@ -394,6 +399,8 @@ impl Said {
             error: instead.map(|instead| instead.error.trim_end().to_owned()),
             data_dir: spec.config.data_dir.display().to_string(),
             pools: spec.config.workers.iter().map(pool).collect(),
+            scheme: if spec.config.access.tls.is_some() { "https" } else { "http" },
+            in_clear: spec.config.access.tls.is_none() && !spec.config.listen.ip().is_loopback(),
         }
     }
 
@@ -421,7 +428,10 @@ impl Said {
             tell(&format!("  cut {bytes} of an unfinished write off the log's end: nothing in them was acknowledged"));
         }
         tell(&format!("  workers: {}", self.pools.join(", ")));
-        tell(&format!("  status page: http://{address}/ (ready after {} ms)", took.as_millis()));
+        tell(&format!("  status page: {}://{address}/ (ready after {} ms)", self.scheme, took.as_millis()));
+        if self.in_clear {
+            tell("  tokens go over the network for everyone to read: add [http.tls], or have a proxy speak TLS");
+        }
         tell("  kill -HUP to take a changed config over, -USR2 a new binary; Ctrl-C or kill to stop");
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::access;
 use crate::config::{self, Draft, KindConfig, Problem, Problems, WorkerConfig, units};
 use crate::engine::{GenerationSpec, Resolver, VersionSpec};
 use crate::limits::CONFIG_BYTES_MAX;
@@ -86,10 +87,13 @@ fn resolve(draft: Draft, text: &str, folder: &Path, natives: &Natives) -> Result
             Err(found) => problems.extend(found),
         }
     }
-    if problems.is_empty() {
-        return Ok(GenerationSpec { config, versions, text: text.into() });
+    let access = access::resolve(&config, &around).map_err(|found| problems.extend(found));
+    match access {
+        Ok(access) if problems.is_empty() => {
+            Ok(GenerationSpec { config, versions, text: text.into(), access: Arc::new(access) })
+        }
+        Ok(_) | Err(()) => Err(LoadError::Invalid(places.problems(problems))),
     }
-    Err(LoadError::Invalid(places.problems(problems)))
 }
 
 fn version(

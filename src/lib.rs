@@ -11,7 +11,7 @@
 //!        takeover                    the next image of the program, in this process: its check, what it is left, the way back
 //!            │
 //!          reload ── generation      a config file, resolved to versions
-//!            │            │
+//!            │            ├── access   who may come in: tokens, names, the certificate
 //!          engine ◄──── config       the single writer: every decision is made here
 //!          │    │
 //!        job    pool ── worker       the table, pure      │  threads, and what runs on them: code, programs, services
@@ -67,6 +67,7 @@
 //! - What fails on a version on trial costs nothing where the one before can make up for it: no job dies of a new version.
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod archive;
 pub mod care;
 #[cfg(feature = "daemon")]

@@ -41,6 +41,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
     }
     let config = Config {
         serving: Default::default(),
+        access: Default::default(),
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(1),
@@ -59,7 +60,7 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),
     };
-    GenerationSpec { config, versions, text: Arc::from("") }
+    GenerationSpec { config, versions, text: Arc::from(""), access: Default::default() }
 }
 
 /// 200 bytes of JSON.

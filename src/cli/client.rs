@@ -1,15 +1,22 @@
-//! Speaking to a running biotope: one connection a request, on loopback.
+//! Speaking to a running biotope: one connection a request, by https where it speaks that.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 
-use crate::exit::{CONFIG, DATA, Failure, SYSTEM, TEMPORARY, UNAVAILABLE, USAGE};
+use super::credentials;
+use crate::config::Config;
+use crate::exit::{CONFIG, DATA, Failure, PERMISSION, SYSTEM, TEMPORARY, UNAVAILABLE, USAGE};
 use crate::worker::native::Natives;
 
 /// How long a connection may take to be made.
@@ -18,20 +25,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a biotope is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Url {
     /// Host and port.
     authority: String,
+    /// For https.
+    tls: Option<credentials::Tls>,
+    /// What is shown there.
+    token: Option<HeaderValue>,
 }
 
 impl Url {
     pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         let uri: Option<axum::http::Uri> = text.parse().ok();
         let bad = || Failure::new(USAGE, format!("--url {text:?}: write it like http://127.0.0.1:7420"));
-        let uri = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.path().len() <= 1).ok_or_else(bad)?;
-        let authority = uri.authority().ok_or_else(bad)?;
-        let port = authority.port_u16().unwrap_or(80);
-        Ok(Self { authority: format!("{}:{port}", authority.host()) })
+        let scheme = |uri: &axum::http::Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+        let uri = uri.filter(|uri| scheme(uri) && uri.path().len() <= 1).ok_or_else(bad)?;
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(bad)?;
+        let is_https = uri.scheme_str() == Some("https");
+        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let tls = is_https.then(|| credentials::tls(authority.host(), None)).transpose()?;
+        Ok(Self { authority: format!("{}:{port}", authority.host()), tls, token: credentials::of_environment()? })
     }
 
     /// Where the config says. Only what it says of HTTP counts here: a biotope that runs has its workers already, and is
@@ -44,7 +58,22 @@ impl Url {
         if draft.is_wrong_at("http") {
             return Err(Failure::new(CONFIG, draft.places.problems(draft.problems).to_string()));
         }
-        Ok(Self { authority: draft.config.listen.to_string() })
+        let Config { mut listen, access, .. } = draft.config;
+        if listen.ip().is_unspecified() {
+            listen.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        let folder = crate::generation::folder_of(path)
+            .map_err(|error| Failure::new(CONFIG, format!("cannot find the folder of {}: {error}", path.display())))?;
+        let name = access.names.first().cloned().unwrap_or_else(|| listen.ip().to_string());
+        let tls = access.tls.as_ref().map(|tls| {
+            let ca = tls.ca.as_ref().map(|ca| folder.join(ca));
+            credentials::tls(&name, ca.as_deref())
+        });
+        Ok(Self {
+            authority: listen.to_string(),
+            tls: tls.transpose()?,
+            token: credentials::of_config(&access, &folder)?,
+        })
     }
 }
 
@@ -83,17 +112,29 @@ impl Client {
     pub(super) async fn send(&self, method: Method, path: &str, kind: &str, body: Body) -> Result<Answer, Failure> {
         let authority = &self.url.authority;
         let gone = |why: String| {
-            Failure::new(UNAVAILABLE, format!("no biotope answers at http://{authority}: {why}; is it running?"))
+            let scheme = if self.url.tls.is_some() { "https" } else { "http" };
+            Failure::new(UNAVAILABLE, format!("no biotope answers at {scheme}://{authority}: {why}; is it running?"))
         };
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(authority.as_str()));
         let stream = match connecting.await {
             Ok(stream) => stream.map_err(|error| gone(error.to_string()))?,
             Err(_) => return Err(gone("no connection within 5 s".to_owned())),
         };
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| gone(error.to_string()))?;
-        tokio::spawn(async move { drop(connection.await) });
-        let request = Request::builder()
+        let speaking = match &self.url.tls {
+            None => speak(stream).await,
+            Some((config, name)) => {
+                let secured = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+                let secured = tokio::time::timeout(CONNECT_TIMEOUT, secured).await;
+                let secured = secured.map_err(|_| gone("no TLS within 5 s".to_owned()))?;
+                speak(secured.map_err(|error| gone(format!("by TLS: {error}")))?).await
+            }
+        };
+        let mut sender = speaking.map_err(|error| gone(error.to_string()))?;
+        let mut request = Request::builder();
+        if let Some(token) = &self.url.token {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header(header::HOST, authority)
@@ -134,6 +175,16 @@ impl Client {
     }
 }
 
+/// Speaks HTTP over a connection.
+async fn speak<S>(stream: S) -> hyper::Result<SendRequest<Body>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
 /// A problem as a failure: its own words.
 pub(super) fn refused(status: StatusCode, text: &[u8]) -> Failure {
     #[derive(serde::Deserialize)]
@@ -146,6 +197,7 @@ pub(super) fn refused(status: StatusCode, text: &[u8]) -> Failure {
         Some("invalid_config") => CONFIG,
         Some("busy" | "disk_full" | "reload_timeout") => TEMPORARY,
         Some("stopping" | "poisoned") => UNAVAILABLE,
+        Some("unauthenticated" | "wrong_token" | "forbidden" | "too_many_attempts") => PERMISSION,
         _ => DATA,
     };
     let message = problem.map_or_else(|| format!("the answer was {status}"), |problem| problem.detail);
@@ -171,7 +223,9 @@ mod tests {
         assert_eq!(Url::parse("http://127.0.0.1:7421").unwrap().authority, "127.0.0.1:7421");
         assert_eq!(Url::parse("http://[::1]:7421/").unwrap().authority, "[::1]:7421");
         assert_eq!(Url::parse("http://localhost").unwrap().authority, "localhost:80");
-        for bad in ["", "127.0.0.1:7420", "https://127.0.0.1", "http://a/b", "ftp://x"] {
+        let secured = Url::parse("https://jobs.example.com").unwrap();
+        assert_eq!((secured.authority.as_str(), secured.tls.is_some()), ("jobs.example.com:443", true));
+        for bad in ["", "127.0.0.1:7420", "http://me@127.0.0.1", "http://a/b", "ftp://x"] {
             assert_eq!(Url::parse(bad).unwrap_err().code, USAGE, "{bad}");
         }
     }

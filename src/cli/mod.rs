@@ -5,6 +5,7 @@
 
 mod client;
 mod copies;
+mod credentials;
 mod log;
 mod push;
 mod reload;

@@ -64,7 +64,8 @@ impl LiveConfig {
 impl Config {
     /// Keys beside those of worker types that have another value in `other`.
     pub fn keys_changed(&self, other: &Self) -> Vec<String> {
-        let Self { data_dir, stop_timeout, workers_max, listen, serving, log, history_index, workers: _ } = self;
+        let Self { data_dir, stop_timeout, workers_max, listen, serving, access, log, history_index, workers: _ } =
+            self;
         let LogConfig { sync, retain, segment, payload_max, result_max, dead_retain, dead_max, scrub, scrub_rate } =
             log;
         let theirs = &other.log;
@@ -85,6 +86,7 @@ impl Config {
             ("history.index", *history_index != other.history_index),
         ]);
         keys.extend(named(serving.differ(&other.serving)));
+        keys.extend(named(access.differ(&other.access)));
         keys
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: takes text, returns values. Reads no file, no environment, no clock.
 
+mod access;
 mod concurrency;
 mod confinement;
 mod differ;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{AccessConfig, Role, TlsConfig};
 pub use concurrency::Concurrency;
 pub use confinement::{Confinement, Limits};
 pub use parse::{Draft, Parsed, data_dir_of, draft, parse};
@@ -46,10 +48,12 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Workers of all types together, at most; of versions that drain, those of types whose number is fixed do not count.
     pub workers_max: u32,
-    /// Where HTTP is served: a loopback address.
+    /// Where HTTP is served: a loopback address, unless tokens are asked for.
     pub listen: std::net::SocketAddr,
     /// What those who connect may take.
     pub serving: Serving,
+    /// Who may come in.
+    pub access: AccessConfig,
     /// The log's settings.
     pub log: LogConfig,
     /// `history.index`: whether ended jobs are indexed.

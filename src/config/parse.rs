@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::problem::{Places, Problem, Problems};
 use super::section::{Gathered, Section, closest};
-use super::{Config, LogConfig, SyncPolicy, WorkerConfig, concurrency, serving, units, worker};
+use super::{Config, LogConfig, SyncPolicy, WorkerConfig, access, concurrency, serving, units, worker};
 use crate::limits::{
     PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
     RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
@@ -129,6 +129,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     let workers_max = concurrency::workers_max(gathered, &mut top);
     let mut http = top.section(gathered, "http");
     let (listen, serving) = serving::read(gathered, &mut http);
+    let access = access::read(gathered, &mut http, listen);
     http.finish(gathered, &[]);
     let log = top.section(gathered, "log");
     let log = log_config(gathered, log);
@@ -152,7 +153,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     }
     top.finish(gathered, &[]);
     let workers_max = concurrency::budget(gathered, workers_max, &workers);
-    Config { data_dir, stop_timeout, workers_max, listen, serving, log, history_index, workers }
+    Config { data_dir, stop_timeout, workers_max, listen, serving, access, log, history_index, workers }
 }
 
 fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {

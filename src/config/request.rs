@@ -57,7 +57,7 @@ const HEADERS_MAX: usize = 32;
 pub(super) fn http(gathered: &mut Gathered, section: &mut Section<'_>) -> Option<HttpConfig> {
     let allow_private = section.flag(gathered, "allow_private", false);
     let headers = headers(gathered, section);
-    let secrets = secrets(gathered, section);
+    let secrets = secrets(gathered, section, "secret");
     let ca = section.text(gathered, "ca").map(|(path, _)| PathBuf::from(path));
     let (url, span) = section.text(gathered, "http")?;
     let target = match Target::parse(&url) {
@@ -130,9 +130,9 @@ fn headers(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<(String, E
 }
 
 /// One secret, or a list of them.
-fn secrets(gathered: &mut Gathered, section: &mut Section<'_>) -> Vec<EnvValue> {
-    let path = section.path_of("secret");
-    let Some(value) = section.get(gathered, "secret") else { return Vec::new() };
+pub(super) fn secrets(gathered: &mut Gathered, section: &mut Section<'_>, key: &'static str) -> Vec<EnvValue> {
+    let path = section.path_of(key);
+    let Some(value) = section.get(gathered, key) else { return Vec::new() };
     let DeValue::Array(list) = value.get_ref() else {
         return secret(gathered, value, &path).into_iter().collect();
     };

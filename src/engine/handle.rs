@@ -17,6 +17,7 @@ use super::view::{
     TimelineView, WhyView,
 };
 use super::{ended, listing, lookup, timeline};
+use crate::access::Access;
 use crate::archive::{History, Standing};
 use crate::config::Serving;
 use crate::job::intake::IntakeLimits;
@@ -235,6 +236,11 @@ impl Handle {
     /// What those who connect may take, as the config that runs says.
     pub fn serving(&self) -> Arc<Serving> {
         self.shared.serving()
+    }
+
+    /// Who may come in, as the config that runs says.
+    pub fn access(&self) -> Arc<Access> {
+        self.shared.access()
     }
 
     /// Whether jobs are accepted.

@@ -56,6 +56,7 @@ use command::Command;
 
 use std::sync::Arc;
 
+use crate::access::Access;
 use crate::config::{Config, WorkerConfig};
 use crate::worker::WorkerFactory;
 
@@ -67,6 +68,8 @@ pub struct GenerationSpec {
     pub versions: Vec<VersionSpec>,
     /// The config's text, by which a [`Resolver`] makes the same again; empty: nobody can.
     pub text: Arc<str>,
+    /// Who may come in over HTTP, for whoever serves that: it holds from when the config is accepted.
+    pub access: Arc<Access>,
 }
 
 /// Makes of a config's text what it was made into when it was accepted; or says why that cannot be any more. Reads files.

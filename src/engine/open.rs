@@ -262,7 +262,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
     let mut table = replayed.0.unwrap_or_else(|| Table::new(found.log.names_id()));
     table.forget_below(found.log.reader().first_seq());
     let unclean = !found.created && !table.stopped_cleanly();
-    let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec.config));
+    let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec));
     let (to_engine, inbox) = crossbeam_channel::unbounded();
     let handle = Handle::new(to_engine.clone(), Arc::clone(&shared));
     let clock = Arc::clone(&around.clock);

@@ -70,7 +70,7 @@ impl Core {
         let targets_before = self.table.generation().targets.clone();
         self.config = generation.config;
         self.sizes_changed();
-        self.shared.set_limits(&self.config);
+        self.shared.set_edges(&self.config, generation.access);
         let mut targets = Vec::with_capacity(generation.versions.len());
         let mut planned = Vec::new();
         for spec in generation.versions {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::GenerationSpec;
 use super::command::Then;
+use crate::access::Access;
 use crate::archive::History;
 use crate::config::{Config, Serving};
 use crate::job::ids::IdMaker;
@@ -47,6 +49,7 @@ pub(super) struct Shared {
     state: AtomicU8,
     payload_max: AtomicUsize,
     serving: ArcSwap<Serving>,
+    access: ArcSwap<Access>,
     names: ArcSwap<KnownNames>,
     poisoned: Mutex<PoisonWatch>,
     /// The index of ended jobs, if there is one. Set once, soon after the start.
@@ -60,7 +63,8 @@ struct PoisonWatch {
 }
 
 impl Shared {
-    pub(super) fn new(reader: Reader, ids: IdMaker, config: &Config) -> Self {
+    pub(super) fn new(reader: Reader, ids: IdMaker, spec: &GenerationSpec) -> Self {
+        let config = &spec.config;
         Self {
             broadcast: Arc::new(Broadcast::default()),
             reader,
@@ -69,6 +73,7 @@ impl Shared {
             state: AtomicU8::new(RUNNING),
             payload_max: AtomicUsize::new(config.log.payload_max),
             serving: ArcSwap::from_pointee(config.serving.clone()),
+            access: ArcSwap::new(Arc::clone(&spec.access)),
             names: ArcSwap::default(),
             poisoned: Mutex::default(),
             history: OnceLock::new(),
@@ -117,9 +122,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn set_limits(&self, config: &Config) {
+    /// What those go by who take jobs in, from now on.
+    pub(super) fn set_edges(&self, config: &Config, access: Arc<Access>) {
         self.payload_max.store(config.log.payload_max, Ordering::Relaxed);
         self.serving.store(Arc::new(config.serving.clone()));
+        self.access.store(access);
     }
 
     pub(super) fn set_names(&self, names: KnownNames) {
@@ -166,6 +173,10 @@ impl Shared {
 
     pub(super) fn serving(&self) -> Arc<Serving> {
         self.serving.load_full()
+    }
+
+    pub(super) fn access(&self) -> Arc<Access> {
+        self.access.load_full()
     }
 
     pub(super) fn payload_max(&self) -> usize {

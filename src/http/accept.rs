@@ -15,7 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::App;
 use super::connection::{Around, Stream, serve_one};
+use super::guard::Peer;
 use super::places::{Place, Places};
+use crate::access::Tls;
 use crate::config::Serving;
 use crate::takeover::Connection;
 
@@ -48,11 +50,22 @@ pub async fn serve(
         async move { places.watch().await }
     });
     let (buffers, handle) = (app.buffers.clone(), app.handle.clone());
-    let around = Around { router: TowerToHyperService::new(super::router(app, page)), buffers };
+    let router = TowerToHyperService::new(super::router(app, page));
     let (leave, mut leaving) = mpsc::unbounded_channel();
-    let begin = |stream: Stream, place: Place| {
-        let (builder, around, stop, leave) = (speaks(&handle.serving()), around.clone(), stop.clone(), leave.clone());
+    let begin = |stream: Stream, place: Place, peer: IpAddr| {
+        let around = Around { router: router.clone(), buffers: buffers.clone(), peer: Peer(peer) };
+        let (builder, stop, leave) = (speaks(&handle.serving()), stop.clone(), leave.clone());
+        let tls = handle.access().tls.as_ref().map(Tls::config);
         tokio::spawn(async move {
+            let mut stopped = stop.clone();
+            let stream = match tls {
+                None => Some(stream),
+                Some(tls) => tokio::select! {
+                    secured = stream.secured(tls) => secured,
+                    _ = stopped.wait_for(|stop| *stop) => None,
+                },
+            };
+            let Some(stream) = stream else { return };
             if let Some(connection) = serve_one(&builder, stream, around, stop).await {
                 // Nobody wants it any more where that fails: open requests took too long to end.
                 drop(leave.send(connection));
@@ -61,10 +74,14 @@ pub async fn serve(
         });
     };
     for connection in left {
+        // What was begun without TLS is not gone on with where that is asked for.
         let Ok(peer) = connection.stream.peer_addr() else { continue };
+        if handle.access().speaks_tls() {
+            continue;
+        }
         let Some(place) = places.take(peer.ip()).await else { continue };
         if let Ok(stream) = Stream::resumed(connection, Arc::clone(&place.seat)) {
-            begin(stream, place);
+            begin(stream, place, peer.ip());
         }
     }
     let mut stopped = stop.clone();
@@ -76,7 +93,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 if let Some((stream, place)) = seated(&places, stream, peer.ip()).await {
-                    begin(stream, place);
+                    begin(stream, place, peer.ip());
                 }
             }
             Err(error) => {

@@ -4,7 +4,8 @@
 //! as it is: whoever is at its other end notices nothing. A request that is under way is answered, and the connection then
 //! closed, as the answer's head says.
 //!
-//! Tells its place what it is doing, and goes when that asks it to.
+//! Tells its place what it is doing, and goes when that asks it to. One that speaks TLS cannot be given to another image,
+//! and is closed.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,8 +26,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 use super::buffers::{Buffers, Share};
+use super::guard::Peer;
 use super::places::{Phase, Seat};
 use super::problem::Problem;
 use crate::takeover::Connection;
@@ -69,7 +74,10 @@ pub(super) async fn serve_one(
     let mut stream = parts.io.into_inner();
     if ended.is_ok() && requests.are_none_since(before) {
         let ahead = [parts.read_buf, std::mem::take(&mut stream.ahead)].concat();
-        return Some(Connection { stream: stream.tcp.into_std().ok()?, ahead });
+        match stream.wire {
+            Wire::Plain(tcp) => return Some(Connection { stream: tcp.into_std().ok()?, ahead }),
+            Wire::Tls(tls) => stream.wire = Wire::Tls(tls),
+        }
     }
     // As hyper ends a connection by itself.
     drop(poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await);
@@ -105,6 +113,8 @@ impl Requests {
 pub(super) struct Around {
     pub(super) router: TowerToHyperService<Router>,
     pub(super) buffers: Buffers,
+    /// From where the connection came.
+    pub(super) peer: Peer,
 }
 
 /// The router, and which requests are under way.
@@ -121,7 +131,8 @@ impl Service<Request<Incoming>> for Counted {
     type Error = std::convert::Infallible;
     type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.around.peer);
         let requests = Arc::clone(&self.requests);
         requests.begun.fetch_add(1, Ordering::Relaxed);
         self.seat.enter(Phase::Work);
@@ -225,8 +236,23 @@ impl Drop for Watched {
 /// A connection's bytes: first those that an earlier image had read of it already.
 pub(super) struct Stream {
     ahead: Bytes,
-    tcp: TcpStream,
+    wire: Wire,
     seat: Arc<Seat>,
+}
+
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Does the same with either.
+macro_rules! on {
+    ($wire:expr, $inner:ident => $does:expr) => {
+        match $wire {
+            Wire::Plain($inner) => $does,
+            Wire::Tls($inner) => $does,
+        }
+    };
 }
 
 impl Stream {
@@ -234,13 +260,26 @@ impl Stream {
     pub(super) fn new(tcp: TcpStream, seat: Arc<Seat>) -> Self {
         // Answers are written as a whole: nothing is won by waiting for more.
         drop(tcp.set_nodelay(true));
-        Self { ahead: Bytes::new(), tcp, seat }
+        Self { ahead: Bytes::new(), wire: Wire::Plain(tcp), seat }
+    }
+
+    /// The same, by TLS from now on; `None`: the other end does not speak it, or takes too long.
+    pub(super) async fn secured(self, tls: Arc<ServerConfig>) -> Option<Self> {
+        let Self { ahead, wire: Wire::Plain(tcp), seat } = self else { return Some(self) };
+        // The beginning of a head, as far as time goes.
+        seat.enter(Phase::Head);
+        let tls = tokio::select! {
+            tls = TlsAcceptor::from(tls).accept(tcp) => tls.ok()?,
+            _ = seat.asked_to_leave() => return None,
+        };
+        seat.enter(Phase::Idle);
+        Some(Self { ahead, wire: Wire::Tls(Box::new(tls)), seat })
     }
 
     /// One that was handed over.
     pub(super) fn resumed(left: Connection, seat: Arc<Seat>) -> io::Result<Self> {
         left.stream.set_nonblocking(true)?;
-        Ok(Self { ahead: left.ahead.into(), tcp: TcpStream::from_std(left.stream)?, seat })
+        Ok(Self { ahead: left.ahead.into(), wire: Wire::Plain(TcpStream::from_std(left.stream)?), seat })
     }
 
     fn wrote(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -253,7 +292,7 @@ impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             let before = buf.filled().len();
-            let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+            let read = on!(&mut self.wire, wire => Pin::new(wire).poll_read(cx, buf));
             if buf.filled().len() > before {
                 self.seat.read();
             }
@@ -268,7 +307,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        let wrote = on!(&mut self.wire, wire => Pin::new(wire).poll_write(cx, bytes));
         self.wrote(wrote)
     }
 
@@ -277,19 +316,22 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.tcp).poll_write_vectored(cx, bytes);
+        let wrote = on!(&mut self.wire, wire => Pin::new(wire).poll_write_vectored(cx, bytes));
         self.wrote(wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        on!(&self.wire, wire => wire.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        // TLS may hold back what it took.
+        let flushed = on!(&mut self.wire, wire => Pin::new(wire).poll_flush(cx));
+        self.seat.wrote(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        on!(&mut self.wire, wire => Pin::new(wire).poll_shutdown(cx))
     }
 }

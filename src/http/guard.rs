@@ -1,21 +1,31 @@
-//! What every request passes: names of this machine alone, no other site's pages, and answers that browsers keep to.
+//! What every request passes: its own names alone, no other site's pages, who may do it, and answers that browsers keep to.
 //!
 //! A page of another site can have a browser send requests here. It can neither choose the Host header (so that a name
-//! which was made to point at 127.0.0.1 is refused) nor leave out Origin where it changes something.
+//! which was made to point here is refused) nor hide where it comes from where it changes something. What a route needs is
+//! looked up in one table ([`super::routes`]); where the config knows tokens, whoever may do that shows one, or a session.
 
-use axum::extract::Request;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::App;
+use super::attempts::Attempts;
 use super::problem::Problem;
+use super::routes::needed;
+use super::sessions::Sessions;
+use crate::access::{Access, Role};
+use crate::clock::Clock;
 
 const HEADERS: [(&str, &str); 6] = [
     (
         "content-security-policy",
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+         base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
@@ -24,10 +34,32 @@ const HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),
 ];
 
-pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match check(request.method(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+/// From where a request came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// What is remembered of those who showed a token, right or wrong.
+pub struct Guard {
+    pub(super) sessions: Sessions,
+    pub(super) attempts: Attempts,
+}
+
+impl Guard {
+    /// One that knows nobody yet.
+    pub fn new(clock: &Arc<dyn Clock>) -> Arc<Self> {
+        let (sessions, attempts) = (Sessions::new(Arc::clone(clock)), Attempts::new(Arc::clone(clock)));
+        Arc::new(Self { sessions, attempts })
+    }
+}
+
+pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let mut response = match admit(&app, &request) {
+        Admitted::As(role) => {
+            request.extensions_mut().insert(role);
+            next.run(request).await
+        }
+        Admitted::Not(refused) => *refused,
+        Admitted::WithWrongToken(peer) => challenge(wrong_token(&app.guard, peer).await),
     };
     for (name, value) in HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
@@ -35,28 +67,110 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-fn check(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    if !host.is_some_and(is_loopback) {
-        let detail = "the Host header must be a loopback name: 127.0.0.1, [::1] or localhost";
+/// Whether a request is let in.
+enum Admitted {
+    /// It is; and that is what the one who asks may do besides.
+    As(Role),
+    /// It is not, and this is why.
+    Not(Box<Response>),
+    /// It is not; who came from there has shown a token that is not known.
+    WithWrongToken(IpAddr),
+}
+
+fn admit(app: &App, request: &Request) -> Admitted {
+    let not = |problem: Problem| Admitted::Not(Box::new(problem.into_response()));
+    let access = app.handle.access();
+    if let Err(problem) = check(&access, request.method(), request.headers()) {
+        return not(problem);
+    }
+    if !access.asks() {
+        return Admitted::As(Role::Admin);
+    }
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let needed = needed(request.method(), path);
+    let shown = bearer(request.headers());
+    let role = match shown {
+        Some(token) => access.role_of(token).map(|(role, _)| role),
+        None => app.guard.sessions.role_of(request.headers(), &access),
+    };
+    match (needed, role) {
+        (None, role) => Admitted::As(role.unwrap_or(Role::Metrics)),
+        (Some(needed), Some(role)) if role >= needed => Admitted::As(role),
+        (Some(needed), Some(role)) => {
+            let detail =
+                format!("this needs a token of the role {}, and this one is of {}", needed.name(), role.name());
+            not(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+        }
+        (Some(_), None) if shown.is_some() => {
+            let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
+            Admitted::WithWrongToken(peer)
+        }
+        (Some(_), None) => Admitted::Not(Box::new(ask(request))),
+    }
+}
+
+/// Asks for a token: a browser that wants to show a page gets the form.
+fn ask(request: &Request) -> Response {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
+    if *request.method() == Method::GET && accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        return (StatusCode::SEE_OTHER, [(header::LOCATION, "/login")]).into_response();
+    }
+    let detail = "show a token: Authorization: Bearer …; the command line takes it from BIOTOPE_TOKEN";
+    challenge(Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail))
+}
+
+fn challenge(problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"biotope\""));
+    }
+    response
+}
+
+/// What a wrong token is answered, after a while.
+pub(super) async fn wrong_token(guard: &Guard, peer: IpAddr) -> Problem {
+    let Some(waiting) = guard.attempts.failed(peer) else {
+        let detail = "too many wrong tokens from this address";
+        return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail);
+    };
+    tracing::warn!(%peer, "a token was shown that is not known");
+    tokio::time::sleep(waiting.delay).await;
+    Problem::new(StatusCode::UNAUTHORIZED, "wrong_token", "this token is not known here")
+}
+
+/// The token that a request shows.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let shown = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = shown.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+fn check(access: &Access, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text(header::HOST);
+    let is_own = |host: &str| host.parse::<Authority>().is_ok_and(|host| access.is_own_name(host.host()));
+    let once = headers.get_all(header::HOST).iter().count() == 1;
+    if !once || !host.is_some_and(is_own) {
+        let detail = "the Host header must be an address that is served, localhost, or one of `http.names`";
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail));
     }
     if method == Method::GET || method == Method::HEAD {
         return Ok(());
     }
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://")) == host;
-    if own {
-        return Ok(());
+    let from_elsewhere = match (headers.get("sec-fetch-site"), headers.get(header::ORIGIN)) {
+        // Set by the browser itself: its own pages, or its user by hand.
+        (Some(site), _) => site != "same-origin" && site != "none",
+        (None, Some(origin)) => {
+            let scheme = if access.speaks_tls() { "https://" } else { "http://" };
+            origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme)) != host
+        }
+        // No browser.
+        (None, None) => false,
+    };
+    if from_elsewhere {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", "pages of other sites may not do this"));
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", "pages of other sites may not do this"))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host();
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -65,11 +179,11 @@ mod tests {
 
     fn status(method: Method, headers: &[(&'static str, &str)]) -> Option<StatusCode> {
         let map = headers.iter().map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap())).collect();
-        check(&method, &map).err().map(|problem| problem.status)
+        check(&Access::default(), &method, &map).err().map(|problem| problem.status)
     }
 
     #[test]
-    fn only_names_of_this_machine_are_served() {
+    fn s10_only_its_own_names_are_served() {
         for host in ["127.0.0.1:7420", "127.0.0.1", "[::1]:7420", "localhost:1", "LOCALHOST"] {
             assert_eq!(status(Method::GET, &[("host", host)]), None, "{host}");
         }
@@ -77,15 +191,52 @@ mod tests {
             assert_eq!(status(Method::GET, &[("host", host)]), Some(StatusCode::MISDIRECTED_REQUEST), "{host}");
         }
         assert_eq!(status(Method::GET, &[]), Some(StatusCode::MISDIRECTED_REQUEST));
+        let mut twice = HeaderMap::new();
+        for host in ["localhost", "evil.example"] {
+            twice.append(header::HOST, HeaderValue::from_static(host));
+        }
+        assert!(check(&Access::default(), &Method::GET, &twice).is_err());
     }
 
     #[test]
-    fn no_other_origin_may_change_anything() {
+    fn s9_no_other_origin_may_change_anything() {
         let host = ("host", "127.0.0.1:7420");
         assert_eq!(status(Method::POST, &[host]), None);
         assert_eq!(status(Method::POST, &[host, ("origin", "http://127.0.0.1:7420")]), None);
         for origin in ["http://evil.example", "null", "https://127.0.0.1:7420", "http://127.0.0.1:8000"] {
             assert_eq!(status(Method::POST, &[host, ("origin", origin)]), Some(StatusCode::FORBIDDEN), "{origin}");
+        }
+        for (site, refused) in [("same-origin", false), ("none", false), ("same-site", true), ("cross-site", true)] {
+            let wanted = refused.then_some(StatusCode::FORBIDDEN);
+            assert_eq!(status(Method::POST, &[host, ("sec-fetch-site", site)]), wanted, "{site}");
+            assert_eq!(status(Method::DELETE, &[host, ("sec-fetch-site", site)]), wanted, "{site}");
+        }
+        let both = [host, ("sec-fetch-site", "cross-site"), ("origin", "http://127.0.0.1:7420")];
+        assert_eq!(status(Method::POST, &both), Some(StatusCode::FORBIDDEN));
+    }
+
+    #[test]
+    fn s7_answers_keep_browsers_from_running_what_is_not_ours() {
+        let (_, policy) = HEADERS[0];
+        let rules: Vec<&str> = policy.split(';').map(str::trim).collect();
+        for rule in ["default-src 'none'", "script-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"] {
+            assert!(rules.contains(&rule), "{policy}");
+        }
+        for loose in ["unsafe", "*", "http:", "https:"] {
+            assert!(!policy.contains(loose), "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_shown_as_the_standard_says() {
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, text.parse().unwrap())]);
+            bearer(&headers).map(<[u8]>::to_vec)
+        };
+        assert_eq!(of("Bearer abc"), Some(b"abc".to_vec()));
+        assert_eq!(of("bearer  abc "), Some(b"abc".to_vec()));
+        for none in ["Basic abc", "Bearer", "abc", ""] {
+            assert_eq!(of(none), None, "{none}");
         }
     }
 }

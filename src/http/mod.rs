@@ -1,10 +1,11 @@
-//! HTTP: what producers, people and scripts reach a running biotope by. On loopback alone.
+//! HTTP: what producers, people and scripts reach a running biotope by.
 //!
 //! Owns connections, requests and answers. Parses by the house's one parser, asks the engine by its
 //! [`Handle`], and decides nothing about jobs. An answer of success is sent only after the engine said "durable".
 
 mod accept;
 pub(crate) mod asked;
+mod attempts;
 mod backup;
 mod body;
 mod buffers;
@@ -12,9 +13,12 @@ mod bulk;
 mod connection;
 mod guard;
 pub(crate) mod jobs;
+mod login;
 mod metrics;
 mod places;
 pub mod problem;
+mod routes;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +41,7 @@ use crate::takeover::Upgrader;
 pub use accept::serve;
 use asked::{Path, Query};
 pub use buffers::Buffers;
+pub use guard::Guard;
 use problem::Problem;
 
 /// How long a caller waits for the verdict of a reload at most.
@@ -53,12 +58,20 @@ pub struct App {
     pub upgrader: Upgrader,
     /// What bodies and answers take together.
     pub buffers: Buffers,
+    /// Who has shown a token.
+    pub guard: Arc<Guard>,
     /// For moments in the past and the future.
     pub clock: Arc<dyn Clock>,
 }
 
-/// All routes, those of the page among them, behind the guard.
+/// All routes, behind the guard.
 fn router(app: App, page: Router<App>) -> Router {
+    let guard = axum::middleware::from_fn_with_state(app.clone(), guard::guard);
+    routes(page).layer(guard).with_state(app)
+}
+
+/// All routes, those of the page among them; what each needs is in [`routes::ROUTES`].
+fn routes(page: Router<App>) -> Router<App> {
     Router::new()
         .route("/v1/jobs", post(jobs::push).get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
@@ -75,14 +88,14 @@ fn router(app: App, page: Router<App>) -> Router {
         .route("/v1/generations", get(generations))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/backup", post(backup::backup))
+        .route("/login", get(login::show).post(login::login))
+        .route("/logout", post(login::logout))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
         .merge(page)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(axum::middleware::from_fn(guard::guard))
-        .with_state(app)
 }
 
 /// Waits for the engine's callback; an engine that is gone answers nothing any more.

@@ -264,7 +264,7 @@ fn most(bounds: &Serving) -> usize {
 }
 
 /// Who is counted as one: an address, or all of a network that one customer of a provider gets.
-fn whose(peer: IpAddr) -> IpAddr {
+pub(super) fn whose(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let [a, b, c, d, ..] = address.segments();

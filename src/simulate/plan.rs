@@ -65,6 +65,7 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
         workers_max: 1024,
         listen: ([127, 0, 0, 1], 0).into(),
         serving: Default::default(),
+        access: Default::default(),
         history_index: false,
         log: LogConfig {
             sync: SyncPolicy::Always,
@@ -79,7 +80,7 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),
     };
-    GenerationSpec { config, versions, text: format!("plan {plan}").into() }
+    GenerationSpec { config, versions, text: format!("plan {plan}").into(), access: Default::default() }
 }
 
 /// Makes of a config's text the same again.

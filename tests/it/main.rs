@@ -7,6 +7,7 @@
     reason = "a test that meets the unexpected has to fail loudly, and a panic is how"
 )]
 
+mod access;
 mod bad_input;
 mod cancel;
 mod connections;

@@ -161,6 +161,7 @@ impl Spec {
     fn make(self) -> GenerationSpec {
         let config = Config {
             serving: Default::default(),
+            access: Default::default(),
             history_index: false,
             data_dir: self.dir,
             stop_timeout: Duration::from_secs(10),
@@ -179,7 +180,7 @@ impl Spec {
             },
             workers: self.versions.iter().map(|version| version.worker.clone()).collect(),
         };
-        GenerationSpec { config, versions: self.versions, text: Arc::from("") }
+        GenerationSpec { config, versions: self.versions, text: Arc::from(""), access: Default::default() }
     }
 
     fn open(self) -> Handle {

@@ -133,6 +133,13 @@ fn the_tests_that_hold_the_contract_exist() {
     for name in names {
         assert!(sources.contains(&format!("fn {name}(")), "docs/durability.md names {name}, and there is no such test");
     }
+    let security = text(Path::new("SECURITY.md")).unwrap();
+    let points = security.split("## The checklist").nth(1).unwrap();
+    let names: Vec<&str> = points.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(sources.contains(&format!("fn {name}(")), "SECURITY.md names {name}, and there is no such test");
+    }
 }
 
 #[test]

@@ -27,6 +27,10 @@ const SHARE_OF_RETRIES: f64 = 0.15;
 /// What a comparison must be worth to raise a suspicion, and after how many failures. It is dropped below a worth of 1.
 pub const WORTH_SUSPICION: f64 = 2.0;
 const SUSPICION_FAILURES_MIN: u64 = 3;
+/// The same where all went to the new version at once, and fewer than so many attempts of the old one are known: what is not
+/// known can only be learned under a suspicion.
+pub const WORTH_SUSPICION_UNKNOWN: f64 = 0.5;
+const KNOWN_WELL: u64 = 250;
 /// Share of what the ramp takes that still goes to the new version under a suspicion, in percent, where it takes much.
 pub const CONTROL_PERCENT: u8 = 5;
 /// First attempts on the new version under a suspicion after which it may be dropped, if the odds to fail are not more than
@@ -238,13 +242,15 @@ impl Evidence {
         unknown || self.abreast.worth() >= WORTH_ABREAST || self.before() >= WORTH_BEFORE
     }
 
-    /// What the comparisons with the old version are worth, either alone.
-    fn compared(&self) -> f64 {
-        self.abreast.worth().max(self.before())
-    }
-
     fn before(&self) -> f64 {
         self.before.as_ref().map_or(0.0, Before::worth)
+    }
+
+    /// Whether one of the comparisons with the old version alone is worth a suspicion.
+    fn is_suspicious(&self) -> bool {
+        let known_well = self.before.as_ref().is_none_or(|before| before.old().attempts >= KNOWN_WELL);
+        let before = if known_well { WORTH_SUSPICION } else { WORTH_SUSPICION_UNKNOWN };
+        self.abreast.worth() >= WORTH_SUSPICION || self.before() >= before
     }
 
     /// Raises and drops the suspicion.
@@ -254,9 +260,7 @@ impl Evidence {
         }
         let Some([new, old]) = &mut self.control else {
             let [incoming, _] = &self.arms;
-            if incoming.failed_then_passed + incoming.failed_twice >= SUSPICION_FAILURES_MIN
-                && self.compared() >= WORTH_SUSPICION
-            {
+            if incoming.failed_then_passed + incoming.failed_twice >= SUSPICION_FAILURES_MIN && self.is_suspicious() {
                 self.control = Some([Counts::default(); 2]);
                 if self.before.is_some() {
                     // What stands there was long before anything ran beside it.
@@ -342,6 +346,21 @@ mod tests {
             evidence.first(Arm::Incoming, tenant, First::FailedThenPassed);
         }
         assert_eq!(evidence.verdict(), Verdict::Worse, "{:?}", evidence.shown());
+    }
+
+    #[test]
+    fn where_little_is_known_of_the_old_version_a_suspicion_comes_sooner() {
+        let jobs = |attempts| {
+            let mut evidence = Evidence::at_once(History { attempts, failed: 2 });
+            let suspects = |job: &u64| {
+                let first = if job.is_multiple_of(20) { First::FailedThenPassed } else { First::Passed };
+                evidence.first(Arm::Incoming, 0, first);
+                evidence.verdict() == Verdict::Suspect
+            };
+            (1..1000).find(suspects).unwrap()
+        };
+        let (little, well) = (jobs(KNOWN_WELL - 1), jobs(KNOWN_WELL));
+        assert!(little < well, "after {little} jobs, and after {well}");
     }
 
     #[test]

@@ -120,7 +120,8 @@ pub const PROBE_BYTES_MAX: usize = 64 << 10;
 pub const WATCHED_FILES_MAX: usize = 1000;
 /// Bytes that these files may have together.
 pub const WATCHED_BYTES_MAX: u64 = 64 << 20;
-/// Accepted configs that are remembered: when, what changed, and what became of it.
+/// Accepted configs that are remembered: when, what changed, and what became of it. Of as many older ones the text is, if
+/// nothing newer says what a version is that serves yet.
 pub const GENERATIONS_KEPT: usize = 20;
 /// Bytes of the texts of accepted configs that are kept together, but for the newest one.
 pub const GENERATION_TEXTS_BYTES_MAX: usize = 3 << 19;

@@ -47,7 +47,13 @@ impl Core {
         if route == 0 || route == asked.version_no {
             return Ok(None);
         }
-        let Some(before) = self.spec_by_text(route, &name) else { return Ok(None) };
+        let Some(before) = self.spec_by_text(route, &name) else {
+            tracing::warn!(
+                "{name}: what {} was made of, which did its work, is not known any more; what the config asks for does it now, with no way back",
+                self.label_of(route).unwrap_or_default()
+            );
+            return Ok(None);
+        };
         let on_ramp = ramp.is_some_and(|ramp| ramp.version_no == asked.version_no);
         let stays = asked.quarantined || (asked.same_as_before && !on_ramp);
         let of_type = self.types.entry(type_no).or_default();

@@ -56,14 +56,7 @@ impl Generations {
                     known.text = text.or(known.text.take());
                 }
             }
-            // One that is older than all that are kept was forgotten.
-            Err(0) if self.0.len() == GENERATIONS_KEPT => {}
-            Err(place) => {
-                self.0.insert(place, GenerationRecord { number, at, targets, text, settled: None });
-                if self.0.len() > GENERATIONS_KEPT {
-                    self.0.remove(0);
-                }
-            }
+            Err(place) => self.0.insert(place, GenerationRecord { number, at, targets, text, settled: None }),
         }
     }
 
@@ -80,7 +73,9 @@ impl Generations {
     }
 
     /// Forgets the texts that nothing which lives can need: all but the newest one, and those that are the newest to say
-    /// what one of `live` is. Where these are too many bytes, the older ones go.
+    /// what one of `live` is. Where these are too many bytes, the older ones go. Then forgets the configs themselves but for the
+    /// last ones: of an older one nothing is kept but its text, if that is needed, for a version that serves on and on while
+    /// newer ones come and are withdrawn.
     pub(super) fn prune(&mut self, live: &BTreeSet<u32>) {
         let mut missing = live.clone();
         let mut bytes = 0;
@@ -95,6 +90,23 @@ impl Generations {
                 known.text = None;
             }
         }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        let newest = self.newest().number;
+        let is_old = |known: &GenerationRecord| known.number + GENERATIONS_KEPT as u64 <= newest;
+        let needed = self.0.iter().filter(|known| is_old(known) && known.text.is_some()).count();
+        let mut too_many = needed.saturating_sub(GENERATIONS_KEPT);
+        self.0.retain_mut(|known| {
+            if !is_old(known) {
+                return true;
+            }
+            known.settled = None;
+            let goes = known.text.is_none() || too_many > 0;
+            too_many = too_many.saturating_sub(usize::from(known.text.is_some()));
+            !goes
+        });
     }
 }
 
@@ -186,9 +198,31 @@ mod tests {
         for number in 5..=40 {
             accept(&mut known, number, &[9], "small", &live);
         }
-        let numbers: Vec<u64> = known.all().iter().map(|known| known.number).collect();
-        assert_eq!(numbers, (21..=40).collect::<Vec<u64>>());
-        accept(&mut known, 3, &[3], "old", &live);
-        assert_eq!(known.all().len(), GENERATIONS_KEPT, "one that was forgotten is not there again");
+        let numbers = |known: &Generations| known.all().iter().map(|known| known.number).collect::<Vec<u64>>();
+        let last: Vec<u64> = (21..=40).collect();
+        assert_eq!(numbers(&known), [&[4], &*last].concat(), "what 4 is, an old one says alone");
+        accept(&mut known, 3, &[3], "", &live);
+        assert_eq!(numbers(&known), [&[4], &*last].concat(), "one that was forgotten is not there again");
+        known.prune(&[9].into());
+        assert_eq!(numbers(&known), last);
+    }
+
+    #[test]
+    fn a_version_that_serves_on_is_known_however_many_configs_come() {
+        let mut known = Generations::default();
+        for number in 1..=50 {
+            accept(&mut known, number, &[u32::try_from(number).unwrap()], &number.to_string(), &[2, 7]);
+        }
+        let of = |known: &Generations, version| known.text_for(version).map(ToString::to_string);
+        assert_eq!((of(&known, 2).as_deref(), of(&known, 7).as_deref(), of(&known, 3)), (Some("2"), Some("7"), None));
+        assert_eq!(known.all().len(), GENERATIONS_KEPT + 2);
+        // Too many for so few places: the newest of them stay.
+        let mut many = Generations::default();
+        let live: Vec<u32> = (1..=50).collect();
+        for number in 1..=100 {
+            accept(&mut many, number, &[u32::try_from(number).unwrap()], &number.to_string(), &live);
+        }
+        assert_eq!(many.all().len(), 2 * GENERATIONS_KEPT);
+        assert_eq!((of(&many, 30), of(&many, 31).as_deref()), (None, Some("31")));
     }
 }

@@ -346,9 +346,9 @@ mod tests {
             keys: Vec::new(),
             reason: None,
         };
-        let last = 2 * GENERATIONS_KEPT as u64;
-        for number in 1..=last {
-            let bytes = if number == last { CONFIG_BYTES_MAX } else { GENERATION_TEXTS_BYTES_MAX / last as usize };
+        let last = 2 * GENERATIONS_KEPT;
+        for (number, place) in (1_u64..).zip(1..=last) {
+            let bytes = if place == last { CONFIG_BYTES_MAX } else { GENERATION_TEXTS_BYTES_MAX / last };
             let mut targets = targets.clone();
             targets.push(OLD + u32::try_from(number).unwrap());
             let generation = Generation { number, at, targets };

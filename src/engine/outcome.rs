@@ -195,8 +195,10 @@ impl Core {
         let (type_no, on) = (job.type_no, job.version_no);
         let ran = |run: &&PoolRun| run.type_no == type_no && run.version_no == on;
         let unproven = self.pools.values().filter(ran).any(|run| run.unproven);
-        let current = self.current_version(type_no).filter(|current| *current != on);
-        unproven && current.is_some_and(|current| self.table.may_run(job, current)) && failed.is_owed()
+        // Where work goes to by the log: while all comes to its end, no pool takes any.
+        let route =
+            self.table.worker_type(type_no).map(|of_type| of_type.route).filter(|route| ![0, on].contains(route));
+        unproven && route.is_some_and(|route| self.table.may_run(job, route)) && failed.is_owed()
     }
 
     /// Enqueues a dead job's summary, in the group of what is recorded last.

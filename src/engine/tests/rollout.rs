@@ -118,8 +118,9 @@ fn a_failure_that_is_made_up_for_costs_no_attempt_and_is_told() {
 
 #[test]
 fn what_a_version_still_held_when_it_left_its_trial_is_made_up_for_too() {
-    // However it leaves: withdrawn by the evidence or by command, gone back from, or replaced while on a ramp.
-    for how in ["evidence", "abort", "rollback", "replaced"] {
+    // However it leaves: withdrawn by the evidence or by command, gone back from, or replaced while on a ramp; and also if what
+    // it held fails while all comes to its end.
+    for how in ["evidence", "abort", "rollback", "replaced", "stop"] {
         let dir = tempfile::tempdir().unwrap();
         let (steps, attempts): (&[u8], _) = if how == "replaced" { (&[99], 2) } else { (&[], 1) };
         let settings = LiveConfig { concurrency: Concurrency::fixed(6), ..rolling(steps) };
@@ -149,14 +150,26 @@ fn what_a_version_still_held_when_it_left_its_trial_is_made_up_for_too() {
                 });
                 assert!(found, "{:?}", of_type(&handle, "t"));
             }
-            "abort" => assert_eq!(says(&handle, Word::Abort).unwrap().done, "withdrawn"),
+            "abort" | "stop" => assert_eq!(says(&handle, Word::Abort).unwrap().done, "withdrawn"),
             "rollback" => assert_eq!(says(&handle, Word::Rollback).unwrap().done, "rolled back"),
             _ => {
                 begin(&handle, dir.path(), "v3", echo(), &settings);
                 until_version(&handle, "v3", "ramping");
             }
         }
-        drop(open);
+        let handle = if how == "stop" {
+            let (stopped, until_stopped) = crossbeam_channel::bounded(1);
+            handle.stop(Box::new(move |()| stopped.send(()).unwrap()));
+            // Whoever asks is answered after that has begun.
+            of_type(&handle, "t");
+            drop(open);
+            until_stopped.recv().unwrap();
+            drop(handle);
+            start_v1(dir.path(), &settings)
+        } else {
+            drop(open);
+            handle
+        };
         for job in &held {
             let done = until(&handle, &job.id, "completed");
             assert_eq!(done.attempts, 0, "{how}: {done:?}");

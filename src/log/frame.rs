@@ -386,6 +386,9 @@ impl<'a> Frame<'a> {
 mod tests {
     use super::*;
 
+    /// Every bit, or for Miri, which takes a while for each, some at each place within a byte.
+    const STEP: usize = if cfg!(miri) { 7 } else { 1 };
+
     fn sample() -> Vec<u8> {
         let mut frame = vec![0; FRAME_HEADER_BYTES];
         let mut crcs = Vec::new();
@@ -421,7 +424,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let good = sample();
-        for bit in 0..good.len() * 8 {
+        for bit in (0..good.len() * 8).step_by(STEP) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(!Frame::decode(&bad).is_some_and(|frame| frame.is_whole()), "bit {bit}");
@@ -466,7 +469,7 @@ mod tests {
         let header = SegmentHeader { log_id: [5; 16], segment: 9, head: 2, bytes: 1 << 26, origin: [6; 16] };
         let good = header.encode();
         assert_eq!(SegmentHeader::decode(&good), Ok(header));
-        for bit in 0..good.len() * 8 {
+        for bit in (0..good.len() * 8).step_by(STEP) {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");

@@ -8,14 +8,27 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::clock::RealClock;
-use crate::config::{Backoff, Concurrency, Recycle, RequestTimeouts, RetryBudget};
+use crate::clock::Clock;
+use crate::config::Concurrency;
 use crate::job::event::{Enqueued, Event};
 use crate::log::{Log, LogOptions, Making, recovery};
 use crate::simulate::disk::SimDisk;
 use crate::sync::hand_off::in_every_order;
 use crate::types::{Fence, Seq};
 use crate::worker::{Assignment, StartError, Worker};
+
+/// A clock that stands still: nothing but the order in which threads come makes a difference.
+struct Still;
+
+impl Clock for Still {
+    fn wall_ms(&self) -> UnixMs {
+        0
+    }
+
+    fn mono(&self) -> Duration {
+        Duration::ZERO
+    }
+}
 
 /// Acks everything; cannot be started the first so many times.
 struct Acks {
@@ -122,7 +135,7 @@ impl Run {
             live: live(size, batch),
         };
         let report: Reporter = Arc::new(move |report| reporter.send(report).unwrap());
-        let maker = ThreadPools { clock: RealClock::shared() };
+        let maker = ThreadPools { clock: Arc::new(Still) };
         let mut pool = maker.make(spec, reader.clone(), IdMaker::new([1; 16]), report).unwrap();
         pool.resize(size).unwrap();
         Self { pool, reports, runs: BTreeMap::new() }

@@ -6,7 +6,7 @@
 //! its trait alone; a simulation brings pools of its own.
 
 mod alive;
-#[cfg(all(test, loom))]
+#[cfg(all(test, any(loom, miri)))]
 mod hand_off;
 pub mod inline;
 mod overdue;

@@ -1,9 +1,9 @@
 //! Waiting for answers: one broadcast per commit wakes every caller whose answer came with it.
 //!
 //! Owns too what the hand-off between engine and pools is made of: under `cfg(loom)` the same names stand for loom's
-//! models, and tests there run every order in which the threads may come.
+//! models, and tests there run every order in which the threads may come; under Miri, the real ones in some orders.
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, any(loom, miri)))]
 pub(crate) mod hand_off;
 #[cfg(loom)]
 mod modelled;

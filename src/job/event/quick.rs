@@ -126,7 +126,7 @@ mod tests {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
         eprintln!("SEED={seed}");
         let mut random = fastrand::Rng::with_seed(seed);
-        for _ in 0..20_000 {
+        for _ in 0..if cfg!(miri) { 40 } else { 20_000 } {
             let long = "n".repeat(random.usize(..300));
             let r = &mut random;
             let text = |r: &mut fastrand::Rng| r.bool().then_some(long.as_str());

@@ -374,9 +374,13 @@ mod tests {
         assert_eq!([before, line.before(Seq::MAX)], [at as u64, line.len()]);
     }
 
+    /// Steps at most, and how large each is: less of both for Miri, and still some chunks.
+    const STEPS: usize = if cfg!(miri) { 10 } else { 60 };
+    const SIZE: u64 = if cfg!(miri) { 1200 } else { 3000 };
+
     proptest! {
         #[test]
-        fn a_line_is_a_sorted_map(steps in prop::collection::vec((0_u8..8, 0_u64..3000, 0_u64..4), 1..60), seed in 1_u64..1000) {
+        fn a_line_is_a_sorted_map(steps in prop::collection::vec((0_u8..8, 0..SIZE, 0_u64..4), 1..STEPS), seed in 1_u64..1000) {
             let (mut line, mut model, mut next) = (Line::default(), BTreeMap::new(), 1_000_u64);
             for (what, number, step) in steps {
                 match what {
@@ -429,10 +433,11 @@ mod tests {
     #[test]
     fn a_picture_stays_as_it_was() {
         let mut line = Line::default();
-        (1..=2000).for_each(|born| line.insert(job(born, 0)));
+        let jobs = if cfg!(miri) { 600 } else { 2000 };
+        (1..=jobs).for_each(|born| line.insert(job(born, 0)));
         let picture = line.picture();
-        (1..=2000).for_each(|born| assert_eq!(line.remove(born).map(|job| job.born), Some(born)));
-        assert_eq!(picture.iter().map(|chunk| chunk.jobs()).sum::<usize>(), 2000);
+        (1..=jobs).for_each(|born| assert_eq!(line.remove(born).map(|job| job.born), Some(born)));
+        assert_eq!(picture.iter().map(|chunk| chunk.jobs()).sum::<usize>() as u64, jobs);
         assert_eq!(line.first(), None);
     }
 }

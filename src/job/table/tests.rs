@@ -289,12 +289,13 @@ fn from_blocks(table: &Table) -> Table {
 #[test]
 fn any_bytes_are_a_block_or_refused() {
     let mut life = Life::new();
-    (0..600).for_each(|n| life.enqueue(1 + n % 2, 5, 0, u64::from(n % 3), n % 2 == 0));
+    let jobs = if cfg!(miri) { 60 } else { 600 };
+    (0..jobs).for_each(|n| life.enqueue(1 + n % 2, 5, 0, u64::from(n % 3), n % 2 == 0));
     let blocks: Vec<Vec<u8>> = life.table.picture().blocks().collect();
     let seed = fastrand::u64(..);
     eprintln!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    for _ in 0..2000 {
+    for _ in 0..if cfg!(miri) { 4 } else { 2000 } {
         let mut table = Table::new(LOG_ID);
         for block in &blocks {
             let mut block = block.clone();
@@ -313,10 +314,13 @@ fn any_bytes_are_a_block_or_refused() {
     }
 }
 
+/// What happens in a life, at most: under Miri each step takes a while.
+const STEPS: usize = if cfg!(miri) { 16 } else { 120 };
+
 proptest! {
     #[test]
     fn a_replay_gives_the_same_state_from_the_start_and_from_a_head(
-        steps in prop::collection::vec((0_u8..30, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..120),
+        steps in prop::collection::vec((0_u8..30, 0_u8..10, 0_u64..5_000, any::<prop::sample::Index>()), 1..STEPS),
         restate_at in any::<prop::sample::Index>(),
     ) {
         let mut life = Life::new();
@@ -410,7 +414,7 @@ fn q11_jobs_of_the_far_future_take_little_and_come_when_they_are_due() {
     const TEN_YEARS: u64 = 10 * 365 * 86_400_000;
     let mut life = Life::new();
     let mut random = fastrand::Rng::with_seed(11);
-    let jobs = 3_000;
+    let jobs = if cfg!(miri) { 300 } else { 3_000 };
     for _ in 0..jobs {
         life.now += random.u64(0..3);
         life.enqueue(1 + random.u32(0..2), random.u8(0..10), random.u64(1..TEN_YEARS), 0, random.bool());
@@ -426,7 +430,7 @@ fn q11_jobs_of_the_far_future_take_little_and_come_when_they_are_due() {
 
     let mut due: Vec<(UnixMs, Seq)> = life.table.jobs().map(|(born, job)| (job.ready_ms, born)).collect();
     due.sort_unstable();
-    for (ready_ms, born) in due.iter().step_by(131) {
+    for (ready_ms, born) in due.iter().step_by(if cfg!(miri) { 29 } else { 131 }) {
         assert_eq!(life.table.next_moment().min(Some(*ready_ms)), life.table.next_moment());
         life.table.ripen(ready_ms - 1);
         assert_eq!(life.table.job(*born).unwrap().state, State::Delayed);

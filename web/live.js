@@ -11,6 +11,8 @@
   let seen = Date.now();
   let timer = 0;
   let asked = null;
+  // What somebody has selected, if anything: asked once, since an answer costs a layout of the page.
+  let reading = null;
 
   // What has an id is put in place piece by piece: who reads, selects or stands on something else is not disturbed.
   function patch(old, now) {
@@ -21,8 +23,7 @@
       // What somebody has opened, or closed, stays so.
       const shown = new Map([...old.querySelectorAll("details[id]")].map((part) => [part.id, part.open]));
       for (const part of now.querySelectorAll("details[id]")) part.open = shown.get(part.id) ?? part.open;
-      const reads = getSelection();
-      if (!reads.isCollapsed && reads.containsNode(old, true)) return;
+      if (reading?.containsNode(old, true)) return;
       if (!old.isEqualNode(now)) old.replaceWith(now);
       return;
     }
@@ -70,6 +71,8 @@
       const now = live.cloneNode(false);
       now.append(...parser.parseFromString(html, "text/html").body.childNodes);
       const where = whereKeyboardIs();
+      const selected = getSelection();
+      reading = selected.isCollapsed ? null : selected;
       const key = (part) => part.querySelector("[data-key]")?.dataset.key;
       if (key(live) !== key(now)) return location.reload();
       patch(live, now);

@@ -25,6 +25,7 @@ pub(super) const ROUTES: &[(Method, &str, Option<Role>)] = &[
     (Method::GET, "/jobs/{id}", Some(Role::Read)),
     (Method::GET, "/jobs/{id}/fragment", Some(Role::Read)),
     (Method::GET, "/jobs/all/{word}", Some(Role::Read)),
+    (Method::POST, "/types/{type}/purge", Some(Role::Operate)),
     (Method::POST, "/types/{type}/{word}", Some(Role::Operate)),
     (Method::POST, "/jobs/{id}/{word}", Some(Role::Operate)),
     (Method::POST, "/jobs/all/{word}", Some(Role::Operate)),

@@ -14,10 +14,10 @@ use crate::http::problem::Problem;
 use crate::http::{App, answer};
 use crate::rollover::plan::Word;
 
-/// What a form about a type or a job says beside its address.
+/// What the form of a purge says beside its address.
 #[derive(Deserialize)]
 pub(super) struct Said {
-    /// The name of the type, where that must be typed.
+    /// The name of the type, as it was typed.
     #[serde(default)]
     name: String,
 }
@@ -26,7 +26,6 @@ pub(super) struct Said {
 enum Deed {
     Pause(bool),
     Rollout(Word),
-    Purge,
 }
 
 impl Deed {
@@ -40,7 +39,6 @@ impl Deed {
             "promote" => (Self::Rollout(Word::Promote), "promoted"),
             "abort" => (Self::Rollout(Word::Abort), "aborted"),
             "rollback" => (Self::Rollout(Word::Rollback), "rolled-back"),
-            "purge" => (Self::Purge, "purged"),
             _ => return None,
         })
     }
@@ -67,22 +65,26 @@ pub(super) fn check_typed(typed: &str, name: &str) -> Result<(), Told> {
 pub(super) async fn of_type(
     State(app): State<App>,
     Path((name, word)): Path<(String, String)>,
-    form: Result<Form<Said>, FormRejection>,
 ) -> Result<Response, Told> {
     let (deed, done) = Deed::of(&word).ok_or_else(|| no_deed(&word))?;
-    let said = sent(form)?;
-    let mut count = String::new();
     match deed {
         Deed::Pause(paused) => drop(answer(&app.handle, |then| app.handle.pause(&name, paused, then)).await??),
         Deed::Rollout(word) => drop(answer(&app.handle, |then| app.handle.rollout(&name, word, then)).await??),
-        Deed::Purge => {
-            check_typed(&said.name, &name)?;
-            let purged = answer(&app.handle, |then| app.handle.purge(&name, then)).await??;
-            count = format!("&count={purged}");
-        }
     }
     tracing::info!(worker_type = name, done, "by the page");
-    Ok(back_to(&format!("/types/{}?done={done}{count}", in_address(&name))))
+    Ok(back_to(&format!("/types/{}?done={done}", in_address(&name))))
+}
+
+/// Has an address of its own, so that a role of its own can be asked for it.
+pub(super) async fn purge(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    form: Result<Form<Said>, FormRejection>,
+) -> Result<Response, Told> {
+    check_typed(&sent(form)?.name, &name)?;
+    let purged = answer(&app.handle, |then| app.handle.purge(&name, then)).await??;
+    tracing::info!(worker_type = name, purged, "by the page");
+    Ok(back_to(&format!("/types/{}?done=purged&count={purged}", in_address(&name))))
 }
 
 pub(super) async fn of_job(State(app): State<App>, Path((id, word)): Path<(String, String)>) -> Result<Response, Told> {

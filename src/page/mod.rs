@@ -58,6 +58,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/fragment", get(fragment))
         .route("/types/{type}", get(of_type::page))
         .route("/types/{type}/fragment", get(of_type::fragment))
+        .route("/types/{type}/purge", post(act::purge))
         .route("/types/{type}/{word}", post(act::of_type))
         .route("/jobs", get(jobs::page))
         .route("/jobs/all/{word}", get(bulk::ask).post(bulk::act))

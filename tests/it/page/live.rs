@@ -20,7 +20,9 @@ fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
 
     // Hidden, it asks nothing for as long as it would have asked twice; seen again, it asks at once, and is right.
     browser.run(
-        "const ask = window.fetch; window.asked = 0; window.fetch = (...all) => { window.asked += 1; return ask(...all); };
+        "const select = window.getSelection; window.selections = 0;
+         window.getSelection = () => { window.selections += 1; return select.call(window); };
+         const ask = window.fetch; window.asked = 0; window.fetch = (...all) => { window.asked += 1; return ask(...all); };
          window.hide = (hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
              document.dispatchEvent(new Event('visibilitychange')); };
          window.hide(true); window.asked = 0; setTimeout(() => { window.rested = window.asked; }, 5000);",
@@ -34,6 +36,9 @@ fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
     assert!(!browser.text().contains("4\u{2009}711"), "{}", browser.text());
     browser.run("window.hide(false)");
     browser.until_shown("what came in meanwhile", &["4\u{2009}711"]);
+    // However much has changed, the browser is asked once for what costs it a layout of the page.
+    let seldom = browser.run("return window.selections > 0 && window.selections <= window.asked + 1");
+    assert_eq!(seldom, true, "{}", browser.run("return [window.selections, window.asked]"));
 
     // Nobody answers: it says so, shows what it last knew, and goes on by itself with the next process.
     biotope.kill();

@@ -144,6 +144,14 @@ pub(crate) fn rejected(worker_type: &str, version: &str, why: &str) -> String {
     format!("{worker_type} {version} was rejected: {}; mend it, then `biotope reload --wait`", first_line(why))
 }
 
+/// What to know of a version that was on probation before a restart, and is not any more.
+pub(crate) fn no_way_back(worker_type: &str, says: &str) -> String {
+    format!(
+        "{worker_type}: {}; nothing makes up for its failures. If it does worse, put the version before in the config and reload",
+        first_line(says)
+    )
+}
+
 /// What to know of a config that not all runs of.
 pub(crate) fn partial(generation: u64) -> String {
     format!("Not all of config generation {generation} runs: `biotope generations` says what does not, and why")
@@ -184,6 +192,12 @@ mod tests {
         assert!(suspected.is_suspected() && !ramp.is_suspected());
         let told = suspected.suspicion();
         assert!(told.contains("v1 does all but 10 %") && told.contains("`biotope rollout abort press`"), "{told}");
+    }
+
+    #[test]
+    fn a_way_back_that_is_none_is_told_with_what_to_do() {
+        let told = no_way_back("press", "v2 was on probation, and v1 is gone\nfor good");
+        assert!(told.starts_with("press: v2 was on probation, and v1 is gone; nothing makes up"), "{told}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ fn of_type_lines(of_type: &Value, now: u64) -> Vec<String> {
         lines.push(if trial.is_suspected() { trial.suspicion() } else { format!("{name}: {}", trial.words()) });
         lines.extend(trial.slowness());
     }
+    let no_way_back = of_type.get("no_way_back").and_then(Value::as_str);
+    lines.extend(no_way_back.map(|says| wording::no_way_back(name, says)));
     for version in list_of(of_type, "versions") {
         let label = text(version, "version");
         if let Some(known) = version.get("drain") {
@@ -112,6 +114,8 @@ mod tests {
             {"version": "v1", "state": "warm", "warm_for_ms": 540_000},
         ]});
         let lines = of_type_lines(&of_type, 91_000);
+        let alone = json!({"type": "press", "no_way_back": "v1 is gone", "versions": []});
+        assert!(of_type_lines(&alone, 0).concat().starts_with("press: v1 is gone; nothing makes up"));
         let ramp =
             format!("press: v2 on a ramp at 10 % (next 50 %), held 72 s more, 37 more first attempts needed; {says}");
         let slower = "press: v2 takes longer; `biotope rollout abort press` withdraws it, if that is too long";

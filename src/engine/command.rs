@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
+use super::described::Described;
 use super::facts::Facts;
 use super::view::{EcosystemView, GenerationsView, MeasuresView, ReloadVerdict, RolloutView};
 use super::why::Asked;
@@ -190,6 +191,8 @@ pub(super) enum Command {
     Stop { to: To<()> },
     /// The records that a command waited for were read.
     Known { facts: Facts, then: Box<Self> },
+    /// What a version is made of was found out for a command that waited for it, or could not be.
+    Described { described: Box<Described>, then: Box<Self> },
     /// The chosen names of the log that was opened, or why they cannot be known.
     NamesGathered(Result<Box<IdIndex>, String>),
     /// What became of a run, once more.
@@ -246,7 +249,7 @@ impl Command {
             | Self::Why { .. }
             | Self::LiveAt { .. } => false,
             Self::AwaitEnd { .. } => false,
-            Self::Known { then, .. } => then.needs_room(room),
+            Self::Known { then, .. } | Self::Described { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,
             Self::Backup { .. } | Self::NamesGathered(_) => false,
             Self::ReloadFailed { .. } | Self::HandOver { .. } | Self::Stop { .. } => false,

@@ -355,6 +355,7 @@ impl Core {
             Command::Why { id, to } => self.answer_why(id, to),
             Command::AwaitEnd { id, to } => self.await_end(id, to),
             Command::Known { facts, then } => self.known(facts, *then),
+            Command::Described { described, then } => self.described(*described, *then),
             Command::NamesGathered(gathered) => self.names_gathered(gathered),
             Command::Outcome { lease, outcome, about } => self.outcome(lease, outcome, about),
             Command::ForgetDead => {
@@ -363,10 +364,7 @@ impl Core {
             }
             Command::LiveAt { places, to } => self.answer_live_at(&places, to),
             Command::Reload { generation, to } => self.reload(*generation, to),
-            Command::ReloadFailed { why } => {
-                self.rollover.refuse(why, self.now);
-                Ok(())
-            }
+            Command::ReloadFailed { why } => self.reload_failed(why),
             Command::Backup { to } => self.hold_for_backup(to),
             Command::HandOver { to } => self.hand_over_to_successor(to),
             Command::Stop { to } => self.stop(to),

@@ -11,6 +11,7 @@ mod checkpoint;
 mod clean;
 mod command;
 mod core;
+mod described;
 mod dispatch;
 mod ended;
 mod ends;
@@ -37,6 +38,7 @@ mod scaling;
 mod scrubber;
 mod shared;
 mod shown;
+mod standby;
 pub mod stepped;
 mod stop;
 #[cfg(test)]

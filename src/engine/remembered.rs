@@ -12,7 +12,7 @@ use crate::job::table::GenerationRecord;
 use crate::limits::{ERROR_BYTES_KEPT, ERROR_BYTES_MAX, REFUSED_SHOWN_MAX, SETTLED_BYTES_MAX};
 use crate::log::Poisoned;
 use crate::rollover::plan::Asked;
-use crate::types::{UnixMs, WorkerType};
+use crate::types::UnixMs;
 
 /// How the version that a config asks for stands at an opening, where another one starts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +43,20 @@ impl Core {
         spec: &VersionSpec,
     ) -> Result<Option<TakenUp>, Poisoned> {
         let Some(of_type) = self.table.worker_type(type_no) else { return Ok(None) };
-        let (route, ramp, name) = (of_type.route, of_type.ramp, of_type.name.clone());
+        let (route, ramp, previous) = (of_type.route, of_type.ramp, of_type.previous);
+        let name = of_type.name.clone();
         if route == 0 || route == asked.version_no {
             return Ok(None);
         }
-        let Some(before) = self.spec_by_text(route, &name) else {
-            tracing::warn!(
-                "{name}: what {} was made of, which did its work, is not known any more; what the config asks for does it now, with no way back",
-                self.label_of(route).unwrap_or_default()
-            );
-            return Ok(None);
+        let before = match self.spec_by_text(route) {
+            Ok(before) => before,
+            Err(why) => {
+                tracing::warn!(
+                    "{name}: {}, which did its work, cannot be started again: {why}; what the config asks for does it now, with no way back",
+                    self.label_of(route).unwrap_or_default()
+                );
+                return Ok(None);
+            }
         };
         let on_ramp = ramp.is_some_and(|ramp| ramp.version_no == asked.version_no);
         let stays = asked.quarantined || (asked.same_as_before && !on_ramp);
@@ -62,6 +66,8 @@ impl Core {
             of_type.withheld = asked.quarantined.then(|| (asked.version_no, spec.clone()));
         } else {
             of_type.next = Some((asked.version_no, spec.clone()));
+            // To ask for what was there before is to go back to it.
+            of_type.way_back = (!on_ramp && previous == asked.version_no).then_some(previous);
         }
         self.start(type_no, route, before)?;
         Ok(Some(match (asked.quarantined, stays) {
@@ -71,11 +77,10 @@ impl Core {
         }))
     }
 
-    /// What a version is made of by the newest config that describes it, if it still comes to the same.
-    pub(super) fn spec_by_text(&self, version_no: u32, name: &WorkerType) -> Option<VersionSpec> {
-        let hash = self.table.version(version_no)?.hash;
-        let described = (self.resolver)(&self.table.text_for(version_no)?).ok()?;
-        described.versions.into_iter().find(|spec| spec.worker.worker_type == *name && spec.definition_hash == hash)
+    /// The newest file did not pass.
+    pub(super) fn reload_failed(&mut self, why: String) -> Result<(), Poisoned> {
+        self.rollover.refuse(why, self.now);
+        Ok(())
     }
 
     /// Records what became of the newest generation, where that is news.

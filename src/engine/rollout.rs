@@ -1,7 +1,6 @@
 //! People's word about rollovers, carried out; and what is shown of versions on trial and of drains.
 
-use super::VersionSpec;
-use super::command::To;
+use super::command::{Command, To};
 use super::core::Core;
 use super::runs::PoolRun;
 use super::view::{DrainView, RolloutView, TrialView, WorkerView};
@@ -20,6 +19,13 @@ impl Core {
         word: Word,
         to: To<Result<RolloutView, Refusal>>,
     ) -> Result<(), Poisoned> {
+        if let Some(type_no) = self.table.type_no(worker_type)
+            && !self.is_stopping()
+            && let Ok(Deed::Start(version_no)) = self.deed(type_no, word)
+            && self.is_to_be_described(type_no, version_no)
+        {
+            return self.describe(version_no, Command::Rollout { worker_type: worker_type.to_owned(), word, to });
+        }
         let done = match self.table.type_no(worker_type) {
             None => Err(self.shared.unknown_type(worker_type)),
             Some(_) if self.is_stopping() => Err(Refusal::Stopping),
@@ -34,9 +40,20 @@ impl Core {
         Ok(())
     }
 
+    /// What somebody's word leads to now.
+    fn deed(&self, type_no: u32, word: Word) -> Result<Deed, plan::Idle> {
+        let mut standing = self.standing(type_no);
+        if word != Word::Rollback {
+            // What starts to be a way back decides nothing yet, but may be hastened.
+            let standby = self.standby(type_no).and_then(|pool| self.pools.get(&pool));
+            standing.starting = standing.starting.or(standby.map(|run| run.version_no));
+        }
+        plan::deed(word, standing, self.known_of(type_no))
+    }
+
     fn obey(&mut self, type_no: u32, name: &str, word: Word) -> Result<Result<&'static str, Refusal>, Poisoned> {
         let refused = |detail: String| Ok(Err(Refusal::NoRollout { worker_type: name.to_owned(), detail }));
-        let deed = match plan::deed(word, self.standing(type_no), self.known_of(type_no)) {
+        let deed = match self.deed(type_no, word) {
             Ok(deed) => deed,
             Err(idle) => return refused(idle.to_string()),
         };
@@ -66,16 +83,22 @@ impl Core {
                         file.display()
                     ));
                 }
+                if self.current_version(type_no).is_none() {
+                    // After a restart: what it is to replace is not even up.
+                    self.stay(type_no)?;
+                }
                 self.go_back(type_no)?;
                 "rolled back"
             }
             Deed::Start(version_no) => {
-                let Some(spec) = self.spec_of(type_no, version_no) else {
-                    let detail = format!(
-                        "what {} was made of is not known any more; change the config back to it, and reload",
-                        self.label_of(version_no).unwrap_or_default()
-                    );
-                    return refused(detail);
+                let spec = match self.spec_of(type_no, version_no) {
+                    Ok(spec) => spec,
+                    Err(why) => {
+                        let label = self.label_of(version_no).unwrap_or_default();
+                        return refused(format!(
+                            "{label} cannot be started again: {why}; change the config back to it, and reload"
+                        ));
+                    }
                 };
                 self.stay(type_no)?;
                 if word == Word::Rollback {
@@ -108,14 +131,6 @@ impl Core {
             withdrawn: targets.iter().find(of_type).copied().filter(|no| is_withdrawn(*no)),
             previous_withdrawn: is_withdrawn(previous),
         }
-    }
-
-    /// What a version is made of, as long as that is remembered.
-    fn spec_of(&self, type_no: u32, version_no: u32) -> Option<VersionSpec> {
-        let live = self.pools.values().find(|run| run.version_no == version_no).map(|run| &run.spec);
-        let past = self.types.get(&type_no)?.past.iter().rev().find(|past| past.version_no == version_no);
-        let withheld = self.types.get(&type_no)?.withheld.as_ref().filter(|(no, _)| *no == version_no);
-        live.or(past.map(|past| &past.spec)).or(withheld.map(|(_, spec)| spec)).cloned()
     }
 
     /// How a version on trial stands.

@@ -17,7 +17,6 @@ use crate::pool::PoolId;
 use crate::refusal::Refusal;
 use crate::rollover::plan::{self, Asked, Step};
 use crate::rollover::state::State;
-use crate::rollover::trial::ALL;
 use crate::types::WorkerType;
 
 /// A type of a config, and the version that it shall have.
@@ -145,7 +144,7 @@ impl Core {
             return self.route(type_no, 0);
         };
         let Some(worker) = of_type.worker.take() else { return Ok(()) };
-        of_type.next = None;
+        (of_type.next, of_type.no_way_back) = (None, None);
         let pools: Vec<PoolId> = of_type.pools().collect();
         let from = of_type.current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
         self.forget_size(type_no);
@@ -199,10 +198,12 @@ impl Core {
     fn asked_at_opening(&mut self, wanted: &Wanted, asked: &Asked, why: Option<String>) -> Result<bool, Poisoned> {
         let (type_no, version_no) = (wanted.type_no, wanted.version_no);
         let ramp = self.table.worker_type(type_no).and_then(|of_type| of_type.ramp);
-        if ramp.is_some_and(|ramp| ramp.version_no != version_no || ramp.percent == ALL) {
-            // What was on trial is not asked for any more; or it had taken over, and who would make up for it is gone.
+        if ramp.is_some_and(|ramp| ramp.version_no != version_no) {
+            // What was on trial is not asked for any more.
             self.end_trial(type_no)?;
         }
+        let warm_for = wanted.spec.worker.live.rollout.warm_for;
+        self.go_on_with_probation(type_no, version_no, warm_for)?;
         let (from, to) = (self.routed(type_no), self.label_of(version_no));
         let Some(taken_up) = self.take_up(type_no, asked, &wanted.spec)? else { return Ok(false) };
         let name = wanted.spec.worker.worker_type.clone();

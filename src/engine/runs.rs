@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::VersionSpec;
 use super::command::To;
+use super::described::Described;
 use super::health::Health;
 use super::retries::Retries;
 use super::view::{RefusedView, ReloadTypeView, ReloadVerdict};
@@ -80,6 +81,14 @@ pub(super) struct Past {
     pub(super) reason: Option<String>,
 }
 
+/// A version that was on probation when the last process ended has nobody any more to make up for it.
+pub(super) struct NoWayBack {
+    /// In words.
+    pub(super) says: String,
+    /// How long its probation would have lasted, by the steady clock.
+    pub(super) until: Duration,
+}
+
 /// A worker type in this process.
 #[derive(Default)]
 pub(super) struct TypeRun {
@@ -105,6 +114,8 @@ pub(super) struct TypeRun {
     pub(super) way_back: Option<u32>,
     /// The version that the config asks for, and that is not used since it was withdrawn.
     pub(super) withheld: Option<(u32, VersionSpec)>,
+    /// Why the version before could not be started again after a restart.
+    pub(super) no_way_back: Option<NoWayBack>,
     /// Versions that ended, the newest last.
     pub(super) past: VecDeque<Past>,
     pub(super) retries: Retries,
@@ -127,6 +138,8 @@ pub(super) struct Rollover {
     pub(super) is_new: bool,
     pub(super) waiting: Vec<To<Result<ReloadVerdict, Refusal>>>,
     pub(super) pools_made: u64,
+    /// What was found out for the command that is handled now.
+    pub(super) described: Option<Described>,
     /// Types with a version on trial.
     pub(super) on_trial: BTreeSet<u32>,
 }

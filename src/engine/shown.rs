@@ -56,6 +56,7 @@ impl Core {
             scale: self.scale_view(no),
             trial: self.trial_view(no),
             storm: self.is_in_storm(no),
+            no_way_back: self.no_way_back_view(no),
             versions,
         }
     }

@@ -194,7 +194,7 @@ impl Core {
         let withdrawn = match candidate {
             Some(candidate) => Some(candidate),
             None => {
-                let over = of_type.warm.and_then(|_| of_type.current.take());
+                let over = of_type.warm.and_then(|_| of_type.current.take().or(of_type.incoming.take()));
                 if let Some(warm) = of_type.warm.filter(|_| over.is_some()) {
                     self.take_over(warm)?;
                 }
@@ -315,8 +315,9 @@ impl Core {
     }
 
     pub(super) fn is_on_probation(&self, type_no: u32) -> bool {
-        let of_type = self.types.get(&type_no);
-        of_type.is_some_and(|of_type| of_type.warm.is_some() && of_type.trial.as_ref().is_some_and(Trial::is_probation))
+        let Some(of_type) = self.types.get(&type_no) else { return false };
+        let has_way_back = of_type.warm.is_some() && self.standby(type_no).is_none();
+        has_way_back && of_type.trial.as_ref().is_some_and(Trial::is_probation)
     }
 
     /// How new versions of a type take over.
@@ -342,7 +343,8 @@ impl Core {
             starting: version(of_type.incoming),
             not_up: run(of_type.incoming).is_some_and(|run| run.not_up.is_some()),
             on_trial: version(of_type.candidate),
-            warm: version(of_type.warm),
+            // While it starts, nobody can go back to it yet.
+            warm: version(of_type.warm.filter(|warm| !self.is_standby(*warm))),
             previous: (previous != 0).then_some(previous),
         }
     }
@@ -361,7 +363,7 @@ impl Core {
             let can = trial.is_probation() && self.table.may_run(&job, trial.baseline_no);
             // If none of its workers is up, the version that is there does it after all.
             let is_up = |pool: &PoolId| self.pools.get(pool).is_some_and(|run| run.up > 0);
-            let warm = of_type.warm.filter(|warm| can && is_up(warm));
+            let warm = of_type.warm.filter(|warm| can && (is_up(warm) || self.is_standby(*warm)));
             let baseline = warm.unwrap_or(current);
             return Some((baseline, baseline));
         }

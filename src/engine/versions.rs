@@ -24,11 +24,25 @@ use crate::worker::WorkerFactory;
 const PAST_SHOWN: usize = 3;
 
 impl Core {
-    /// Starts a version's pool, with one worker at first.
+    /// Starts a version, which is given work once it is up.
     pub(super) fn start(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
         let Some(version) = self.table.version(version_no) else { return Ok(()) };
         let label = version.label.clone();
+        if self.hasten(type_no, version_no)? {
+            return Ok(());
+        }
         self.make_place(type_no, spec.worker.live.rollout.versions_max)?;
+        match self.launch(type_no, version_no, spec) {
+            Ok(pool) => self.types.entry(type_no).or_default().incoming = Some(pool),
+            Err(why) => self.reject_version(type_no, version_no, label, why)?,
+        }
+        Ok(())
+    }
+
+    /// Makes a version's pool, with one worker at first; or says why there is none.
+    pub(super) fn launch(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<PoolId, String> {
+        let label = self.table.version(version_no).map(|version| version.label.clone());
+        let label = label.ok_or("it is not known")?;
         self.rollover.pools_made += 1;
         let id = PoolId(self.rollover.pools_made);
         let to_engine = self.to_self.clone();
@@ -42,13 +56,7 @@ impl Core {
         };
         let pool = self.pool_maker.make(parts, self.log.reader(), self.ids, report);
         let started = pool.and_then(|mut pool| pool.resize(1).map(|()| pool));
-        let pool = match started {
-            Ok(pool) => pool,
-            Err(error) => {
-                let reason = format!("no thread or descriptor for its pool: {error}");
-                return self.reject_version(type_no, version_no, label, reason);
-            }
-        };
+        let pool = started.map_err(|error| format!("no thread or descriptor for its pool: {error}"))?;
         let batch = spec.worker.live.batch;
         let run = PoolRun {
             pool,
@@ -78,9 +86,8 @@ impl Core {
         };
         self.pools.insert(id, run);
         let of_type = self.types.entry(type_no).or_default();
-        of_type.incoming = Some(id);
         of_type.past.retain(|past| past.version_no != version_no);
-        Ok(())
+        Ok(id)
     }
 
     /// Moves a pool along the table of states; `false` if the table does not have that.
@@ -126,10 +133,14 @@ impl Core {
             return Ok(());
         }
         let type_no = run.type_no;
+        if self.is_standby(pool) {
+            return self.stands_by(pool);
+        }
         if self.types.get(&type_no).is_some_and(|of_type| of_type.current.is_some()) {
             self.begin_trial(pool)?;
         } else {
             self.take_over(pool)?;
+            self.resume_probation(type_no)?;
         }
         self.start_next(type_no)?;
         self.settle()
@@ -147,6 +158,7 @@ impl Core {
             place.take_if(|there| *there == pool);
         }
         let old = of_type.current.replace(pool);
+        of_type.no_way_back.take_if(|_| old.is_some());
         if let Some(run) = self.pools.get_mut(&pool) {
             run.deadline = None;
         }
@@ -211,6 +223,9 @@ impl Core {
         let tasks = run.pool.drain();
         if run.role == Role::Warm {
             self.shift(pool, Change::Expire);
+        } else if run.role == Role::Starting {
+            // It was to be a way back, and is not needed any more.
+            self.shift(pool, Change::Replace);
         }
         if let Some(run) = self.pools.get_mut(&pool)
             && let Some(of_type) = self.types.get_mut(&run.type_no)
@@ -305,12 +320,15 @@ impl Core {
         let (role, up, type_no, version_no, label) = (run.role, run.up, run.type_no, run.version_no, run.label.clone());
         let of_type = self.types.get(&type_no);
         let predecessor = of_type.and_then(|of_type| of_type.current);
+        let is_followed = of_type.is_some_and(|of_type| of_type.next.is_some());
         match role {
+            Role::Starting if self.is_standby(pool) => return self.standby_not_up(pool, &why),
+            Role::Starting if self.fall_back(type_no)? => {}
             Role::Starting if predecessor.is_some() => {
                 self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.clone()))?;
                 self.reject_version(type_no, version_no, label, why)?;
             }
-            Role::Starting if of_type.is_some_and(|of_type| of_type.next.is_some()) => {
+            Role::Starting if is_followed => {
                 self.end_pool(pool, Change::Fail, Some(self.mono), Some(why))?;
                 self.start_next(type_no)?;
             }
@@ -397,6 +415,7 @@ impl Core {
         }
         // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
         tracing::error!(version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
+        let is_kept = run.role == Role::Warm || of_type.warm == Some(pool);
         of_type.leaves(pool);
         let incoming = of_type.incoming;
         for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
@@ -405,14 +424,10 @@ impl Core {
             }
         }
         let baseline = self.types.get(&run.type_no).and_then(|of_type| Some(of_type.trial.as_ref()?.baseline_no));
-        if run.role == Role::Warm
-            || run.role == Role::Gating
-            || run.role == Role::Ramping
-            || baseline != Some(run.version_no)
-        {
+        if is_kept || run.role == Role::Gating || run.role == Role::Ramping || baseline != Some(run.version_no) {
             self.end_trial(run.type_no)?;
         }
-        if run.role == Role::Warm {
+        if is_kept {
             return Ok(());
         }
         if let Some(waits) = incoming.filter(|_| run.role == Role::Current) {

@@ -3,6 +3,7 @@
 mod configs;
 mod measures;
 mod rollouts;
+mod scale;
 mod timeline;
 
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::worker::resident_bytes;
 pub use configs::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView, ReloadVerdict};
 pub use measures::{MeasuresView, VersionRuns};
 pub use rollouts::{DrainView, RolloutView, TrialView};
+pub use scale::ScaleView;
 pub use timeline::{StepView, TimelineView};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
@@ -107,6 +109,9 @@ pub struct TypeView {
     /// Whether nearly all of it fails while a version is on trial: no attempt is used up by that, and nothing dies of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub storm: bool,
+    /// That a version which was on probation before a restart has nobody any more to make up for its failures, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_way_back: Option<String>,
     /// Its live versions and the last ones that ended, newest last.
     pub versions: Vec<VersionView>,
 }
@@ -124,21 +129,6 @@ pub struct PaceView {
     pub per_second: f64,
     /// Attempts failed a second, of the last two minutes.
     pub failures_per_second: f64,
-}
-
-/// How many workers a type has been given, and why.
-#[derive(Debug, Clone, Serialize)]
-pub struct ScaleView {
-    /// `concurrency.min`.
-    pub min: u32,
-    /// `concurrency.max`.
-    pub max: u32,
-    /// `target_wait`.
-    pub target_wait_ms: u64,
-    /// Workers that it shall have.
-    pub workers: u32,
-    /// Why so many, in words.
-    pub reason: &'static str,
 }
 
 /// One version of a type.

@@ -67,6 +67,7 @@ pub(super) fn troubles(of_type: &TypeView) -> Vec<String> {
         }
         all.extend(trial.slowness());
     }
+    all.extend(of_type.no_way_back.as_deref().map(|says| wording::no_way_back(name, says)));
     all
 }
 
@@ -206,6 +207,15 @@ mod tests {
         assert!(seen.reasons.len() == 2 && seen.reasons[0].says.contains("`biotope pause press`"), "{seen:?}");
         let html = first(view, 61_000);
         assert!(html.contains("badge bad\">storm") && html.contains("<li class=\"warn\">v2 had taken over"), "{html}");
+    }
+
+    #[test]
+    fn a_probation_that_is_over_for_want_of_a_way_back_is_a_warning() {
+        let mut view = view();
+        view.types[0].no_way_back = Some("v2 was on probation, and v1 is gone".to_owned());
+        let seen = verdict(&view);
+        assert_eq!((seen.class, seen.reasons.len()), ("look", 1), "{seen:?}");
+        assert!(seen.reasons[0].says.contains("and v1 is gone; nothing makes up for its failures"), "{seen:?}");
     }
 
     #[test]

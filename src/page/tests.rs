@@ -106,6 +106,7 @@ pub(super) fn view() -> EcosystemView {
         scale: None,
         trial: None,
         storm: false,
+        no_way_back: None,
         versions: vec![version(pace)],
     };
     EcosystemView {

@@ -40,6 +40,8 @@ pub enum Change {
     Replace,
     /// It holds nothing any more, and is kept.
     Empty,
+    /// It is up, and is kept beside the one that took over from it before a restart.
+    StandBy,
     /// Its time is over: as a way back, or to finish what it holds.
     Expire,
     /// No worker of it comes up, or stays up.
@@ -62,13 +64,14 @@ pub const ALL_STATES: [State; 9] = [
 ];
 
 /// Every change, for the printed table.
-pub const ALL_CHANGES: [Change; 9] = [
+pub const ALL_CHANGES: [Change; 10] = [
     Change::Start,
     Change::Gate,
     Change::Ramp,
     Change::TakeOver,
     Change::Replace,
     Change::Empty,
+    Change::StandBy,
     Change::Expire,
     Change::Fail,
     Change::Withdraw,
@@ -87,11 +90,12 @@ pub fn next(state: State, change: Change) -> Option<State> {
         // It never had any work: there is nothing to finish.
         (S::Starting, C::Replace) => S::Retired,
         (S::Gating | S::Ramping | S::Current, C::Replace) => S::Draining,
-        (S::Draining, C::Empty) => S::Warm,
+        (S::Draining, C::Empty) | (S::Starting, C::StandBy) => S::Warm,
         (S::Draining | S::Warm, C::Expire) => S::Retired,
         // One that work goes to already is not given up for that: nobody else is there to do it.
         (S::Starting | S::Gating | S::Ramping, C::Fail) => S::Rejected,
-        (S::Gating | S::Ramping | S::Current, C::Withdraw) => S::Quarantined,
+        // One that had taken over before a restart may not come up after it.
+        (S::Starting | S::Gating | S::Ramping | S::Current, C::Withdraw) => S::Quarantined,
         (
             S::Starting
             | S::Gating

@@ -33,6 +33,7 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
     ("crash", 20_000, &["in an opening three times"]),
     ("fault", 1_000, &["no space"]),
     ("opening", 1_000, &["cut a torn tail", "whole"]),
+    ("opening", 5_000, &["with a probation that goes on"]),
     ("held", 1_000, &["I1", "I2", "I3", "I4", "I5", "I7", "I9", "I10", "I11", "I12", "L1"]),
     (
         "operation",

@@ -6,6 +6,7 @@ use super::model::Standing;
 
 use super::invariant::Invariant;
 use super::plan::TYPES;
+use super::pools::Hand;
 use super::world::{Violation, World};
 use crate::engine::stepped::Stepped;
 use crate::job::event::Event;
@@ -76,6 +77,17 @@ impl World {
             table.type_no(of).and_then(|no| table.worker_type(no)).is_some_and(|of_type| of_type.ramp.is_some())
         };
         self.trials.extend(TYPES.into_iter().filter(on_trial));
+    }
+
+    /// Whether an opening has begun a version again that is to make up for what fails on the one on probation.
+    pub(super) fn probation_goes_on(&self) -> bool {
+        let Some(engine) = &self.engine else { return false };
+        TYPES.into_iter().any(|of| {
+            let Routes { current, trial, previous } = Routes::of(engine, of);
+            let hands = self.hands.all();
+            let begun = |hand: &Hand| *hand.worker_type == *of && Some(&*hand.label) == previous.as_deref();
+            current.is_some() && current == trial && hands.iter().any(begun)
+        })
     }
 
     /// I9, I10, I12: after every turn.

@@ -89,6 +89,9 @@ impl World {
                 Ok((engine, opened)) => {
                     self.figures.count("opening", if opened.cut_bytes > 0 { "cut a torn tail" } else { "whole" });
                     self.engine = Some(engine);
+                    if self.probation_goes_on() {
+                        self.figures.count("opening", "with a probation that goes on");
+                    }
                     self.reconcile()?;
                     self.check_log()?;
                     self.note_shown();

@@ -10,6 +10,7 @@ mod remembered;
 mod resumed;
 mod rollout;
 mod sizes;
+mod standby;
 mod successor;
 mod told;
 mod versions;

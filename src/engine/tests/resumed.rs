@@ -63,6 +63,22 @@ fn p6_after_a_restart_a_ramp_has_the_share_that_it_had_and_a_pause_holds() {
 }
 
 #[test]
+fn a_file_that_was_changed_back_while_nothing_ran_is_a_rollback() {
+    let two = Arc::new(Two::new(&[10, 50]));
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    handle.reload(two.spec("v2"), Box::new(|_| ()));
+    until_version(&handle, "v2", "ramping");
+    assert_eq!(says(&handle, Word::Promote).unwrap().done, "promoted");
+    handle.stop_and_wait();
+    let handle = two.open("v1");
+    until_version(&handle, "v1", "current");
+    assert_eq!(until_version(&handle, "v2", "warm").percent, 0, "it was up first, and has given way");
+    assert!(of_type(&handle, "t").trial.is_none(), "whoever was there before has nothing to prove");
+    handle.stop_and_wait();
+}
+
+#[test]
 fn p6_after_a_restart_what_was_withdrawn_or_gone_back_from_stays_so() {
     let two = Arc::new(Two::new(&[]));
     let handle = two.open("v1");

@@ -17,6 +17,7 @@ use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, Buffers, Guard, serve};
 use crate::log::lock::{DirLock, LockError};
+use crate::logfile::LogFile;
 use crate::reload::Reloader;
 use crate::signal::{self, Wish};
 use crate::start::{self, Instead, Starting};
@@ -359,7 +360,9 @@ fn watch_signals(
     told: Told,
     stop_asked: Arc<AtomicBool>,
 ) -> std::io::Result<signal::Watch> {
+    let log = LogFile::of_stderr();
     signal::watch(signals, move |wish| match wish {
+        Wish::ReopenLog => log.reopen(),
         // What became of it is told by whoever reads the file.
         Wish::Reload => told.reloader.reload(Box::new(|_| ())),
         // And this by whoever asks the new one.

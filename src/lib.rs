@@ -3,7 +3,7 @@
 //! # The house
 //!
 //! ```text
-//!   cli ── daemon ── signal          people, scripts, signals
+//!   cli ── daemon ── signal          people, scripts, signals; `logfile`: where it says what it does
 //!            │
 //!     http ──┤── page                producers; the status page
 //!     care ──┘                       data directories that nobody runs on: verify, dump, salvage, backup, restore
@@ -88,6 +88,8 @@ pub mod http;
 pub mod job;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "daemon")]
+mod logfile;
 pub mod measure;
 #[cfg(feature = "daemon")]
 mod page;

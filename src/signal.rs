@@ -1,4 +1,5 @@
-//! Signals: HUP reloads, TERM and INT stop, and a second one of those cuts short; USR2 replaces the binary.
+//! Signals: HUP reloads, TERM and INT stop, and a second one of those cuts short; USR1 opens the log's file again, USR2
+//! replaces the binary.
 //!
 //! They are blocked in every thread but the one that takes them, and there, too, once another image of the program is to
 //! have them: what comes from then on waits for that.
@@ -6,13 +7,13 @@
 use std::thread::JoinHandle;
 
 use rustix::process::{Signal, getpid, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::takeover::block_only;
 
 /// All that are caught.
-const CAUGHT: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR2];
+const CAUGHT: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Wish {
     Reload,
     /// End in good order.
     Stop,
+    /// Open the file that the log goes to again.
+    ReopenLog,
     /// Replace the binary.
     Upgrade,
 }
@@ -29,6 +32,7 @@ impl Wish {
     fn of(signal: i32) -> Self {
         match signal {
             SIGHUP => Self::Reload,
+            SIGUSR1 => Self::ReopenLog,
             SIGUSR2 => Self::Upgrade,
             _ => Self::Stop,
         }

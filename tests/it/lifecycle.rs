@@ -1,9 +1,11 @@
 //! Start, stop, crash, start again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::wait::until;
@@ -113,7 +115,7 @@ fn a_long_push_shows_its_progress_on_a_terminal_and_nowhere_else() {
 
     let command = format!("{BIOTOPE} --config biotope.toml push --file jobs.ndjson >ids.txt");
     let mut script = std::process::Command::new("script");
-    script.args(["-qec", &command, "terminal.txt"]).stdin(std::process::Stdio::null());
+    script.args(["-qec", &command, "terminal.txt"]).stdin(Stdio::null());
     let output = script.env("TERM", "xterm").current_dir(home.path("")).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
     let terminal = home.text("terminal.txt");
@@ -394,4 +396,56 @@ fn a_start_says_what_it_did_and_where_to_look() {
     assert!(said.contains("echo"), "the worker types are named: {said}");
     assert!(said.lines().count() <= 12, "a few readable lines: {said}");
     biotope.stop();
+}
+
+#[test]
+fn p12_usr1_opens_the_logs_file_again_and_never_ends_the_process() {
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    biotope.until_version("echo", "v1", "current");
+    // A rotation: the file is moved away, and everything goes to the new one of its name.
+    std::fs::rename(home.path("stderr.txt"), home.path("stderr.txt.1")).unwrap();
+    let old = home.text("stderr.txt.1");
+    let until_said = |name: &str, what: &str| {
+        until(what, SOON, || {
+            let said = std::fs::read_to_string(home.path(name)).unwrap_or_default();
+            if said.contains(what) { Ok(()) } else { Err(said) }
+        });
+    };
+    biotope.signal(Signal::USR1);
+    until_said("stderr.txt", "the log goes on in this file");
+    home.configure(&ECHO.replace("v1", "v2"));
+    biotope.signal(Signal::HUP);
+    until_said("stderr.txt", "reload settled");
+    let told = home.text("stderr.txt.1");
+    let last = told.strip_prefix(&old).unwrap();
+    assert!(last.contains("the log goes on in another file") && last.lines().count() == 1, "{last}");
+    // Nothing has moved: nothing is lost.
+    biotope.signal(Signal::USR1);
+    until_said("stderr.txt", "the log's file is where it was");
+    assert!(home.text("stderr.txt").contains("reload settled"));
+    // Where no file can be made, the old one is written on.
+    std::fs::rename(home.path("stderr.txt"), home.path("stderr.txt.2")).unwrap();
+    std::fs::create_dir(home.path("stderr.txt")).unwrap();
+    biotope.signal(Signal::USR1);
+    until_said("stderr.txt.2", "cannot be opened again, the old one is written on");
+    std::fs::remove_dir(home.path("stderr.txt")).unwrap();
+    biotope.signal(Signal::USR1);
+    until_said("stderr.txt", "the log goes on in this file");
+    biotope.stop();
+}
+
+#[test]
+fn p12_usr1_changes_nothing_where_the_log_goes_to_no_file() {
+    let home = Home::new(ECHO);
+    let (read, write) = std::io::pipe().unwrap();
+    let mut child = home.command(&["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(write).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let mut lines = BufReader::new(read).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("status page")), "it is up");
+    kill_process(pid, Signal::USR1).unwrap();
+    assert!(lines.any(|line| line.contains("the log goes to no file")));
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(lines.any(|line| line.contains("biotope stopped")));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -23,7 +23,7 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, kill_process_group, wait, waitid,
     waitpid,
 };
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use super::orphans::{self, own_children};
 use super::wire::{self, Record, Request, Start};
@@ -83,7 +83,7 @@ impl Family {
     fn new(lock: &Path) -> std::io::Result<(Self, File)> {
         // What a service manager or a terminal sends to everybody is the engine's to answer. Handlers, not `ignore`: an
         // ignored signal would stay ignored in every child.
-        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2] {
             signal_hook::flag::register(signal, std::sync::Arc::default())?;
         }
         let (ends, told) = UnixStream::pair()?;

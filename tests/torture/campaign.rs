@@ -250,7 +250,11 @@ impl Campaign {
         match check(&events) {
             Ok(figures) => {
                 let cleaned = self.shared.cleaned.load(Ordering::Relaxed);
-                tell(&format!("{name}: {figures:?}, {cleaned} segments cleaned, {} events", events.len()));
+                let parked = self.shared.parked.load(Ordering::Relaxed);
+                tell(&format!(
+                    "{name}: {figures:?}, {cleaned} segments cleaned, {parked} parked at most, {} events",
+                    events.len()
+                ));
                 figures
             }
             Err(violations) => {

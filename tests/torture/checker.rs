@@ -33,6 +33,8 @@ pub(crate) struct Figures {
     pub(crate) bad: u64,
     /// Processes of workers that were killed.
     pub(crate) strikes: u64,
+    /// Runs of jobs that need a version.
+    pub(crate) needed: u64,
     /// Versions that anything ran on.
     pub(crate) versions: usize,
 }
@@ -338,6 +340,7 @@ impl Checker {
                 recent.pop_front();
             }
         }
+        self.figures.needed += u64::from(needs > 0);
         if version < needs {
             self.fail(Fail::Version, format!("{id} needs version {needs} and runs on {version}"));
         }

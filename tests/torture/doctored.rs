@@ -108,6 +108,7 @@ fn the_good_history_is_good() {
         ends: 1,
         bad: 0,
         strikes: 0,
+        needed: 0,
         versions: 0,
     };
     assert_eq!(check(&good()), Ok(figures));
@@ -329,7 +330,8 @@ fn rolling_found(event: &Event, by: Event) -> Fail {
 
 #[test]
 fn a_history_of_versions_that_come_and_go_is_good() {
-    let figures = Figures { acked: 2, runs: 5, run_twice: 1, bad: 1, strikes: 1, versions: 3, ..Figures::default() };
+    let figures =
+        Figures { acked: 2, runs: 5, run_twice: 1, bad: 1, strikes: 1, needed: 2, versions: 3, ..Figures::default() };
     assert_eq!(check(&rolling()), Ok(figures));
 }
 

@@ -38,6 +38,10 @@ pub(crate) struct Shared {
     pending: [AtomicU64; PRODUCERS],
     next: AtomicU64,
     sample: Mutex<Vec<String>>,
+    /// Numbers of versions that did the work of all types, the newest last: a job may need one of them.
+    served: Mutex<Vec<u32>>,
+    /// The most jobs that were seen to wait for a version.
+    pub(crate) parked: AtomicU64,
     /// The most segments that the head was seen to have passed.
     pub(crate) cleaned: AtomicU64,
     /// Connections that were refused, and answers that did not come.
@@ -69,6 +73,8 @@ impl Shared {
             pending: [const { AtomicU64::new(0) }; PRODUCERS],
             next: AtomicU64::new(1),
             sample: Mutex::default(),
+            served: Mutex::default(),
+            parked: AtomicU64::new(0),
             cleaned: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
@@ -80,10 +86,25 @@ impl Shared {
 struct Wanted {
     n: u64,
     named: bool,
+    /// The number of the version that it needs, if it needs one.
+    needs: Option<u32>,
     job: Value,
 }
 
 impl Shared {
+    /// This version does the work of all types.
+    pub(crate) fn serves(&self, version: u32) {
+        self.served.lock().unwrap().push(version);
+    }
+
+    /// A version that a job may need: one of the last that did the work of all types, so that it is often there, and often
+    /// gone back from.
+    fn may_need(&self, random: &mut fastrand::Rng) -> Option<u32> {
+        let served = self.served.lock().unwrap();
+        let last = served.len().saturating_sub(4);
+        if served.is_empty() || random.u8(..3) > 0 { None } else { Some(served[random.usize(last..served.len())]) }
+    }
+
     /// Waits until everything that is pushed now has its answer. A name is remembered for as long as the log reaches back:
     /// who repeats a push over too many lives cannot know whether it is the same job.
     pub(crate) fn catch_up(&self) {
@@ -119,7 +140,7 @@ pub(crate) fn produce(shared: &Shared, lane: usize, seed: u64) {
             rest(2);
             continue;
         };
-        let pushes: Vec<Event> = wanted.iter().map(|one| Event::Push { n: one.n, named: one.named }).collect();
+        let pushes: Vec<Event> = wanted.iter().flat_map(pushed).collect();
         shared.history.add_all(&pushes);
         let jobs: Vec<Value> = wanted.iter().map(|one| one.job.clone()).collect();
         let answers = line.push(&jobs);
@@ -131,6 +152,11 @@ pub(crate) fn produce(shared: &Shared, lane: usize, seed: u64) {
         let unanswered = wanted.into_iter().zip(answers);
         wanted = unanswered.filter(|(_, answer)| !matches!(answer, Answer::Yes(_))).map(|(one, _)| one).collect();
     }
+}
+
+fn pushed(one: &Wanted) -> impl Iterator<Item = Event> {
+    let needs = one.needs.map(|version| Event::Needs { n: one.n, version });
+    std::iter::once(Event::Push { n: one.n, named: one.named }).chain(needs)
 }
 
 fn noted(n: u64, answer: &Answer) -> Event {
@@ -182,7 +208,11 @@ fn doable(shared: &Shared, n: u64, random: &mut fastrand::Rng) -> Wanted {
     if random.u8(..4) == 0 {
         members.insert("tenant".to_owned(), format!("t{}", random.u8(..40)).into());
     }
-    if shared.jobs == Jobs::Doable {
+    let needs = shared.may_need(random);
+    if let Some(version) = needs {
+        // If no other version that runs is new enough, nobody makes up for a bad one: it needs attempts enough.
+        members.insert("min_version".to_owned(), format!("v{version}").into());
+    } else if shared.jobs == Jobs::Doable {
         // Whoever fails once by itself needs one attempt more.
         let least = if matches!(what, "fail" | "crash") { 2 } else { 1 };
         members.insert("max_attempts".to_owned(), random.u8(least..4).into());
@@ -191,7 +221,7 @@ fn doable(shared: &Shared, n: u64, random: &mut fastrand::Rng) -> Wanted {
     if named {
         members.insert("id".to_owned(), format!("name-{n}").into());
     }
-    Wanted { n, named, job }
+    Wanted { n, named, needs, job }
 }
 
 fn one(n: u64, random: &mut fastrand::Rng) -> Wanted {
@@ -227,7 +257,7 @@ fn one(n: u64, random: &mut fastrand::Rng) -> Wanted {
     if let Some(name) = name {
         members.insert(name.to_owned(), format!("name-{n}").into());
     }
-    Wanted { n, named: name.is_some(), job }
+    Wanted { n, named: name.is_some(), needs: None, job }
 }
 
 /// Looks again and again at how many jobs live, and whether what was acknowledged is completed by now.
@@ -237,6 +267,8 @@ pub(crate) fn watch(shared: &Shared, seed: u64) {
         if let Some(seen) = get(shared.port, "/v1/ecosystem") {
             let live: u64 = seen["types"].as_array().unwrap().iter().map(alive).sum();
             shared.hold.store(live > BACKLOG_MAX, Ordering::Relaxed);
+            let parked = seen["types"].as_array().unwrap().iter().filter_map(|of_type| of_type["parked"].as_u64());
+            shared.parked.fetch_max(parked.sum(), Ordering::Relaxed);
             let head = seen["log"]["head_segment"].as_u64().unwrap();
             shared.cleaned.fetch_max(head - 1, Ordering::Relaxed);
         }

@@ -147,6 +147,7 @@ impl Roller {
         if least > 0 && self.served.last() != Some(&least) {
             self.served.retain(|served| *served != least);
             self.served.push(least);
+            shared.serves(least);
         }
     }
 }

@@ -14,14 +14,22 @@ pub(crate) struct Trial<'a> {
     /// The share that comes next; none: all.
     pub(crate) next: Option<u64>,
     pub(crate) paused: bool,
+    /// It had taken over.
+    pub(crate) stepped_back: bool,
     pub(crate) held_for_ms: u64,
     pub(crate) samples: u64,
     pub(crate) samples_missing: u64,
+    /// First attempts on the one before meanwhile.
+    pub(crate) beside: u64,
     /// The evidence.
     pub(crate) says: &'a str,
     /// That its runs take longer than those of the one before, if they do.
     pub(crate) slower: Option<&'a str>,
 }
+
+/// First attempts that a ramp should have been given by now, and was not, from which on that is told: chance does so once in
+/// hundreds of millions.
+const MISSED_MIN: u64 = 20;
 
 /// A version that takes nothing new, and holds jobs.
 pub(crate) struct Drain<'a> {
@@ -63,6 +71,10 @@ impl Trial<'_> {
         let stands = match self.state {
             "first_jobs" => format!("{version} does its first jobs one at a time, {baseline} all others"),
             "ramp" => self.ramp(),
+            "suspected" if !self.stepped_back => format!(
+                "more fails on {version} than on {baseline}: its share stays at {percent} %, and most of that goes to {baseline}, \
+                 until it is clear who is to blame"
+            ),
             "suspected" => format!(
                 "{version} had taken over, and more failed than before: {baseline} does all but {percent} % until it is \
                  clear who is to blame"
@@ -82,12 +94,24 @@ impl Trial<'_> {
         if self.held_for_ms > 0 {
             line += &format!(", held {} more", ago(&self.held_for_ms));
         }
+        if self.samples == 0 && self.beside * self.percent / 100 >= MISSED_MIN {
+            return line + &self.takes_nobody();
+        }
         match self.samples_missing {
             0 => {}
             1 => line += ", 1 more first attempt needed",
             missing => line += &format!(", {missing} more first attempts needed"),
         }
         line
+    }
+
+    /// A share is of tenants, where jobs have any: of a few, a small one may hold none.
+    fn takes_nobody(&self) -> String {
+        let Self { worker_type, beside, .. } = self;
+        format!(
+            ", and none of the {beside} first attempts since was of a tenant in it: there are few. A larger step may hold some; \
+             `biotope rollout promote {worker_type}` has it take over"
+        )
     }
 
     /// What to know of a version under a suspicion.
@@ -172,9 +196,11 @@ mod tests {
             percent: 10,
             next: None,
             paused: false,
+            stepped_back: false,
             held_for_ms: 0,
             samples: 9,
             samples_missing: 1,
+            beside: 1999,
             says,
             slower: None,
         };
@@ -191,13 +217,41 @@ mod tests {
         let suspected = trial("suspected");
         assert!(suspected.is_suspected() && !ramp.is_suspected());
         let told = suspected.suspicion();
-        assert!(told.contains("v1 does all but 10 %") && told.contains("`biotope rollout abort press`"), "{told}");
+        assert!(told.contains("its share stays at 10 %") && told.contains("`biotope rollout abort press`"), "{told}");
+        let back = Trial { stepped_back: true, ..suspected };
+        assert!(back.suspicion().contains("v1 does all but 10 %"), "{}", back.suspicion());
     }
 
     #[test]
     fn a_way_back_that_is_none_is_told_with_what_to_do() {
         let told = no_way_back("press", "v2 was on probation, and v1 is gone\nfor good");
         assert!(told.starts_with("press: v2 was on probation, and v1 is gone; nothing makes up"), "{told}");
+    }
+
+    #[test]
+    fn a_share_that_no_tenant_is_in_is_told() {
+        let ramp = |percent, samples, beside| Trial {
+            worker_type: "press",
+            version: "v2",
+            baseline: "v1",
+            state: "ramp",
+            percent,
+            next: None,
+            paused: false,
+            stepped_back: false,
+            held_for_ms: 0,
+            samples,
+            samples_missing: 100,
+            beside,
+            says: "",
+            slower: None,
+        };
+        let nobody = ramp(1, 0, 2000).words();
+        assert!(nobody.contains("none of the 2000 first attempts since was of a tenant in it"), "{nobody}");
+        assert!(nobody.contains("`biotope rollout promote press`"), "{nobody}");
+        for some in [ramp(1, 0, 1999), ramp(1, 1, 9000)] {
+            assert!(some.words().contains("100 more first attempts needed"), "{}", some.words());
+        }
     }
 
     #[test]

@@ -73,9 +73,11 @@ fn trial(of_type: &Value) -> Option<Trial<'_>> {
         percent,
         next,
         paused: trial.get("paused").and_then(Value::as_bool) == Some(true),
+        stepped_back: trial.get("stepped_back").and_then(Value::as_bool) == Some(true),
         held_for_ms: count(trial, "held_for_ms"),
         samples: count(trial, "samples"),
         samples_missing: count(trial, "samples_missing"),
+        beside: trial.pointer("/evidence/baseline/attempts").and_then(Value::as_u64).unwrap_or(0),
         says: text(trial, "says"),
         slower: trial.get("slower").and_then(Value::as_str),
     })

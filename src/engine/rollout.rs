@@ -153,6 +153,7 @@ impl Core {
             percent: if trial.is_gated() { 0 } else { trial.percent },
             steps: rollout.steps.clone(),
             paused: trial.paused,
+            stepped_back: trial.has_stepped_back(),
             held_for_ms: trial.is_ramp().then(|| millis(trial.held_for(self.mono, rollout))),
             samples: trial.evidence.samples(),
             samples_missing: trial.samples_missing(rollout),

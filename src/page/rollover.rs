@@ -18,9 +18,11 @@ pub(super) fn trial(of_type: &TypeView) -> Option<Trial<'_>> {
         percent: u64::from(trial.percent),
         next: trial.steps.iter().find(|step| **step > trial.percent).map(|step| u64::from(*step)),
         paused: trial.paused,
+        stepped_back: trial.stepped_back,
         held_for_ms: trial.held_for_ms.unwrap_or(0),
         samples: trial.samples,
         samples_missing: trial.samples_missing,
+        beside: trial.evidence.baseline.attempts,
         says: &trial.says,
         slower: trial.slower.as_deref(),
     })
@@ -119,6 +121,7 @@ mod tests {
             percent,
             steps: vec![1, 10, 50],
             paused: false,
+            stepped_back: false,
             held_for_ms: Some(72_000),
             samples: 63,
             samples_missing: 37,
@@ -206,7 +209,10 @@ mod tests {
         let seen = verdict(&view);
         assert!(seen.reasons.len() == 2 && seen.reasons[0].says.contains("`biotope pause press`"), "{seen:?}");
         let html = first(view, 61_000);
-        assert!(html.contains("badge bad\">storm") && html.contains("<li class=\"warn\">v2 had taken over"), "{html}");
+        assert!(
+            html.contains("badge bad\">storm") && html.contains("<li class=\"warn\">more fails on v2 than on v1"),
+            "{html}"
+        );
     }
 
     #[test]

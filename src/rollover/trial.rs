@@ -150,6 +150,11 @@ impl Trial {
         self.percent < ALL
     }
 
+    /// Whether it had taken over, and shares the work again until a suspicion is cleared up.
+    pub fn has_stepped_back(&self) -> bool {
+        self.stepped_back
+    }
+
     /// Whether more fails than should, and nobody knows yet who is to blame.
     pub fn is_suspected(&self) -> bool {
         self.evidence.verdict() == Verdict::Suspect

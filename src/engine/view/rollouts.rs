@@ -13,7 +13,8 @@ pub struct TrialView {
     pub version: String,
     /// The one before, which makes up for its failures.
     pub baseline: String,
-    /// `first_jobs` (one at a time), `ramp`, `probation` (it has taken over), or `suspected` (it had, and stepped back).
+    /// `first_jobs` (one at a time), `ramp`, `probation` (it has taken over), or `suspected` (most of its share goes to the one
+    /// before until it is clear who is to blame).
     pub state: &'static str,
     /// Its share of first attempts, in percent.
     pub percent: u8,
@@ -21,6 +22,9 @@ pub struct TrialView {
     pub steps: Vec<u8>,
     /// Whether its share stays as it is until somebody says otherwise.
     pub paused: bool,
+    /// Whether it had taken over, and stepped back to its share under a suspicion.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stepped_back: bool,
     /// How long its share stays at least yet, on a ramp.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_for_ms: Option<u64>,

@@ -74,6 +74,7 @@ impl Campaign {
         let history_dir = history_dir();
         let history = History::new(history_dir.path());
         workers::equip(&home);
+        workers::equip_with_native(&home, history.path());
         let service = Service::begin(history.path());
         let roller = Roller::begin(&home, history.path(), service.port, seed);
         let shared = Arc::new(Shared::new(home.port, history, jobs));

@@ -16,16 +16,25 @@ pub(crate) struct Process<'a> {
     child: Child,
 }
 
+/// The link to the program of a home that has one.
+pub(crate) const OWN_PROGRAM: &str = "program";
+
 /// The binary on the rack. `TORTURE_BIOTOPE` names another one: the one that users get opens its log, and serves, in a fifth of
 /// the time.
 pub(crate) fn binary() -> std::ffi::OsString {
     std::env::var_os("TORTURE_BIOTOPE").unwrap_or_else(|| BIOTOPE.into())
 }
 
+/// The program that a home has of its own, by a link; else the binary.
+fn program(home: &Home) -> std::ffi::OsString {
+    let own = home.path(OWN_PROGRAM);
+    if own.exists() { own.into_os_string() } else { binary() }
+}
+
 /// A command that runs `biotope run`, under strace with `inject`, such as `fdatasync:error=EIO:when=3`, if there is one.
 /// strace stands aside (`-D`), so that signals and exit codes are biotope's own. It counts calls by thread.
 fn command(home: &Home, inject: Option<&str>) -> Command {
-    let biotope = binary();
+    let biotope = program(home);
     let mut command = match inject {
         None => Command::new(biotope),
         Some(inject) => {

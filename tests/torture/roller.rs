@@ -136,7 +136,8 @@ impl Roller {
         format!(
             "[workers.each]\nexec = [\"./each.sh\", \"{history}\", \"{number}\"{args}]\n{live}\
              [workers.held]\nexec = [\"./held.py\", \"{history}\", \"{number}\"{args}]\nmode = \"persistent\"\nbatch = 8\n{live}\
-             [workers.call]\nhttp = \"http://127.0.0.1:{service}/{path}/{number}\"\nallow_private = true\n{live}"
+             [workers.call]\nhttp = \"http://127.0.0.1:{service}/{path}/{number}\"\nallow_private = true\n{live}\
+             [workers.own]\n{live}"
         )
     }
 

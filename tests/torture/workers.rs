@@ -4,9 +4,11 @@
 //! runs it can tell whether it is what was pushed. A program that is given the number of its version notes that as well,
 //! and fails always if it is told that it is a bad one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::Home;
+use crate::process::OWN_PROGRAM;
+use crate::support::{Home, repository};
 
 /// One process for each job. It may not be ended between its last note and its exit: it ignores SIGTERM there.
 const EACH: &str = r#"
@@ -92,11 +94,39 @@ pub(crate) const TYPES: [(&str, &[&str]); 3] = [
 ];
 
 /// The same where versions come and go: what a good one does in the end.
-pub(crate) const DOABLE: [(&str, &[&str]); 3] = [
+pub(crate) const DOABLE: [(&str, &[&str]); 4] = [
     ("each", &["ok", "ok", "ok", "ok", "ok", "slow", "fail", "defer", "crash"]),
     ("held", &["ok", "ok", "ok", "ok", "ok", "ok", "fail", "defer"]),
     ("call", &["ok", "ok", "ok", "ok", "ok", "slow", "fail", "defer"]),
+    ("own", &["ok", "ok", "ok", "ok", "ok", "fail", "defer"]),
 ];
+
+/// Builds the program that is all that biotope is, with a native worker, and puts it into the home, with a way to the history.
+/// `TORTURE_HOST_PROGRAM` names one that is built already. It is built as this test is.
+pub(crate) fn equip_with_native(home: &Home, history: &Path) {
+    let program = std::env::var_os("TORTURE_HOST_PROGRAM").map_or_else(build, PathBuf::from);
+    std::os::unix::fs::symlink(program, home.path(OWN_PROGRAM)).unwrap();
+    std::os::unix::fs::symlink(history, home.path("history.ndjson")).unwrap();
+}
+
+fn build() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells a test of its package would have crates built anew that look at it.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_MANIFEST") || name.starts_with("CARGO_PKG")) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.args(["build", "--quiet", "--locked", "--offline", "--example", "torture-host", "--manifest-path"]);
+    cargo.arg(repository().join("Cargo.toml"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success(), "the program of native workers cannot be built");
+    profile.join("examples/torture-host")
+}
 
 /// Writes the programs.
 pub(crate) fn equip(home: &Home) {

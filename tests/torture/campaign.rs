@@ -265,7 +265,8 @@ impl Campaign {
         }
     }
 
-    /// Waits until nothing lives. The dead are decided on: what died with its hosts runs again, what asked for it is given up.
+    /// Waits until nothing lives. The dead are decided on: what died with its hosts runs again, and so does what needs a version, if
+    /// only a bad one was new enough for it; what asked for it is given up.
     pub(crate) fn drain(&self) {
         until("an empty queue", LATER, || {
             for job in jobs(self.home.port, "state=dead") {
@@ -281,9 +282,11 @@ impl Campaign {
     fn decide(&self, job: &Value) {
         let id = job["id"].as_str().unwrap().to_owned();
         let died_with_hosts = job["host_deaths"].as_u64().unwrap() >= 3;
-        let may_be = died_with_hosts || self.service.is_none();
+        let on_bad = job["version"].as_str().is_some_and(|version| version.starts_with('b'));
+        let none_before = on_bad && job["min_version"].is_string();
+        let may_be = died_with_hosts || none_before || self.service.is_none();
         assert!(may_be, "dead, though any good version does it: {job}");
-        let (event, action) = if died_with_hosts {
+        let (event, action) = if died_with_hosts || none_before {
             (Event::Redriven { id: id.clone() }, "retry")
         } else {
             (Event::Discarded { id: id.clone() }, "discard")

@@ -15,7 +15,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::units;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
-use crate::http::{App, Buffers, Guard, serve};
+use crate::http::{App, Buffers, Events, Guard, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::logfile::LogFile;
 use crate::reload::Reloader;
@@ -132,6 +132,7 @@ fn set_up(
         upgrader: upgrader.clone(),
         buffers: Buffers::new(handle.clone()),
         guard: Guard::new(&clock),
+        events: Events::new(stopping.clone()),
         clock: Arc::clone(&clock),
     };
     let stop_asked = Arc::new(AtomicBool::new(false));

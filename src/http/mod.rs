@@ -11,10 +11,12 @@ mod body;
 mod buffers;
 mod bulk;
 mod connection;
+mod events;
 mod guard;
 pub(crate) mod jobs;
 mod login;
 mod metrics;
+mod openapi;
 mod places;
 pub mod problem;
 mod routes;
@@ -41,6 +43,7 @@ use crate::takeover::Upgrader;
 pub use accept::serve;
 use asked::{Path, Query};
 pub use buffers::Buffers;
+pub use events::Events;
 pub use guard::Guard;
 use problem::Problem;
 
@@ -60,6 +63,8 @@ pub struct App {
     pub buffers: Buffers,
     /// Who has shown a token.
     pub guard: Arc<Guard>,
+    /// What is told as it changes.
+    pub events: Events,
     /// For moments in the past and the future.
     pub clock: Arc<dyn Clock>,
 }
@@ -93,6 +98,9 @@ fn routes(page: Router<App>) -> Router<App> {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
+        .route("/v1/events", get(events::events))
+        .route("/v1/openapi.json", get(openapi::show))
+        .route("/docs", get(openapi::docs))
         .merge(page)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)

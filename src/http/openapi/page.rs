@@ -34,7 +34,7 @@ fn write_body(out: &mut String, document: &Value) -> std::fmt::Result {
         operation(out, method, path, of)?;
     }
     writeln!(out, "<h2>Shapes</h2>")?;
-    for (name, schema) in document["components"]["schemas"].as_object().unwrap_or(&empty) {
+    for (name, schema) in document.pointer("/components/schemas").and_then(Value::as_object).unwrap_or(&empty) {
         shape(out, name, schema)?;
     }
     Ok(())
@@ -58,7 +58,7 @@ fn operation(out: &mut String, method: &str, path: &str, of: &Value) -> std::fmt
         }
         writeln!(out, "</tbody></table>")?;
     }
-    if let Some(content) = of["requestBody"]["content"].as_object() {
+    if let Some(content) = of.pointer("/requestBody/content").and_then(Value::as_object) {
         writeln!(out, "<p>Body: {}</p>", contents(content))?;
     }
     writeln!(out, "<table><thead><tr><th>status</th><th>when</th><th>answer</th></tr></thead><tbody>")?;

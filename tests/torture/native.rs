@@ -83,7 +83,8 @@ fn campaign(random: &mut fastrand::Rng, lives: u64) {
                 "native: {figures:?}, {}",
                 home.text("stderr.txt").lines().find(|line| line.contains("cleaned")).unwrap()
             ));
-            assert!(figures.acked > lives * 10, "too little was going on: {figures:?}");
+            // Few, where much else runs: a life may be over before it has pushed anything.
+            assert!(figures.acked > lives * 2, "too little was going on: {figures:?}");
         }
         Err(violations) => {
             let first: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();

@@ -64,5 +64,5 @@ pub fn spec() -> GenerationSpec {
     config.log.segment = OPTIONS.segment_bytes;
     config.log.retain = OPTIONS.segment_bytes * 4;
     config.log.payload_max = 1000;
-    GenerationSpec { config, versions: Vec::new(), text: "".into() }
+    GenerationSpec { config, versions: Vec::new(), text: "".into(), access: std::sync::Arc::default() }
 }

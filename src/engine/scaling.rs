@@ -155,11 +155,11 @@ impl Core {
         let granted = share(budget, &wants);
         let mut spare = budget.saturating_sub(granted.iter().sum());
         for (((type_no, scaling), granted), (least, _)) in wanted.into_iter().zip(granted).zip(wants) {
-            // What older versions still work at is covered by what nobody wants, or else waits.
-            let old = self.draining_workers(type_no);
-            let covered = old.min(spare);
+            // What its other versions work at is covered by what nobody wants, or else waits.
+            let beside = self.workers_beside(type_no);
+            let covered = beside.min(spare);
             spare -= covered;
-            let granted = granted.saturating_sub(old - covered).max(least);
+            let granted = granted.saturating_sub(beside - covered).max(least);
             if granted < scaling.size.workers {
                 scaling.size = Size { workers: granted, reason: Reason::Budget };
             }
@@ -174,18 +174,23 @@ impl Core {
         (min.max(1).min(size.workers), size.workers)
     }
 
-    /// Workers of the types whose number does not change.
+    /// Workers of the types whose number does not change, those of their other versions included.
     fn fixed_workers(&self, scaled: &[(u32, &mut Scaling)]) -> u32 {
-        let is_fixed = |type_no: u32| scaled.iter().all(|(scaled, _)| *scaled != type_no);
-        let current = self.types.keys().filter(|type_no| is_fixed(**type_no)).filter_map(|no| self.current(*no));
-        current.map(|run| run.pool.size()).sum()
+        let is_fixed = |type_no: &u32| scaled.iter().all(|(scaled, _)| scaled != type_no);
+        let of_type = |no: &u32| self.current(*no).map_or(0, |run| run.pool.size()) + self.workers_beside(*no);
+        self.types.keys().filter(|no| is_fixed(no)).map(of_type).sum()
     }
 
-    /// Workers of a type's other versions: those that have nothing to do do not count, and each of the others holds a job at
-    /// least.
-    fn draining_workers(&self, type_no: u32) -> u32 {
-        let old = self.pools.values().filter(|run| run.type_no == type_no && run.leaving > 0);
-        old.map(|run| run.leaving.min(u32::try_from(run.handed).unwrap_or(u32::MAX))).sum()
+    /// Workers of a type's other versions, those that drain and the one on trial: who has nothing to do does not count, and each
+    /// of the others holds a job at least.
+    fn workers_beside(&self, type_no: u32) -> u32 {
+        let Some(of_type) = self.types.get(&type_no) else { return 0 };
+        let others = self.pools.iter().filter(|(pool, run)| run.type_no == type_no && of_type.current != Some(**pool));
+        let workers = others.map(|(pool, run)| {
+            let has = if of_type.candidate == Some(*pool) { run.pool.size() } else { run.leaving };
+            has.min(u32::try_from(run.handed).unwrap_or(u32::MAX))
+        });
+        workers.sum()
     }
 
     fn set_size(&mut self, type_no: u32, size: &mut Size) {

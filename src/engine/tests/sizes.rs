@@ -270,3 +270,36 @@ fn one_budget_is_shared_and_a_new_version_keeps_the_size() {
     assert_eq!(verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().verdict, "ok");
     handle.stop_and_wait();
 }
+
+#[test]
+fn what_drains_of_a_type_whose_number_is_fixed_is_of_the_budget_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (busy, _events, _given, _answer) = told();
+    let (old, _old_events, old_given, old_answer) = told();
+    let four = || LiveConfig { concurrency: Concurrency::fixed(4), ..live() };
+    let types = |version: &str, busy: Told, fixed: Told| {
+        let spec = Spec::new(dir.path()).with_live("busy", "v1", busy, range(0, 50));
+        let mut spec = spec.with_live("fixed", version, fixed, four()).make();
+        spec.config.workers_max = 10;
+        spec
+    };
+    let (handle, clock) = open_at(types("v1", busy, old), 1_000_000).unwrap();
+    for n in 0..100 {
+        push(&handle, "busy", &n.to_string());
+    }
+    until_size(&handle, &clock, "busy", (6, BUDGET), 1);
+    let held: Vec<Pushed> = (0..4).map(|n| push(&handle, "fixed", &n.to_string())).collect();
+    let begun: Vec<Assignment> = (0..4).map(|_| old_given.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+
+    let (to, verdict) = crossbeam_channel::bounded(1);
+    handle.reload(types("v2", told().0, told().0), Box::new(move |answer| to.send(answer).unwrap()));
+    until_size(&handle, &clock, "busy", (2, BUDGET), 1);
+    assert_eq!((size(&handle, "fixed").0, begun.len()), (4, 4), "eight are theirs");
+    drop(begun);
+    for _ in &held {
+        old_answer.send(done()).unwrap();
+    }
+    until_size(&handle, &clock, "busy", (6, BUDGET), 1);
+    assert_eq!(verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().verdict, "ok");
+    handle.stop_and_wait();
+}

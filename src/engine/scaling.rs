@@ -151,12 +151,13 @@ impl Core {
         // Who has something to do is never left without a worker.
         let wants: Vec<(u32, u32)> =
             wanted.iter().map(|(type_no, scaling)| self.wants(*type_no, scaling.size)).collect();
-        let budget = self.config.workers_max.saturating_sub(self.fixed_workers(&wanted));
+        let beside = self.workers_beside();
+        let budget = self.config.workers_max.saturating_sub(self.fixed_workers(&wanted, &beside));
         let granted = share(budget, &wants);
         let mut spare = budget.saturating_sub(granted.iter().sum());
         for (((type_no, scaling), granted), (least, _)) in wanted.into_iter().zip(granted).zip(wants) {
             // What its other versions work at is covered by what nobody wants, or else waits.
-            let beside = self.workers_beside(type_no);
+            let beside = beside.get(&type_no).copied().unwrap_or(0);
             let covered = beside.min(spare);
             spare -= covered;
             let granted = granted.saturating_sub(beside - covered).max(least);
@@ -175,22 +176,26 @@ impl Core {
     }
 
     /// Workers of the types whose number does not change, those of their other versions included.
-    fn fixed_workers(&self, scaled: &[(u32, &mut Scaling)]) -> u32 {
+    fn fixed_workers(&self, scaled: &[(u32, &mut Scaling)], beside: &BTreeMap<u32, u32>) -> u32 {
         let is_fixed = |type_no: &u32| scaled.iter().all(|(scaled, _)| scaled != type_no);
-        let of_type = |no: &u32| self.current(*no).map_or(0, |run| run.pool.size()) + self.workers_beside(*no);
+        let current = |no: &u32| self.current(*no).map_or(0, |run| run.pool.size());
+        let of_type = |no: &u32| current(no) + beside.get(no).copied().unwrap_or(0);
         self.types.keys().filter(|no| is_fixed(no)).map(of_type).sum()
     }
 
-    /// Workers of a type's other versions, those that drain and the one on trial: who has nothing to do does not count, and each
-    /// of the others holds a job at least.
-    fn workers_beside(&self, type_no: u32) -> u32 {
-        let Some(of_type) = self.types.get(&type_no) else { return 0 };
-        let others = self.pools.iter().filter(|(pool, run)| run.type_no == type_no && of_type.current != Some(**pool));
-        let workers = others.map(|(pool, run)| {
+    /// Workers of other versions than the one that serves, by type, those that drain and the one on trial: who has nothing to do
+    /// does not count, and each of the others holds a job at least.
+    fn workers_beside(&self) -> BTreeMap<u32, u32> {
+        let mut beside = BTreeMap::new();
+        for (pool, run) in &self.pools {
+            let Some(of_type) = self.types.get(&run.type_no).filter(|of_type| of_type.current != Some(*pool)) else {
+                continue;
+            };
             let has = if of_type.candidate == Some(*pool) { run.pool.size() } else { run.leaving };
-            has.min(u32::try_from(run.handed).unwrap_or(u32::MAX))
-        });
-        workers.sum()
+            let busy = has.min(u32::try_from(run.handed).unwrap_or(u32::MAX));
+            *beside.entry(run.type_no).or_insert(0) += busy;
+        }
+        beside
     }
 
     fn set_size(&mut self, type_no: u32, size: &mut Size) {

@@ -170,7 +170,9 @@ fn n2_what_is_too_large_is_refused_before_it_comes() {
 
 #[test]
 fn n3_who_asks_on_and_on_and_never_reads_is_dropped() {
-    let home = home("write_timeout = \"500ms\"");
+    // By no other bound: what was not read of a request may be half a head.
+    let others = "head_timeout = \"10m\"\nidle_timeout = \"10m\"\nbody_timeout = \"10m\"";
+    let home = home(&format!("write_timeout = \"500ms\"\n{others}"));
     let biotope = home.start();
     let before = memory(&biotope);
     let request = "GET /v1/ecosystem HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);

@@ -430,7 +430,7 @@ fn q11_jobs_of_the_far_future_take_little_and_come_when_they_are_due() {
 
     let mut due: Vec<(UnixMs, Seq)> = life.table.jobs().map(|(born, job)| (job.ready_ms, born)).collect();
     due.sort_unstable();
-    for (ready_ms, born) in due.iter().step_by(if cfg!(miri) { 29 } else { 131 }) {
+    for (ready_ms, born) in due.iter().step_by(if cfg!(miri) { 97 } else { 131 }) {
         assert_eq!(life.table.next_moment().min(Some(*ready_ms)), life.table.next_moment());
         life.table.ripen(ready_ms - 1);
         assert_eq!(life.table.job(*born).unwrap().state, State::Delayed);

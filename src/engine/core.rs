@@ -25,7 +25,7 @@ use super::shared::Shared;
 use super::stop::Stopping;
 use crate::clock::Clock;
 use crate::config::{Config, SyncPolicy};
-use crate::job::event::{End, Event};
+use crate::job::event::Event;
 use crate::job::ids::IdMaker;
 use crate::job::table::Table;
 use crate::log::lock::DirLock;
@@ -474,9 +474,7 @@ impl Core {
             self.clean_if_due();
         }
         if !self.stands_still() {
-            while let Some(born) = self.table.expired(self.now) {
-                self.end(born, End::Expired, &[], None)?;
-            }
+            self.expire()?;
             self.forget_dead()?;
         }
         if self.sync_at.is_some_and(|at| at <= self.mono) {

@@ -46,6 +46,8 @@ impl Core {
         if self.is_stopping() || self.stands_still() {
             return Ok(());
         }
+        // What was given back in this very turn may be too late for another run.
+        self.expire()?;
         self.set_sizes();
         let on_trial = |of_type: &TypeRun| of_type.trial.is_some();
         let serving: Vec<(u32, PoolId, bool)> = self

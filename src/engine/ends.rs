@@ -11,6 +11,14 @@ use crate::pool::About;
 use crate::types::{Seq, millis};
 
 impl Core {
+    /// Waiting jobs that ought to have begun by now end.
+    pub(super) fn expire(&mut self) -> Result<(), Poisoned> {
+        while let Some(born) = self.table.expired(self.now) {
+            self.end(born, End::Expired, &[], None)?;
+        }
+        Ok(())
+    }
+
     /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
     pub(super) fn forget_dead(&mut self) -> Result<(), Poisoned> {
         /// Records that are read at once.

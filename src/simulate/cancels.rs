@@ -33,32 +33,34 @@ impl World {
     }
 
     /// Runs whose outcome came before a cancellation, and was decided after it, since it waited for what must be read: the
-    /// answer to who cancelled tells the attempts that were counted by then.
+    /// answer to who cancelled tells the attempts that were counted by then. (Where somebody retried the job in between, none are
+    /// counted any more; but then the outcome had come, since what runs cannot be retried.)
     pub(super) fn overtaken_of(&self, sent: &[Sent]) -> BTreeSet<Fence> {
-        let cancelled: Vec<(usize, Acted)> = sent
-            .iter()
-            .filter_map(|sent| match sent {
-                Sent::Act { job, action: JobAction::Cancel, reply } => match self.reply(*reply) {
+        let done = |wanted: JobAction| -> Vec<(usize, Acted)> {
+            let of = |sent: &Sent| match sent {
+                Sent::Act { job, action, reply } if *action == wanted => match self.reply(*reply) {
                     Some(Reply::Acted(Ok(acted))) => Some((*job, acted)),
                     _ => None,
                 },
                 _ => None,
-            })
-            .collect();
+            };
+            sent.iter().filter_map(of).collect()
+        };
+        let (cancelled, retried) = (done(JobAction::Cancel), done(JobAction::Retry));
         let overtaken = |lease: &Lease| {
             let job = self.known(lease.born)?;
             let known = self.model.jobs.get(job)?;
             let gone = self.engine.as_ref()?.table().job(lease.born).is_none();
             let ran = gone && known.now.place == Place::Running(lease.fence);
-            let by = |(at, acted): &(usize, Acted)| {
+            let ours = |(at, acted): &(usize, Acted)| {
                 let other = self.model.jobs.get(*at);
                 // A chosen id may stand for another one than was asked for.
                 let namesake = other.is_some_and(|other| other.new.id == known.new.id);
                 let ours = acted.of == known.new.worker_type.as_str();
-                let same = if known.new.id.is_some() { namesake && ours } else { *at == job };
-                same && acted.attempts == known.now.attempts
+                if known.new.id.is_some() { namesake && ours } else { *at == job }
             };
-            (ran && cancelled.iter().any(by)).then_some(lease.fence)
+            let by = |act: &(usize, Acted)| ours(act) && act.1.attempts == known.now.attempts;
+            (ran && cancelled.iter().any(by) && !retried.iter().any(ours)).then_some(lease.fence)
         };
         let leases =
             sent.iter().filter_map(|sent| if let Sent::Outcome { lease, .. } = sent { Some(lease) } else { None });

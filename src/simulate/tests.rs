@@ -38,6 +38,7 @@ fn seeds_that_failed_once_hold() {
         4_200_190_333,
         8_846_535_956_490,
         20_322_053,
+        20_428_441,
     ] {
         run(seed, &ops(seed)).unwrap_or_else(|failure| panic!("{failure}"));
     }

@@ -22,6 +22,7 @@ mod lifecycle;
 mod metrics;
 mod needs;
 mod openapi;
+mod packaging;
 mod page;
 mod press;
 mod probe;

@@ -113,12 +113,7 @@ pub mod types;
 mod wording;
 pub mod worker;
 
-/// The README's own code is compiled with the tests.
-#[cfg(all(doctest, feature = "daemon"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
-/// So is that of the reference of Rust workers.
+/// The code of the reference of Rust workers is compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/rust-workers.md")]
 struct RustWorkers;

@@ -1,6 +1,5 @@
 //! What no compiler checks: sizes, headers, leftovers, run bits.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -144,40 +143,17 @@ fn the_tests_that_hold_the_contract_exist() {
 
 #[test]
 fn the_documented_paths_exist() {
-    let readme = text(Path::new("README.md")).unwrap();
-    for word in readme.split(|c: char| c.is_whitespace() || "()`,;'\"".contains(c)) {
-        let named = ["examples/", "tests/", "src/", "benches/", ".ci/"].iter().any(|dir| word.starts_with(dir));
-        let made = word.contains("/data") || word.contains(['*', '<']);
-        if named && !made {
-            let path = word.trim_end_matches(['.', ':']);
-            assert!(repository().join(path).exists(), "README.md names {path}");
-        }
-    }
-}
-
-#[test]
-fn the_readmes_config_passes_and_names_every_key() {
-    let readme = text(Path::new("README.md")).unwrap();
-    let config = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let parsed = biotope::config::parse("README.md", config, &BTreeSet::new());
-    let problems = parsed.err().map(|problems| problems.to_string());
-    assert_eq!(problems, None);
-    // What an unknown key is told to be known is all that there is.
-    for table in ["", "[http]", "[log]", "[history]", "[workers.resize]", "[workers.resize.rollout]"] {
-        let wrong = if table.is_empty() {
-            format!("zzzzzzzz = 1\n{config}")
-        } else {
-            config.replace(table, &format!("{table}\nzzzzzzzz = 1"))
-        };
-        let told = biotope::config::parse("README.md", &wrong, &BTreeSet::new()).unwrap_err().to_string();
-        let known = told.split("known here: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
-        for key in known.split(", ") {
-            assert!(
-                config.contains(&format!("{key} ="))
-                    || config.contains(&format!("[{key}"))
-                    || config.contains(&format!(".{key}]")),
-                "{table} {key} is not in the README"
-            );
+    let documents = files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for path in documents.filter(|path| path.parent() == Some(Path::new("")) || path.starts_with("docs")) {
+        let words = text(&path).unwrap();
+        for word in words.split(|c: char| c.is_whitespace() || "()`,;'\"[]".contains(c)) {
+            let named =
+                ["examples/", "tests/", "src/", "benches/", ".ci/", "fuzz/"].iter().any(|dir| word.starts_with(dir));
+            let made = word.contains("/data") || word.contains(['*', '<', '#']);
+            if named && !made {
+                let name = word.trim_end_matches(['.', ':']);
+                assert!(repository().join(name).exists(), "{} names {name}", path.display());
+            }
         }
     }
 }

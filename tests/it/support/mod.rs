@@ -48,7 +48,7 @@ pub(crate) fn has_program(name: &str) -> bool {
 
 /// A port of this test alone. Below the range that the kernel takes for outgoing connections, and never given twice in
 /// one process; one that another process holds is passed over.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() * 61 % 12_000).unwrap();
     loop {

@@ -71,7 +71,7 @@ pub(super) struct Core {
     /// Commands that go before those of the queue.
     inbox_first: VecDeque<Command>,
     /// Commands that wait until there is room to record what follows from them.
-    waiting: VecDeque<Command>,
+    pub(super) waiting: VecDeque<Command>,
     pub(super) to_self: Sender<Command>,
     pub(super) config: Config,
     /// The wall clock at the start of this turn.
@@ -275,7 +275,9 @@ impl Core {
                 self.handle(command)?;
             }
         }
-        self.again |= !self.inbox_first.is_empty();
+        // A stop that came just now may record what had to wait for space.
+        let may_go_on = !self.waiting.is_empty() && self.is_stopping();
+        self.again |= may_go_on || !self.inbox_first.is_empty();
         self.timers()?;
         self.dispatch()?;
         self.commit_or_go_ahead()?;

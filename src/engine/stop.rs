@@ -106,7 +106,7 @@ impl Core {
 
     pub(super) fn is_over(&self) -> bool {
         let Some(stopping) = self.stopping.as_ref().filter(|stopping| !stopping.takes_jobs) else { return false };
-        let waits = self.looking > 0 || !self.awaiting_names.is_empty();
+        let waits = self.looking > 0 || !self.awaiting_names.is_empty() || !self.waiting.is_empty();
         (self.pools.is_empty() && !waits) || (stopping.cut_off && stopping.deadline <= self.mono)
     }
 

@@ -39,6 +39,7 @@ fn seeds_that_failed_once_hold() {
         8_846_535_956_490,
         20_322_053,
         20_428_441,
+        20_498_367,
     ] {
         run(seed, &ops(seed)).unwrap_or_else(|failure| panic!("{failure}"));
     }

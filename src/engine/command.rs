@@ -6,10 +6,10 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
-use super::described::Described;
 use super::facts::Facts;
+use super::rollover::described::Described;
+use super::shown::why::Asked;
 use super::view::{EcosystemView, GenerationsView, MeasuresView, ReloadVerdict, RolloutView};
-use super::why::Asked;
 use crate::job::event::End;
 use crate::job::ids::{IdIndex, IdMaker};
 use crate::job::new::{NewJob, Pushed};

@@ -12,11 +12,11 @@ pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
 use super::shared::Shared;
+use super::shown::{ended, listing, lookup, timeline};
 use super::view::{
     EcosystemView, GenerationsView, JobFilter, JobPage, JobView, MeasuresView, ReloadVerdict, RolloutView,
     TimelineView, WhyView,
 };
-use super::{ended, listing, lookup, timeline};
 use crate::access::Access;
 use crate::archive::{History, Standing};
 use crate::config::Serving;

@@ -1,27 +1,19 @@
 //! The single writer: commands → events → log → replies and dispatch.
 //!
 //! Owns the table, the log's tail, and every decision: what is accepted, what follows an outcome, who gets which job,
-//! which versions live. One thread; [`handle`] is the way in, `open` its beginning, `core` its loop.
+//! which versions live. One thread; [`handle`] is the way in, `open` its beginning, `core` its loop. Commands about jobs are
+//! carried out beside them, a file each. Three rooms of their own: `rollover` (which versions live, carried out as
+//! [`crate::rollover`] plans it), `shown` (what people and monitoring see), `upkeep` (what keeps the log small and sound).
 
 mod act;
 mod ahead;
 mod awaited;
-mod backup;
-mod checkpoint;
-mod clean;
 mod command;
 mod core;
-mod described;
 mod dispatch;
-mod ended;
 mod ends;
 mod facts;
-mod gather;
 pub mod handle;
-mod health;
-mod listing;
-mod lookup;
-mod measured;
 mod open;
 mod outcome;
 mod overdue;
@@ -29,25 +21,18 @@ mod pause;
 mod push;
 mod redrive;
 mod rehearsal;
-mod remembered;
 mod retries;
-mod rollout;
 mod rollover;
 mod runs;
 mod scaling;
-mod scrubber;
 mod shared;
 mod shown;
-mod standby;
 pub mod stepped;
 mod stop;
 #[cfg(test)]
 mod tests;
-mod timeline;
-mod trials;
-mod versions;
+mod upkeep;
 pub mod view;
-mod why;
 mod words;
 
 pub use handle::{Handle, JobAction};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::VersionSpec;
 use super::command::To;
-use super::described::Described;
-use super::health::Health;
 use super::retries::Retries;
+use super::rollover::described::Described;
+use super::shown::health::Health;
 use super::view::{RefusedView, ReloadTypeView, ReloadVerdict};
 use crate::config::{LiveConfig, WorkerConfig};
 use crate::measure::Runs;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crossbeam_channel::TryRecvError;
 
-use super::clean::Cleaning;
 use super::command::To;
 use super::core::Core;
 use super::handle::Handle;
 use super::open::{OpenError, Opened, Surroundings, open_core};
+use super::upkeep::clean::Cleaning;
 use super::view::JobView;
 use super::{Command, GenerationSpec, Resolver};
 use crate::clock::Clock;

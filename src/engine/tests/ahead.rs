@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use super::super::clean::Cleaning;
 use super::super::open::{Surroundings, open_core, serve};
+use super::super::upkeep::clean::Cleaning;
 use super::*;
 use crate::job::event::Kind;
 use crate::job::ids::IdMaker;

@@ -1,9 +1,9 @@
 //! People's word about rollovers, carried out; and what is shown of versions on trial and of drains.
 
-use super::command::{Command, To};
-use super::core::Core;
-use super::runs::PoolRun;
-use super::view::{DrainView, RolloutView, TrialView, WorkerView};
+use crate::engine::command::{Command, To};
+use crate::engine::core::Core;
+use crate::engine::runs::PoolRun;
+use crate::engine::view::{DrainView, RolloutView, TrialView, WorkerView};
 use crate::log::Poisoned;
 use crate::recent::shares;
 use crate::refusal::Refusal;
@@ -13,7 +13,7 @@ use crate::types::millis;
 
 impl Core {
     /// Carries out somebody's word about the rollover of a type; answers with what stands then.
-    pub(super) fn rollout(
+    pub(in crate::engine) fn rollout(
         &mut self,
         worker_type: &str,
         word: Word,
@@ -134,7 +134,7 @@ impl Core {
     }
 
     /// How a version on trial stands.
-    pub(super) fn trial_view(&self, type_no: u32) -> Option<TrialView> {
+    pub(in crate::engine) fn trial_view(&self, type_no: u32) -> Option<TrialView> {
         let trial = self.types.get(&type_no)?.trial.as_ref()?;
         let rollout = self.rollout_of(type_no);
         let label = |no| self.label_of(no).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Core {
     }
 
     /// How a version that takes nothing new comes to its end, as long as it holds anything.
-    pub(super) fn drain_view(&self, run: &PoolRun, workers: &[WorkerView]) -> Option<DrainView> {
+    pub(in crate::engine) fn drain_view(&self, run: &PoolRun, workers: &[WorkerView]) -> Option<DrainView> {
         let drains = run.role == State::Draining || run.role.is_over();
         if !drains || run.handed == 0 {
             return None;

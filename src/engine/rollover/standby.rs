@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::core::Core;
-use super::runs::NoWayBack;
+use crate::engine::core::Core;
+use crate::engine::runs::NoWayBack;
 use crate::job::event::Ramped;
 use crate::log::Poisoned;
 use crate::pool::PoolId;
@@ -17,7 +17,7 @@ use crate::rollover::trial::{ALL, Before, Trial};
 impl Core {
     /// At an opening: starts the version before again, if the one that the config asks for was on probation. When it returns,
     /// the log says of a probation only where it goes on.
-    pub(super) fn go_on_with_probation(
+    pub(in crate::engine) fn go_on_with_probation(
         &mut self,
         type_no: u32,
         version_no: u32,
@@ -58,18 +58,18 @@ impl Core {
     }
 
     /// The pool of a type that starts to be a way back.
-    pub(super) fn standby(&self, type_no: u32) -> Option<PoolId> {
+    pub(in crate::engine) fn standby(&self, type_no: u32) -> Option<PoolId> {
         let warm = self.types.get(&type_no)?.warm?;
         self.pools.get(&warm).filter(|run| run.role == Role::Starting).map(|_| warm)
     }
 
     /// Whether a pool starts to be a way back.
-    pub(super) fn is_standby(&self, pool: PoolId) -> bool {
+    pub(in crate::engine) fn is_standby(&self, pool: PoolId) -> bool {
         self.pools.get(&pool).is_some_and(|run| self.standby(run.type_no) == Some(pool))
     }
 
     /// It is up: it is kept from now on, as if it had been drained just now.
-    pub(super) fn stands_by(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn stands_by(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(type_no) = self.pools.get(&pool).map(|run| run.type_no) else { return Ok(()) };
         if !self.shift(pool, Change::StandBy) {
             return Ok(());
@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// The version that took over does not come up after a restart, and the one before is there: it does the work again.
-    pub(super) fn fall_back(&mut self, type_no: u32) -> Result<bool, Poisoned> {
+    pub(in crate::engine) fn fall_back(&mut self, type_no: u32) -> Result<bool, Poisoned> {
         let Some(of_type) = self.types.get(&type_no) else { return Ok(false) };
         let works = |pool: PoolId| self.pools.get(&pool).filter(|run| run.role == Role::Warm && run.up > 0);
         let baseline_no = of_type.warm.and_then(works).map(|run| run.version_no);
@@ -104,7 +104,7 @@ impl Core {
     }
 
     /// The first version of a type to be up has taken over: if it was on probation before the restart, it is again.
-    pub(super) fn resume_probation(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn resume_probation(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(ramp) = self.probation_of(type_no) else { return Ok(()) };
         let warm = self.types.get(&type_no).and_then(|of_type| self.pools.get(&of_type.warm?));
         let baseline_no = warm.map(|run| run.version_no);
@@ -119,7 +119,7 @@ impl Core {
     }
 
     /// It does not come up.
-    pub(super) fn standby_not_up(&mut self, pool: PoolId, why: &str) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn standby_not_up(&mut self, pool: PoolId, why: &str) -> Result<(), Poisoned> {
         let Some((type_no, before)) = self.pools.get(&pool).map(|run| (run.type_no, run.version_no)) else {
             return Ok(());
         };
@@ -131,7 +131,7 @@ impl Core {
 
     /// Somebody wants the version that starts as a way back to take over: it does so as soon as it is up. Says whether there is
     /// one.
-    pub(super) fn hasten(&mut self, type_no: u32, version_no: u32) -> Result<bool, Poisoned> {
+    pub(in crate::engine) fn hasten(&mut self, type_no: u32, version_no: u32) -> Result<bool, Poisoned> {
         let pool = self.standby(type_no);
         let Some(pool) = pool.filter(|pool| self.pools.get(pool).is_some_and(|run| run.version_no == version_no))
         else {
@@ -147,7 +147,7 @@ impl Core {
     }
 
     /// That nothing makes up for the failures of a version that was on probation, as long as that would have lasted.
-    pub(super) fn no_way_back_view(&self, type_no: u32) -> Option<String> {
+    pub(in crate::engine) fn no_way_back_view(&self, type_no: u32) -> Option<String> {
         let none = self.types.get(&type_no)?.no_way_back.as_ref()?;
         (self.mono < none.until).then(|| none.says.clone())
     }

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::core::Core;
 use crate::config::SyncPolicy;
+use crate::engine::core::Core;
 use crate::job::table::Picture;
 use crate::log::Poisoned;
 use crate::log::checkpoint::{Beginning, Sort, Writer};
@@ -22,7 +22,7 @@ const BLOCKS_AHEAD: usize = 4;
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// What the thread is told.
-pub(super) enum Piece {
+pub(in crate::engine) enum Piece {
     /// A checkpoint of the table, whole.
     Table(Box<(Beginning, Picture)>),
     /// One of the names begins.
@@ -33,13 +33,13 @@ pub(super) enum Piece {
 
 /// Bytes of the last checkpoint of each sort: stored by the thread, loaded by the engine; they guard nothing, so relaxed.
 #[derive(Default)]
-pub(super) struct LastBytes {
+pub(in crate::engine) struct LastBytes {
     table: AtomicU64,
     names: AtomicU64,
 }
 
 /// Who writes checkpoints.
-pub(super) enum Scribe {
+pub(in crate::engine) enum Scribe {
     /// A thread; it ends with the sender.
     Thread { pieces: Option<Sender<Piece>>, thread: Option<JoinHandle<()>>, last_bytes: Arc<LastBytes> },
     /// The engine itself, where a simulation must see no thread.
@@ -48,7 +48,7 @@ pub(super) enum Scribe {
 
 /// A checkpoint of the names that is under way, and those before.
 #[derive(Default)]
-pub(super) struct Checkpointing {
+pub(in crate::engine) struct Checkpointing {
     /// The part of the index of names to go on with.
     next: Option<usize>,
     /// Bytes that had been written to the log when the last one of the table was begun.
@@ -60,7 +60,7 @@ pub(super) struct Checkpointing {
 }
 
 impl Scribe {
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(in crate::engine) fn start() -> std::io::Result<Self> {
         let (pieces, inbox) = crossbeam_channel::bounded(BLOCKS_AHEAD);
         let last_bytes = Arc::new(LastBytes::default());
         let told = Arc::clone(&last_bytes);
@@ -120,7 +120,7 @@ fn write_table(beginning: &Beginning, picture: &Picture) -> std::io::Result<u64>
 
 impl Core {
     /// Begins checkpoints of everything before the segment that was just begun, where they are due.
-    pub(super) fn begin_checkpoint(&mut self) {
+    pub(in crate::engine) fn begin_checkpoint(&mut self) {
         if self.log.full().is_some() {
             // What space there is, is the log's.
             return;
@@ -170,7 +170,7 @@ impl Core {
     ///
     /// # Errors
     /// The log is poisoned.
-    pub(super) fn go_on_with_checkpoint(&mut self) -> Result<bool, Poisoned> {
+    pub(in crate::engine) fn go_on_with_checkpoint(&mut self) -> Result<bool, Poisoned> {
         let Some(next) = self.checkpointing.next else { return Ok(false) };
         let waiting = self.checkpointing.waiting.take().map(|block| (block, next));
         let block = waiting.or_else(|| self.table.ids()?.block(next, BLOCK_BYTES));

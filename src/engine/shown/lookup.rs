@@ -2,10 +2,10 @@
 
 use serde_json::value::RawValue;
 
-use super::command::{LiveJob, LiveOrEnded, Parked};
-use super::shared::Shared;
-use super::view::{FailureView, JobView, ProgressView};
-use super::words::{end_word, moment, state_word};
+use crate::engine::command::{LiveJob, LiveOrEnded, Parked};
+use crate::engine::shared::Shared;
+use crate::engine::view::{FailureView, JobView, ProgressView};
+use crate::engine::words::{end_word, moment, state_word};
 use crate::job::event::{Enqueued, Failure, Home, Kind, decode_home};
 use crate::job::table::Job;
 use crate::job::transition::State;
@@ -13,7 +13,13 @@ use crate::types::{Seq, UnixMs, WorkerType};
 use crate::worker::Progress;
 
 /// A view with what is the same for all jobs; the rest is filled in.
-pub(super) fn blank(shared: &Shared, born: Seq, type_no: u32, created_ms: UnixMs, state: &'static str) -> JobView {
+pub(in crate::engine) fn blank(
+    shared: &Shared,
+    born: Seq,
+    type_no: u32,
+    created_ms: UnixMs,
+    state: &'static str,
+) -> JobView {
     let names = shared.names();
     // Every type number in the log was named before it was used.
     let unknown = || "unknown".parse::<WorkerType>();
@@ -48,16 +54,16 @@ pub(super) fn blank(shared: &Shared, born: Seq, type_no: u32, created_ms: UnixMs
     }
 }
 
-pub(super) fn label(shared: &Shared, version_no: u32) -> Option<String> {
+pub(in crate::engine) fn label(shared: &Shared, version_no: u32) -> Option<String> {
     shared.names().labels.get(&version_no).map(ToString::to_string)
 }
 
-pub(super) fn json(text: &[u8]) -> Option<Box<RawValue>> {
+pub(in crate::engine) fn json(text: &[u8]) -> Option<Box<RawValue>> {
     serde_json::from_slice(text).ok()
 }
 
 /// Fills in what the job's home record says, if that is still in the log.
-pub(super) fn fill_from_home(shared: &Shared, view: &mut JobView, born: Seq, home: Home) {
+pub(in crate::engine) fn fill_from_home(shared: &Shared, view: &mut JobView, born: Seq, home: Home) {
     let Ok(body) = shared.reader.read(home.position(), home.seq) else { return };
     let kind = if home.seq == born { Kind::Enqueued } else { Kind::Restated };
     let Ok((meta, payload)) = decode_home(kind as u8, &body) else { return };
@@ -80,7 +86,7 @@ fn fill_from_meta(view: &mut JobView, meta: &Enqueued<'_>, payload: &[u8]) {
     view.parent = meta.parent.map(str::to_owned);
 }
 
-pub(super) fn failure_view(shared: &Shared, failure: &Failure) -> FailureView {
+pub(in crate::engine) fn failure_view(shared: &Shared, failure: &Failure) -> FailureView {
     FailureView {
         attempt: failure.attempt,
         at: moment(failure.at),
@@ -98,7 +104,7 @@ fn progress_view(progress: &Progress, at: UnixMs, now: UnixMs) -> ProgressView {
     }
 }
 
-pub(super) fn why_parked(shared: &Shared, job: &Job, parked: Parked) -> String {
+pub(in crate::engine) fn why_parked(shared: &Shared, job: &Job, parked: Parked) -> String {
     match (parked, job.min_version()) {
         (Parked::NeedsVersion { is_known, route }, Some(min)) => {
             let wanted = &min.label;
@@ -139,14 +145,14 @@ fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
 }
 
 /// A live job with its payload.
-pub(super) fn live_view(shared: &Shared, live: &LiveJob) -> JobView {
+pub(in crate::engine) fn live_view(shared: &Shared, live: &LiveJob) -> JobView {
     let mut view = live_without_payload(shared, live);
     fill_from_home(shared, &mut view, live.born, live.job.home);
     view
 }
 
 /// What an action left of a job, from the table alone.
-pub(super) fn acted(shared: &Shared, left: &LiveOrEnded) -> JobView {
+pub(in crate::engine) fn acted(shared: &Shared, left: &LiveOrEnded) -> JobView {
     match left {
         LiveOrEnded::Live(live) => live_without_payload(shared, live),
         LiveOrEnded::Ended { last, end, at } => {

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
-use super::command::Command;
-use super::core::Core;
+use crate::engine::command::Command;
+use crate::engine::core::Core;
 use crate::job::ids::{IdIndex, IdMaker};
 use crate::log::checkpoint::read_names;
 use crate::log::disk::Disk;
@@ -21,7 +21,7 @@ use crate::log::{Poisoned, Reader};
 const RECORDS_AT_ONCE: usize = 1024;
 
 /// The names that are to be gathered: those of all records that were there when it was made.
-pub(super) struct Gathering {
+pub(in crate::engine) struct Gathering {
     disk: Arc<dyn Disk>,
     reader: Reader,
     ids: IdMaker,
@@ -30,13 +30,13 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    pub(super) fn new(disk: Arc<dyn Disk>, reader: Reader, ids: IdMaker) -> Self {
+    pub(in crate::engine) fn new(disk: Arc<dyn Disk>, reader: Reader, ids: IdMaker) -> Self {
         let records = reader.scan(0);
         Self { disk, reader, ids, records }
     }
 
     /// Gathers. An `Err` says why they cannot be known; `None`, that it was told to end.
-    pub(super) fn gather(self, ended: &AtomicBool) -> Option<Result<IdIndex, String>> {
+    pub(in crate::engine) fn gather(self, ended: &AtomicBool) -> Option<Result<IdIndex, String>> {
         let load = |index: &mut IdIndex, block: &[u8]| index.load(block).ok_or_else(|| "a block is none".to_owned());
         let (mut index, from) = read_names(self.disk.as_ref(), &self.reader, || IdIndex::new(self.ids), load);
         let mut records = self.records.starting_at(from).peekable();
@@ -56,7 +56,7 @@ impl Gathering {
 }
 
 /// The thread that gathers; it is ended with this.
-pub(super) struct Gatherer {
+pub(in crate::engine) struct Gatherer {
     /// Stored by the engine, loaded by the thread; it guards nothing, so relaxed.
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -64,7 +64,7 @@ pub(super) struct Gatherer {
 
 impl Gatherer {
     /// Starts the thread, which sends what it gathered to `to_engine`.
-    pub(super) fn start(gathering: Gathering, to_engine: Sender<Command>) -> std::io::Result<Self> {
+    pub(in crate::engine) fn start(gathering: Gathering, to_engine: Sender<Command>) -> std::io::Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
         let thread = std::thread::Builder::new().name("names".to_owned()).spawn(move || {
@@ -86,7 +86,7 @@ impl Drop for Gatherer {
 
 impl Core {
     /// All names are known from here on, or never; those who waited for them go on.
-    pub(super) fn names_gathered(&mut self, gathered: Result<Box<IdIndex>, String>) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn names_gathered(&mut self, gathered: Result<Box<IdIndex>, String>) -> Result<(), Poisoned> {
         if let Err(why) = &gathered {
             tracing::error!(why, "the chosen ids and keys of the log cannot be read: jobs with one are refused");
         }
@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// Whether nobody knows yet what chosen names there are.
-    pub(super) fn gathers_names(&self) -> bool {
+    pub(in crate::engine) fn gathers_names(&self) -> bool {
         self.table.ids().is_none() && self.table.names_unknown().is_none()
     }
 }

@@ -1,12 +1,12 @@
 //! What is remembered of configs: which were accepted and what became of them, which were refused, and how the first one of
 //! an opening differs from the last one before it.
 
-use super::core::Core;
-use super::runs::{Rollover, is_not_taken};
-use super::view::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView};
-use super::words::moment;
-use super::{GenerationSpec, VersionSpec};
 use crate::config::Config;
+use crate::engine::core::Core;
+use crate::engine::runs::{Rollover, is_not_taken};
+use crate::engine::view::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView};
+use crate::engine::words::moment;
+use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Event, Settled, TypeChange};
 use crate::job::table::GenerationRecord;
 use crate::limits::{ERROR_BYTES_KEPT, ERROR_BYTES_MAX, REFUSED_SHOWN_MAX, SETTLED_BYTES_MAX};
@@ -16,7 +16,7 @@ use crate::types::UnixMs;
 
 /// How the version that a config asks for stands at an opening, where another one starts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TakenUp {
+pub(in crate::engine) enum TakenUp {
     /// It follows: by a ramp, or at once.
     Next,
     /// Somebody has gone back from it.
@@ -27,7 +27,7 @@ pub(super) enum TakenUp {
 
 impl Core {
     /// The config that ran before this opening, if it can be known.
-    pub(super) fn config_before(&self, spec: &GenerationSpec) -> Option<Config> {
+    pub(in crate::engine) fn config_before(&self, spec: &GenerationSpec) -> Option<Config> {
         match &self.table.generation().text {
             Some(text) if **text != *spec.text => (self.resolver)(text).ok().map(|before| before.config),
             Some(_) | None => Some(spec.config.clone()),
@@ -36,7 +36,7 @@ impl Core {
 
     /// At an opening: takes the route of a type up where the last process left it, if another version than the config's had
     /// the work: it starts first, and the config's version after it, unless it was withdrawn or gone back from.
-    pub(super) fn take_up(
+    pub(in crate::engine) fn take_up(
         &mut self,
         type_no: u32,
         asked: &Asked,
@@ -78,13 +78,13 @@ impl Core {
     }
 
     /// The newest file did not pass.
-    pub(super) fn reload_failed(&mut self, why: String) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn reload_failed(&mut self, why: String) -> Result<(), Poisoned> {
         self.rollover.refuse(why, self.now);
         Ok(())
     }
 
     /// Records what became of the newest generation, where that is news.
-    pub(super) fn note_settled(&mut self) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn note_settled(&mut self) -> Result<(), Poisoned> {
         let newest = self.table.generation();
         let is_news = newest.settled.is_none() || !self.rollover.changes.is_empty();
         if newest.number == 0 || !is_news || self.is_stopping() {
@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// The last configs, newest first.
-    pub(super) fn generations_view(&self) -> GenerationsView {
+    pub(in crate::engine) fn generations_view(&self) -> GenerationsView {
         let newest = self.table.generation().number;
         let open = self.rollover.open.then_some(&self.rollover);
         let entry = |known: &GenerationRecord| entry(known, newest, open);
@@ -109,7 +109,7 @@ impl Core {
 
 impl Rollover {
     /// A config was not accepted.
-    pub(super) fn refuse(&mut self, why: String, at: UnixMs) {
+    pub(in crate::engine) fn refuse(&mut self, why: String, at: UnixMs) {
         let reason = front(&why, ERROR_BYTES_MAX).to_owned();
         if self.refused.len() == REFUSED_SHOWN_MAX {
             self.refused.pop_front();

@@ -4,10 +4,10 @@
 //! beside the engine, while the command that hangs on it waits. Never trusts a text: only what comes to the same hash is
 //! the same version.
 
-use super::command::Command;
-use super::core::Core;
-use super::facts::Librarian;
-use super::{Resolver, VersionSpec};
+use crate::engine::command::Command;
+use crate::engine::core::Core;
+use crate::engine::facts::Librarian;
+use crate::engine::{Resolver, VersionSpec};
 use crate::log::Poisoned;
 use crate::types::WorkerType;
 
@@ -29,7 +29,7 @@ impl Wanted {
 }
 
 /// What was found out of a version.
-pub(super) struct Described {
+pub(in crate::engine) struct Described {
     version_no: u32,
     found: Result<VersionSpec, String>,
 }
@@ -47,7 +47,7 @@ impl Core {
     ///
     /// # Errors
     /// Why it cannot be known, in words.
-    pub(super) fn spec_by_text(&self, version_no: u32) -> Result<VersionSpec, String> {
+    pub(in crate::engine) fn spec_by_text(&self, version_no: u32) -> Result<VersionSpec, String> {
         self.wanted(version_no)?.find(&self.resolver)
     }
 
@@ -55,7 +55,7 @@ impl Core {
     ///
     /// # Errors
     /// Why it is not known, in words.
-    pub(super) fn spec_of(&self, type_no: u32, version_no: u32) -> Result<VersionSpec, String> {
+    pub(in crate::engine) fn spec_of(&self, type_no: u32, version_no: u32) -> Result<VersionSpec, String> {
         let of_type = self.types.get(&type_no);
         let live = self.pools.values().find(|run| run.version_no == version_no).map(|run| &run.spec);
         let past = of_type.and_then(|of| of.past.iter().rev().find(|past| past.version_no == version_no));
@@ -70,13 +70,13 @@ impl Core {
     }
 
     /// Whether a text is to be read before it can be said what a version is made of.
-    pub(super) fn is_to_be_described(&self, type_no: u32, version_no: u32) -> bool {
+    pub(in crate::engine) fn is_to_be_described(&self, type_no: u32, version_no: u32) -> bool {
         let is_new = self.rollover.described.as_ref().is_none_or(|described| described.version_no != version_no);
         is_new && self.spec_of(type_no, version_no).is_err()
     }
 
     /// Has `then` handled again once it is known what a version is made of, or that it cannot be known.
-    pub(super) fn describe(&mut self, version_no: u32, then: Command) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn describe(&mut self, version_no: u32, then: Command) -> Result<(), Poisoned> {
         self.looking += 1;
         let answer = move |found, then| Command::Described {
             described: Box::new(Described { version_no, found }),
@@ -108,7 +108,7 @@ impl Core {
     }
 
     /// It was found out, or could not be.
-    pub(super) fn described(&mut self, described: Described, then: Command) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn described(&mut self, described: Described, then: Command) -> Result<(), Poisoned> {
         self.looking -= 1;
         self.rollover.described = Some(described);
         let done = self.handle(then);

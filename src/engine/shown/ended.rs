@@ -1,26 +1,26 @@
 //! Jobs that ended, put together from the log's records: by the index of ended jobs where it knows them, else by reading on.
 
-use super::lookup::{blank, failure_view, fill_from_home, json, label};
-use super::shared::Shared;
-use super::view::{FailureView, JobView};
-use super::words::{end_word, moment};
 use crate::archive::Found;
+use crate::engine::shared::Shared;
+use crate::engine::shown::lookup::{blank, failure_view, fill_from_home, json, label};
+use crate::engine::view::{FailureView, JobView};
+use crate::engine::words::{end_word, moment};
 use crate::job::event::{After, End, Ended, Event, Kind};
 use crate::limits::ATTEMPTS_KEPT;
 use crate::types::{Seq, UnixMs};
 
 /// A job that ended.
-pub(super) struct EndedJob {
-    pub(super) view: JobView,
-    pub(super) born: Seq,
+pub(in crate::engine) struct EndedJob {
+    pub(in crate::engine) view: JobView,
+    pub(in crate::engine) born: Seq,
     /// When it ended.
-    pub(super) at: UnixMs,
+    pub(in crate::engine) at: UnixMs,
     /// Seq of the record that holds its payload.
     home: Seq,
 }
 
 impl EndedJob {
-    pub(super) fn of(shared: &Shared, event: &Ended<'_>, result: &[u8]) -> Self {
+    pub(in crate::engine) fn of(shared: &Shared, event: &Ended<'_>, result: &[u8]) -> Self {
         let mut view = blank(shared, event.born, event.type_no, event.created_ms, end_word(event.end));
         if let Some(id) = event.names.as_ref().and_then(|names| names.id) {
             id.clone_into(&mut view.id);
@@ -40,7 +40,7 @@ impl EndedJob {
     }
 
     /// Where the index found it; `None` if that has left the log, or is not what it was.
-    pub(super) fn found(shared: &Shared, found: &Found) -> Option<Self> {
+    pub(in crate::engine) fn found(shared: &Shared, found: &Found) -> Option<Self> {
         let body = shared.reader.read(found.position, found.seq).ok()?;
         match Event::decode(Kind::Ended as u8, Kind::Ended.record_kind().version, &body) {
             Ok(Event::Ended(event, result)) => Some(Self::of(shared, &event, result)),
@@ -49,7 +49,7 @@ impl EndedJob {
     }
 
     /// With its failed attempts, as the index found them.
-    pub(super) fn with_failures_found(mut self, shared: &Shared, found: &Found) -> Self {
+    pub(in crate::engine) fn with_failures_found(mut self, shared: &Shared, found: &Found) -> Self {
         let version = Kind::Failed.record_kind().version;
         let records = found.failures.iter().filter_map(|(seq, position, kind)| {
             let body = shared.reader.read(*position, *seq).ok()?;
@@ -61,7 +61,7 @@ impl EndedJob {
 
     /// With its failed attempts, as far as they are among the next `budget` records of the log from its home on; the
     /// budget shrinks by those that were read.
-    pub(super) fn with_failures_read(mut self, shared: &Shared, budget: &mut usize) -> Self {
+    pub(in crate::engine) fn with_failures_read(mut self, shared: &Shared, budget: &mut usize) -> Self {
         if self.view.attempts == 0 {
             return self;
         }
@@ -91,7 +91,7 @@ fn reason(said: &[u8]) -> Option<String> {
 
 /// A job that ended, with its failed attempts as far as they are in the log; `id` must be the job's own. It is in no
 /// record below `from`.
-pub(super) fn job(shared: &Shared, id: &str, born: Seq, from: Seq) -> Option<JobView> {
+pub(in crate::engine) fn job(shared: &Shared, id: &str, born: Seq, from: Seq) -> Option<JobView> {
     let mut from = from;
     if let Some(history) = shared.history()
         && let Some(covered) = history.covered()

@@ -1,12 +1,20 @@
 //! What the engine shows of itself: built on its own thread, given out once it is durable.
 
-use super::core::Core;
-use super::runs::{PoolRun, TypeRun};
-use super::scrubber::Scrubber;
-use super::shared::KnownNames;
-use super::view::{DamagedView, EcosystemView, GenerationView, LogView, PaceView, TypeView, VersionView};
+pub(in crate::engine) mod ended;
+pub(in crate::engine) mod health;
+pub(in crate::engine) mod listing;
+pub(in crate::engine) mod lookup;
+pub(in crate::engine) mod measured;
+pub(in crate::engine) mod timeline;
+pub(in crate::engine) mod why;
+
 use crate::archive::{History, Standing};
 use crate::config::SyncPolicy;
+use crate::engine::core::Core;
+use crate::engine::runs::{PoolRun, TypeRun};
+use crate::engine::shared::KnownNames;
+use crate::engine::upkeep::scrubber::Scrubber;
+use crate::engine::view::{DamagedView, EcosystemView, GenerationView, LogView, PaceView, TypeView, VersionView};
 use crate::job::table::TypeState;
 use crate::log::damage::Place;
 use crate::recent::{Step, shares};
@@ -14,7 +22,7 @@ use crate::rollover::state::State;
 use crate::types::{Label, millis};
 
 impl Core {
-    pub(super) fn ecosystem(&self) -> EcosystemView {
+    pub(in crate::engine) fn ecosystem(&self) -> EcosystemView {
         let mut types: Vec<TypeView> = self.table.types().map(|(no, of_type)| self.type_view(no, of_type)).collect();
         types.sort_by(|a, b| a.worker_type.cmp(&b.worker_type));
         EcosystemView {
@@ -28,7 +36,7 @@ impl Core {
         }
     }
 
-    pub(super) fn type_view(&self, no: u32, of_type: &TypeState) -> TypeView {
+    pub(in crate::engine) fn type_view(&self, no: u32, of_type: &TypeState) -> TypeView {
         let run = self.types.get(&no);
         let parked = self.is_parked(no);
         let waiting = of_type.queue.len();
@@ -203,7 +211,7 @@ impl Core {
     }
 
     /// Lets readers know the names of all types and versions.
-    pub(super) fn publish_names(&self) {
+    pub(in crate::engine) fn publish_names(&self) {
         let types = self.table.types().map(|(_, of_type)| of_type.name.clone()).collect();
         let labels = self.table.versions().map(|(no, version)| (no, version.label.clone())).collect();
         self.shared.set_names(KnownNames { types, labels });

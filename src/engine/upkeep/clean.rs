@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
-use super::command::{Command, Survivor, Survivors};
-use super::core::Core;
+use crate::engine::command::{Command, Survivor, Survivors};
+use crate::engine::core::Core;
 use crate::job::event::{
     Event, Generation, Paused, Quarantined, Ramped, Routed, Totals, TypeNamed, VersionAccepted, decode_home,
     with_version_no,
@@ -33,7 +33,7 @@ const OF_TYPE_AT_MOST: usize = 50;
 
 /// Who sweeps.
 #[derive(Default)]
-pub(super) enum Cleaning {
+pub(in crate::engine) enum Cleaning {
     /// Nothing is swept; a sweep gets a thread.
     #[default]
     Idle,
@@ -47,7 +47,7 @@ pub(super) enum Cleaning {
 
 impl Core {
     /// Starts to clean the head segment, if the log is larger than it need be.
-    pub(super) fn clean_if_due(&mut self) {
+    pub(in crate::engine) fn clean_if_due(&mut self) {
         let live = self.table.live_bytes();
         let full = self.log.full().is_some();
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
@@ -111,13 +111,13 @@ impl Core {
     }
 
     /// The next portion of a sweep that nobody else steps.
-    pub(super) fn step_cleaning(&mut self) -> Option<Survivors> {
+    pub(in crate::engine) fn step_cleaning(&mut self) -> Option<Survivors> {
         let Cleaning::Stepped(sweep) = &mut self.cleaning else { return None };
         sweep.next()
     }
 
     /// Restates those that live; after the last portion, moves the head.
-    pub(super) fn restate(&mut self, survivors: Survivors) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn restate(&mut self, survivors: Survivors) -> Result<(), Poisoned> {
         for record in &survivors.records {
             let job = self.table.job_of(record.type_no, record.born).filter(|job| job.home.seq == record.seq);
             let Some(job) = job else { continue };
@@ -147,7 +147,7 @@ impl Core {
     }
 
     /// Restates what is no job. For the beginning of a segment: there is always room.
-    pub(super) fn put_context(&mut self) {
+    pub(in crate::engine) fn put_context(&mut self) {
         let context = Context::of(&self.table);
         for event in context.events(self.now) {
             self.put(&event, false);
@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// Restates what is no job, in this segment or at the beginning of the next one.
-    pub(super) fn ensure_context(&mut self) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn ensure_context(&mut self) -> Result<(), Poisoned> {
         let context = Context::of(&self.table);
         let events = context.events(self.now);
         let active = self.log.figures().active;
@@ -247,7 +247,7 @@ impl Context {
 }
 
 /// Reads a segment's payload records, portion by portion. After the last one, or after damage, it yields nothing.
-pub(super) struct Sweep {
+pub(in crate::engine) struct Sweep {
     segment: u32,
     /// `None` once it is through.
     scan: Option<Scan>,

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::act::Found;
-use super::command::{Command, Known, LiveJob, To};
-use super::core::Core;
-use super::ended;
-use super::lookup::{label, why_parked};
-use super::runs::PoolRun;
-use super::shared::Shared;
-use super::view::WhyView;
-use super::words::{moment, state_word};
+use crate::engine::act::Found;
+use crate::engine::command::{Command, Known, LiveJob, To};
+use crate::engine::core::Core;
+use crate::engine::runs::PoolRun;
+use crate::engine::shared::Shared;
+use crate::engine::shown::ended;
+use crate::engine::shown::lookup::{label, why_parked};
+use crate::engine::view::WhyView;
+use crate::engine::words::{moment, state_word};
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::log::Poisoned;
@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 use crate::types::UnixMs;
 
 /// What is known of a job that somebody asks why of.
-pub(super) struct Asked {
+pub(in crate::engine) struct Asked {
     known: Known,
     /// Of a live one.
     standing: Option<Standing>,
@@ -53,7 +53,7 @@ enum Standing {
 }
 
 impl Core {
-    pub(super) fn answer_why(&mut self, id: String, to: To<Asked>) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn answer_why(&mut self, id: String, to: To<Asked>) -> Result<(), Poisoned> {
         let known = match self.find(&id) {
             Found::Unsure(seqs) => return self.look_up(seqs, Command::Why { id, to }),
             Found::Known(known) => known,
@@ -111,7 +111,7 @@ impl Core {
 
 impl Asked {
     /// In words. Reads the log, for a job that ended.
-    pub(super) fn tell(self, shared: &Shared, id: &str) -> Result<WhyView, Refusal> {
+    pub(in crate::engine) fn tell(self, shared: &Shared, id: &str) -> Result<WhyView, Refusal> {
         let not_found = || Refusal::NotFound { id: id.to_owned() };
         match self.known {
             Known::Nothing => Err(not_found()),

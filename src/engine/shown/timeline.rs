@@ -1,10 +1,10 @@
 //! What became of a job, step by step, read from the log's records on the caller's thread.
 
-use super::command::Known;
-use super::lookup::label;
-use super::shared::Shared;
-use super::view::{StepView, TimelineView};
-use super::words::end_word;
+use crate::engine::command::Known;
+use crate::engine::shared::Shared;
+use crate::engine::shown::lookup::label;
+use crate::engine::view::{StepView, TimelineView};
+use crate::engine::words::end_word;
 use crate::job::event::{After, Ended, Event, Failed, Release, Released, Reserved};
 use crate::limits::{FOLLOW_UPS_MAX, TIMELINE_RECORDS_MAX};
 use crate::types::{Seq, UnixMs};
@@ -21,7 +21,7 @@ struct Reading<'a> {
 }
 
 /// The steps of a job: its records from its first one on, as far as the log has them and one look reads on.
-pub(super) fn timeline(shared: &Shared, id: &str, known: &Known) -> Option<TimelineView> {
+pub(in crate::engine) fn timeline(shared: &Shared, id: &str, known: &Known) -> Option<TimelineView> {
     let (born, from) = match known {
         Known::Live(live) => (live.born, live.born),
         // Its end may be the first that is known of it.

@@ -1,14 +1,14 @@
 //! A backup of a running log: its segment is ended, and all ended ones are held while somebody copies them.
 
-use super::command::To;
-use super::core::Core;
+use crate::engine::command::To;
+use crate::engine::core::Core;
 use crate::log::Poisoned;
 use crate::log::stream::Held;
 use crate::refusal::Refusal;
 
 impl Core {
     /// Ends the segment and holds all ended ones: everything that was acknowledged before is in them.
-    pub(super) fn hold_for_backup(&mut self, to: To<Result<Held, Refusal>>) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn hold_for_backup(&mut self, to: To<Result<Held, Refusal>>) -> Result<(), Poisoned> {
         self.commit()?;
         if !self.log.await_spare() {
             let detail = self.log.full().map_or_else(String::new, |why| why.to_string());

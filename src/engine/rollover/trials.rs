@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::core::Core;
-use super::outcome::failed;
-use super::runs::{PoolRun, TypeRun};
 use crate::config::{ExecMode, KindConfig, Rollout};
+use crate::engine::core::Core;
+use crate::engine::outcome::failed;
+use crate::engine::runs::{PoolRun, TypeRun};
 use crate::job::event::{Event, Quarantined, Ramped};
 use crate::job::table::Job;
 use crate::log::Poisoned;
@@ -25,7 +25,7 @@ use crate::types::Seq;
 
 impl Core {
     /// A version is up, and another one does the work: it is given its share, or its first jobs, or all of it.
-    pub(super) fn begin_trial(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn begin_trial(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         let (type_no, version_no) = (run.type_no, run.version_no);
         // One that had taken over, and stepped back while this one started, is replaced by it.
@@ -98,7 +98,7 @@ impl Core {
     }
 
     /// A version takes over, and is on probation while the one before stays.
-    pub(super) fn promote(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn promote(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         let (type_no, version_no) = (run.type_no, run.version_no);
         let Some(baseline_no) = self.current_version(type_no) else { return Ok(()) };
@@ -120,7 +120,7 @@ impl Core {
     }
 
     /// Records how a type's trial stands.
-    pub(super) fn record_trial(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn record_trial(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(of_type) = self.table.worker_type(type_no) else { return Ok(()) };
         let none = Ramped { type_no, previous: of_type.previous, at: self.now, ..Ramped::default() };
         let trial = self.types.get(&type_no).and_then(|of_type| of_type.trial.as_ref());
@@ -139,7 +139,7 @@ impl Core {
     }
 
     /// No version of a type is on trial any more.
-    pub(super) fn end_trial(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn end_trial(&mut self, type_no: u32) -> Result<(), Poisoned> {
         if let Some(of_type) = self.types.get_mut(&type_no) {
             of_type.trial = None;
         }
@@ -148,13 +148,13 @@ impl Core {
     }
 
     /// A warm pool ends: whatever was on probation beside it is not any more.
-    pub(super) fn end_trial_of(&mut self, warm: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn end_trial_of(&mut self, warm: PoolId) -> Result<(), Poisoned> {
         let Some(type_no) = self.pools.get(&warm).map(|run| run.type_no) else { return Ok(()) };
         if self.is_on_probation(type_no) { self.end_trial(type_no) } else { Ok(()) }
     }
 
     /// What starts, or is on trial without having taken over, ends; what new work goes to goes on.
-    pub(super) fn stay(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn stay(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(of_type) = self.types.get(&type_no) else { return Ok(()) };
         if let Some(incoming) = of_type.incoming {
             self.dismiss(incoming, Some(self.mono))?;
@@ -173,7 +173,7 @@ impl Core {
     }
 
     /// The version whose workers stayed takes over again, as it was: nobody has to prove anything.
-    pub(super) fn go_back(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn go_back(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(warm) = self.types.get(&type_no).and_then(|of_type| of_type.warm) else { return Ok(()) };
         let current = self.types.get(&type_no).and_then(|of_type| of_type.current);
         if let Some(current) = current.filter(|_| self.is_on_probation(type_no)) {
@@ -186,7 +186,7 @@ impl Core {
     }
 
     /// The version on trial does worse, or somebody says so: it gets no work any more, and the one before all of it.
-    pub(super) fn withdraw(&mut self, type_no: u32, why: String) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn withdraw(&mut self, type_no: u32, why: String) -> Result<(), Poisoned> {
         let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
         let Some(trial) = of_type.trial.take() else { return Ok(()) };
         let candidate = of_type.candidate;
@@ -243,7 +243,7 @@ impl Core {
     }
 
     /// Does what is due about versions on trial.
-    pub(super) fn go_on_with_trials(&mut self) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn go_on_with_trials(&mut self) -> Result<(), Poisoned> {
         if self.rollover.on_trial.is_empty() || self.is_stopping() || self.stands_still() {
             return Ok(());
         }
@@ -294,7 +294,7 @@ impl Core {
     }
 
     /// When something is due about a trial, by the steady clock.
-    pub(super) fn next_of_trials(&self) -> impl Iterator<Item = Duration> + '_ {
+    pub(in crate::engine) fn next_of_trials(&self) -> impl Iterator<Item = Duration> + '_ {
         self.rollover.on_trial.iter().filter_map(|type_no| match self.step_of(*type_no)? {
             Step::Wait(until) => until,
             Step::Share(_) | Step::TakeOver | Step::StepBack(_) | Step::Withdraw => None,
@@ -302,7 +302,7 @@ impl Core {
     }
 
     /// What speaks against the version on trial, in a line.
-    pub(super) fn evidence_sentence(&self, type_no: u32) -> Option<String> {
+    pub(in crate::engine) fn evidence_sentence(&self, type_no: u32) -> Option<String> {
         let trial = self.types.get(&type_no)?.trial.as_ref()?;
         let label = |no| self.label_of(no).unwrap_or_default();
         Some(trial.evidence.shown().sentence(&label(trial.version_no), &label(trial.baseline_no)))
@@ -314,26 +314,26 @@ impl Core {
         !waits && self.pools.get(&pool).is_none_or(|run| run.handed == 0)
     }
 
-    pub(super) fn is_on_probation(&self, type_no: u32) -> bool {
+    pub(in crate::engine) fn is_on_probation(&self, type_no: u32) -> bool {
         let Some(of_type) = self.types.get(&type_no) else { return false };
         let has_way_back = of_type.warm.is_some() && self.standby(type_no).is_none();
         has_way_back && of_type.trial.as_ref().is_some_and(Trial::is_probation)
     }
 
     /// How new versions of a type take over.
-    pub(super) fn rollout_of(&self, type_no: u32) -> &Rollout {
+    pub(in crate::engine) fn rollout_of(&self, type_no: u32) -> &Rollout {
         static USUAL: LazyLock<Rollout> = LazyLock::new(Rollout::default);
         let worker = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
         worker.map_or(&USUAL, |worker| &worker.live.rollout)
     }
 
-    pub(super) fn current_version(&self, type_no: u32) -> Option<u32> {
+    pub(in crate::engine) fn current_version(&self, type_no: u32) -> Option<u32> {
         let current = self.types.get(&type_no)?.current?;
         Some(self.pools.get(&current)?.version_no)
     }
 
     /// What stands of a type.
-    pub(super) fn standing(&self, type_no: u32) -> Standing {
+    pub(in crate::engine) fn standing(&self, type_no: u32) -> Standing {
         let Some(of_type) = self.types.get(&type_no) else { return Standing::default() };
         let run = |pool: Option<PoolId>| pool.and_then(|pool| self.pools.get(&pool));
         let version = |pool: Option<PoolId>| run(pool).map(|run| run.version_no);
@@ -350,7 +350,7 @@ impl Core {
     }
 
     /// The pool that a ready job is for, where a version of its type is on trial; and the one that takes it if that is full.
-    pub(super) fn pool_for(&self, type_no: u32, born: Seq) -> Option<(PoolId, PoolId)> {
+    pub(in crate::engine) fn pool_for(&self, type_no: u32, born: Seq) -> Option<(PoolId, PoolId)> {
         let of_type = self.types.get(&type_no)?;
         let (current, trial) = (of_type.current?, of_type.trial.as_ref()?);
         if of_type.candidate.is_none() && self.table.noted(born).is_none() {
@@ -376,7 +376,7 @@ impl Core {
     }
 
     /// Ready jobs that only the candidate may run, since they need a version that is not the current one.
-    pub(super) fn only_for_candidate(&self, type_no: u32) -> Option<(PoolId, Seq)> {
+    pub(in crate::engine) fn only_for_candidate(&self, type_no: u32) -> Option<(PoolId, Seq)> {
         let candidate = self.types.get(&type_no)?.candidate?;
         let version_no = self.pools.get(&candidate)?.version_no;
         let born = self.table.worker_type(type_no)?.held_for(version_no).next()?;
@@ -384,7 +384,7 @@ impl Core {
     }
 
     /// A run came to its end, and did its job.
-    pub(super) fn note_pass(&mut self, born: Seq) {
+    pub(in crate::engine) fn note_pass(&mut self, born: Seq) {
         let Some(job) = self.table.noted(born) else { return };
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return };
         of_type.storm.attempt(false);
@@ -409,7 +409,7 @@ impl Core {
     }
 
     /// A run failed; says whether the version before makes up for it, at once and at no cost.
-    pub(super) fn note_failure(&mut self, born: Seq, dies: bool, for_good: bool) -> bool {
+    pub(in crate::engine) fn note_failure(&mut self, born: Seq, dies: bool, for_good: bool) -> bool {
         let Some(job) = self.table.noted(born) else { return false };
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return false };
         of_type.storm.attempt(true);
@@ -438,7 +438,7 @@ impl Core {
     }
 
     /// A run on a pool came to its end well, and took so long.
-    pub(super) fn note_pace(&mut self, pool: PoolId, took: Duration) {
+    pub(in crate::engine) fn note_pace(&mut self, pool: PoolId, took: Duration) {
         let Some(run) = self.pools.get(&pool) else { return };
         let trial = self.types.get_mut(&run.type_no).and_then(|of_type| of_type.trial.as_mut());
         if let Some(trial) = trial {
@@ -447,19 +447,19 @@ impl Core {
     }
 
     /// A pool leaves its trial without having passed it, and may hold jobs yet.
-    pub(super) fn leave_unproven(&mut self, pool: PoolId) {
+    pub(in crate::engine) fn leave_unproven(&mut self, pool: PoolId) {
         if let Some(run) = self.pools.get_mut(&pool) {
             run.unproven = true;
         }
     }
 
     /// Whether nearly all of a type fails while a version of it is on trial: then nothing dies of it.
-    pub(super) fn is_in_storm(&self, type_no: u32) -> bool {
+    pub(in crate::engine) fn is_in_storm(&self, type_no: u32) -> bool {
         self.types.get(&type_no).is_some_and(|of_type| of_type.trial.is_some() && of_type.storm.is_storm())
     }
 
     /// A version's share of first attempts, in percent.
-    pub(super) fn percent_of(&self, run: &PoolRun) -> u8 {
+    pub(in crate::engine) fn percent_of(&self, run: &PoolRun) -> u8 {
         let trial = self.types.get(&run.type_no).and_then(|of_type| of_type.trial.as_ref());
         let share = trial.filter(|trial| trial.is_ramp()).map_or(0, |trial| trial.percent);
         match run.role {

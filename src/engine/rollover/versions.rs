@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::VersionSpec;
-use super::command::Command;
-use super::core::Core;
-use super::health::Health;
-use super::runs::{Past, PoolRun};
+use crate::engine::VersionSpec;
+use crate::engine::command::Command;
+use crate::engine::core::Core;
+use crate::engine::runs::{Past, PoolRun};
+use crate::engine::shown::health::Health;
 use crate::job::event::{Event, Release, Routed, VersionRejected};
 use crate::job::transition::State;
 use crate::log::Poisoned;
@@ -25,7 +25,12 @@ const PAST_SHOWN: usize = 3;
 
 impl Core {
     /// Starts a version, which is given work once it is up.
-    pub(super) fn start(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn start(
+        &mut self,
+        type_no: u32,
+        version_no: u32,
+        spec: VersionSpec,
+    ) -> Result<(), Poisoned> {
         let Some(version) = self.table.version(version_no) else { return Ok(()) };
         let label = version.label.clone();
         if self.hasten(type_no, version_no)? {
@@ -40,7 +45,12 @@ impl Core {
     }
 
     /// Makes a version's pool, with one worker at first; or says why there is none.
-    pub(super) fn launch(&mut self, type_no: u32, version_no: u32, spec: VersionSpec) -> Result<PoolId, String> {
+    pub(in crate::engine) fn launch(
+        &mut self,
+        type_no: u32,
+        version_no: u32,
+        spec: VersionSpec,
+    ) -> Result<PoolId, String> {
         let label = self.table.version(version_no).map(|version| version.label.clone());
         let label = label.ok_or("it is not known")?;
         self.rollover.pools_made += 1;
@@ -91,7 +101,7 @@ impl Core {
     }
 
     /// Moves a pool along the table of states; `false` if the table does not have that.
-    pub(super) fn shift(&mut self, pool: PoolId, change: Change) -> bool {
+    pub(in crate::engine) fn shift(&mut self, pool: PoolId, change: Change) -> bool {
         let now = self.now;
         let Some(run) = self.pools.get_mut(&pool) else { return false };
         match state::next(run.role, change) {
@@ -124,7 +134,7 @@ impl Core {
     }
 
     /// A worker is up: if its pool was waiting for that, the version is given work.
-    pub(super) fn pool_up(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn pool_up(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         run.up += 1;
         run.not_up = None;
@@ -147,7 +157,7 @@ impl Core {
     }
 
     /// New work goes to this pool from now on; what it went to before drains.
-    pub(super) fn take_over(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn take_over(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         let (type_no, version_no) = (run.type_no, run.version_no);
         if !self.shift(pool, Change::TakeOver) {
@@ -171,7 +181,7 @@ impl Core {
     }
 
     /// A pool that has taken new work takes none any more: it finishes what it holds, and is kept for a while after that.
-    pub(super) fn replace(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn replace(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         if !self.shift(pool, Change::Replace) {
             return Ok(());
         }
@@ -199,7 +209,7 @@ impl Core {
     }
 
     /// A pool that drains holds nothing any more: it is warm from then on, if it is kept.
-    pub(super) fn note_empty(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn note_empty(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool).filter(|run| run.role == Role::Draining && run.handed == 0) else {
             return Ok(());
         };
@@ -218,7 +228,7 @@ impl Core {
     }
 
     /// A pool that was kept, or may finish what it holds, is not kept any more; what it holds it still finishes.
-    pub(super) fn let_go(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn let_go(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         let tasks = run.pool.drain();
         if run.role == Role::Warm {
@@ -236,7 +246,7 @@ impl Core {
     }
 
     /// Ends a pool by this change: it gives back what it has not begun, and finishes the rest until `deadline`.
-    pub(super) fn end_pool(
+    pub(in crate::engine) fn end_pool(
         &mut self,
         pool: PoolId,
         change: Change,
@@ -256,7 +266,7 @@ impl Core {
     }
 
     /// Ends whatever a pool is, for a stop or since its type is gone; `deadline`: for one that works.
-    pub(super) fn dismiss(&mut self, pool: PoolId, deadline: Option<Duration>) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn dismiss(&mut self, pool: PoolId, deadline: Option<Duration>) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get(&pool) else { return Ok(()) };
         match run.role {
             Role::Starting => self.end_pool(pool, Change::Replace, Some(self.mono), None),
@@ -276,7 +286,7 @@ impl Core {
     }
 
     /// Ends what had its time: to finish what it holds, or as a way back.
-    pub(super) fn end_of_deadlines(&mut self) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn end_of_deadlines(&mut self) -> Result<(), Poisoned> {
         let mono = self.mono;
         let late = self.pools.iter().filter(|(_, run)| run.deadline.is_some_and(|at| at <= mono));
         let late: Vec<(PoolId, Role)> = late.map(|(pool, run)| (*pool, run.role)).collect();
@@ -302,7 +312,7 @@ impl Core {
         }
     }
 
-    pub(super) fn route(&mut self, type_no: u32, version_no: u32) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn route(&mut self, type_no: u32, version_no: u32) -> Result<(), Poisoned> {
         if self.table.worker_type(type_no).is_some_and(|of_type| of_type.route != version_no) {
             self.record(&Event::Routed(Routed { type_no, version_no, at: self.now }))?;
         }
@@ -310,7 +320,7 @@ impl Core {
     }
 
     /// A worker could not be started.
-    pub(super) fn pool_not_up(&mut self, pool: PoolId, why: String, was_up: bool) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn pool_not_up(&mut self, pool: PoolId, why: String, was_up: bool) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         if was_up {
             run.up = run.up.saturating_sub(1);
@@ -360,7 +370,7 @@ impl Core {
     }
 
     /// A worker that was up has left, since its pool has become smaller.
-    pub(super) fn worker_left(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn worker_left(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
         run.up = run.up.saturating_sub(1);
         if run.up > 0 || run.not_up.is_none() || !run.role.takes_work() {
@@ -380,7 +390,7 @@ impl Core {
     }
 
     /// The settings that stand are those of the version that goes on.
-    pub(super) fn settings_of_current(&mut self, type_no: u32) {
+    pub(in crate::engine) fn settings_of_current(&mut self, type_no: u32) {
         let of_type = self.types.entry(type_no).or_default();
         if let Some(run) = of_type.current.and_then(|pool| self.pools.get(&pool)) {
             of_type.worker = Some(run.spec.worker.clone());
@@ -393,7 +403,7 @@ impl Core {
     }
 
     /// The last thread of a pool has ended.
-    pub(super) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
         run.pool.join();
         self.measured.keep(run.version_no, &run.runs);

@@ -4,12 +4,19 @@
 //! work go to it; the other one then gives back what it has not begun, finishes what it has, and leaves. A version that
 //! cannot start changes nothing. Types go each their own way; a newer config replaces what an older one had begun.
 
-use super::command::To;
-use super::core::Core;
-use super::remembered::TakenUp;
-use super::view::{ReloadTypeView, ReloadVerdict};
-use super::{GenerationSpec, VersionSpec};
+pub(in crate::engine) mod described;
+pub(in crate::engine) mod remembered;
+pub(in crate::engine) mod rollout;
+pub(in crate::engine) mod standby;
+pub(in crate::engine) mod trials;
+pub(in crate::engine) mod versions;
+
 use crate::config::Config;
+use crate::engine::command::To;
+use crate::engine::core::Core;
+use crate::engine::rollover::remembered::TakenUp;
+use crate::engine::view::{ReloadTypeView, ReloadVerdict};
+use crate::engine::{GenerationSpec, VersionSpec};
 use crate::job::event::{Event, Generation, TypeNamed, VersionAccepted};
 use crate::limits::LABEL_BYTES_MAX;
 use crate::log::Poisoned;
@@ -32,7 +39,7 @@ struct Wanted {
 
 impl Core {
     /// Takes a config over; answers when every version that it starts is up or rejected, and every one that it ends is gone.
-    pub(super) fn reload(
+    pub(in crate::engine) fn reload(
         &mut self,
         generation: GenerationSpec,
         to: To<Result<ReloadVerdict, Refusal>>,
@@ -55,7 +62,11 @@ impl Core {
     }
 
     /// Records a config as the newest generation, and begins what it changes; `before`: what ran up to now, if it is known.
-    pub(super) fn accept(&mut self, generation: GenerationSpec, before: Option<Config>) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn accept(
+        &mut self,
+        generation: GenerationSpec,
+        before: Option<Config>,
+    ) -> Result<(), Poisoned> {
         if !std::mem::replace(&mut self.rollover.open, true) {
             self.rollover.changes.clear();
             self.rollover.keys.clear();
@@ -274,7 +285,7 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn label_of(&self, version_no: u32) -> Option<String> {
+    pub(in crate::engine) fn label_of(&self, version_no: u32) -> Option<String> {
         self.table.version(version_no).map(|version| version.label.to_string())
     }
 
@@ -295,7 +306,7 @@ impl Core {
         }
     }
 
-    pub(super) fn changed(
+    pub(in crate::engine) fn changed(
         &mut self,
         worker_type: WorkerType,
         change: &'static str,
@@ -315,7 +326,7 @@ impl Core {
     }
 
     /// Whether versions still start, get a share, or finish what they hold.
-    pub(super) fn is_rolling(&self) -> bool {
+    pub(in crate::engine) fn is_rolling(&self) -> bool {
         self.pools.values().any(|run| match run.role {
             State::Starting => run.not_up.is_none(),
             State::Gating | State::Ramping | State::Draining => true,
@@ -325,7 +336,7 @@ impl Core {
     }
 
     /// Answers those who wait for a reload, once nothing of it is left to happen.
-    pub(super) fn settle(&mut self) -> Result<(), Poisoned> {
+    pub(in crate::engine) fn settle(&mut self) -> Result<(), Poisoned> {
         if self.is_rolling() {
             return Ok(());
         }

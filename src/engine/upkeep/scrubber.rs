@@ -19,7 +19,7 @@ const FIRST_AFTER: Duration = Duration::from_secs(3600);
 const PORTION_BYTES: u64 = 256 << 10;
 
 /// The thread; it ends with this.
-pub(super) struct Scrubber {
+pub(in crate::engine) struct Scrubber {
     ended: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// When the last pass was through; 0: none was. Stored by the thread, loaded by the engine; it guards nothing, so relaxed.
@@ -28,7 +28,12 @@ pub(super) struct Scrubber {
 
 impl Scrubber {
     /// Starts the thread: a pass each `every`, at most `rate` bytes a second.
-    pub(super) fn start(reader: Reader, clock: Arc<dyn Clock>, every: Duration, rate: u64) -> std::io::Result<Self> {
+    pub(in crate::engine) fn start(
+        reader: Reader,
+        clock: Arc<dyn Clock>,
+        every: Duration,
+        rate: u64,
+    ) -> std::io::Result<Self> {
         let (ended, end) = crossbeam_channel::bounded(0);
         let passed_at = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&passed_at);
@@ -48,7 +53,7 @@ impl Scrubber {
     }
 
     /// When the last pass was through, if one was.
-    pub(super) fn passed_at(&self) -> Option<UnixMs> {
+    pub(in crate::engine) fn passed_at(&self) -> Option<UnixMs> {
         Some(self.passed_at.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 }

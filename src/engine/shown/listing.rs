@@ -3,14 +3,14 @@
 //! A job stands where its last home or its end is in the log; so what comes in while somebody turns pages stands before
 //! the cursor. Where the index has no answer the log itself is read backwards: the same jobs, only slower.
 
-use super::command::LiveJob;
-use super::ended::EndedJob;
-use super::handle::Handle;
-use super::lookup::live_view;
-use super::shared::Shared;
-use super::view::{JobFilter, JobPage, JobView};
-use super::words::end_word;
 use crate::archive::{Ask, History, plain};
+use crate::engine::command::LiveJob;
+use crate::engine::handle::Handle;
+use crate::engine::shared::Shared;
+use crate::engine::shown::ended::EndedJob;
+use crate::engine::shown::lookup::live_view;
+use crate::engine::view::{JobFilter, JobPage, JobView};
+use crate::engine::words::end_word;
 use crate::job::event::{End, Event, Kind, decode_home};
 use crate::limits::{LIST_ERROR_RECORDS_MAX, LIST_RECORDS_MAX};
 use crate::log::StoredRecord;
@@ -44,7 +44,7 @@ enum Candidate {
 }
 
 /// A page of a listing.
-pub(super) fn page(shared: &Shared, filter: &JobFilter, handle: &Handle) -> Result<JobPage, Refusal> {
+pub(in crate::engine) fn page(shared: &Shared, filter: &JobFilter, handle: &Handle) -> Result<JobPage, Refusal> {
     if let Some(wanted) = &filter.worker_type
         && !shared.names().types.contains(wanted)
     {

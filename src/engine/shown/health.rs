@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::core::Core;
-use super::runs::PoolRun;
-use super::view::{FailingView, HeldView, RestartView, WorkerView};
+use crate::engine::core::Core;
+use crate::engine::runs::PoolRun;
+use crate::engine::view::{FailingView, HeldView, RestartView, WorkerView};
 use crate::limits::{HELD_SHOWN_MAX, WORKERS_SHOWN_MAX};
 use crate::types::{UnixMs, millis};
 use crate::worker::pulse::{Doing, Seen};
@@ -16,7 +16,7 @@ const FAILING_FOR: Duration = Duration::from_secs(60);
 
 /// How a pool fares.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(in crate::engine) struct Health {
     /// Times that a worker had to be started again.
     restarts: u64,
     /// Why and when that was last so.
@@ -39,13 +39,13 @@ struct Failing {
 
 impl Health {
     /// A worker is started again.
-    pub(super) fn restarts(&mut self, why: String, now: UnixMs) {
+    pub(in crate::engine) fn restarts(&mut self, why: String, now: UnixMs) {
         self.restarts += 1;
         self.last = Some((why, now));
     }
 
     /// A worker is started again after a pause.
-    pub(super) fn fails(&mut self, why: String, was_up: bool, now: UnixMs, at: Duration) {
+    pub(in crate::engine) fn fails(&mut self, why: String, was_up: bool, now: UnixMs, at: Duration) {
         self.restarts(why.clone(), now);
         let before = self.failing.take();
         let (since, tries) = before.map_or((now, 0), |failing| (failing.since, failing.tries));
@@ -53,12 +53,12 @@ impl Health {
     }
 
     /// A worker is up.
-    pub(super) fn up(&mut self) {
+    pub(in crate::engine) fn up(&mut self) {
         self.failing.take_if(|failing| !failing.was_up);
     }
 
     /// A job is done, while all workers are up that are to be.
-    pub(super) fn has_done(&mut self) {
+    pub(in crate::engine) fn has_done(&mut self) {
         self.failing = None;
     }
 
@@ -82,7 +82,7 @@ fn urgency(worker: &Seen) -> u8 {
 
 impl Core {
     /// What a pool's workers do, those first that need a look.
-    pub(super) fn workers_of(&self, run: &PoolRun) -> Vec<WorkerView> {
+    pub(in crate::engine) fn workers_of(&self, run: &PoolRun) -> Vec<WorkerView> {
         let mut workers = run.pool.workers(self.mono, HELD_SHOWN_MAX);
         workers.sort_by_key(|worker| (urgency(worker), worker.since));
         workers.truncate(WORKERS_SHOWN_MAX);
@@ -118,7 +118,7 @@ impl Core {
     }
 
     /// How a pool fails, if it does.
-    pub(super) fn failing_view(&self, run: &PoolRun, workers: &[WorkerView]) -> Option<FailingView> {
+    pub(in crate::engine) fn failing_view(&self, run: &PoolRun, workers: &[WorkerView]) -> Option<FailingView> {
         let failing = run.health.failing(run.up, self.mono)?;
         Some(FailingView {
             reason: failing.why.clone(),
@@ -131,7 +131,7 @@ impl Core {
 }
 
 impl PoolRun {
-    pub(super) fn restarts_view(&self) -> (u64, Option<RestartView>) {
+    pub(in crate::engine) fn restarts_view(&self) -> (u64, Option<RestartView>) {
         let last = self.health.last.as_ref();
         (self.health.restarts, last.map(|(reason, at)| RestartView { at_ms: *at, reason: reason.clone() }))
     }

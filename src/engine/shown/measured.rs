@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::core::Core;
-use super::runs::PoolRun;
-use super::view::{MeasuresView, VersionRuns};
+use crate::engine::core::Core;
+use crate::engine::runs::PoolRun;
+use crate::engine::view::{MeasuresView, VersionRuns};
 use crate::measure::{Runs, Syncs};
 use crate::types::Seq;
 
@@ -13,7 +13,7 @@ use crate::types::Seq;
 const KEPT_MAX: usize = 256;
 
 /// Counts of this process.
-pub(super) struct Measured {
+pub(in crate::engine) struct Measured {
     syncs: Syncs,
     last_sync: Duration,
     /// One past what the last sync made durable.
@@ -24,28 +24,28 @@ pub(super) struct Measured {
 
 impl Measured {
     /// Of a log that is durable so far.
-    pub(super) fn from(durable_up_to: Seq) -> Self {
+    pub(in crate::engine) fn from(durable_up_to: Seq) -> Self {
         Self { syncs: Syncs::default(), last_sync: Duration::ZERO, synced_up_to: durable_up_to, kept: BTreeMap::new() }
     }
 
     /// A sync made the log durable up to here.
-    pub(super) fn synced(&mut self, took: Duration, durable_up_to: Seq) {
+    pub(in crate::engine) fn synced(&mut self, took: Duration, durable_up_to: Seq) {
         self.syncs.observe(took, durable_up_to.saturating_sub(self.synced_up_to));
         (self.last_sync, self.synced_up_to) = (took, durable_up_to);
     }
 
     /// How long the last sync took.
-    pub(super) fn last_sync(&self) -> Duration {
+    pub(in crate::engine) fn last_sync(&self) -> Duration {
         self.last_sync
     }
 
     /// What the pools of a version had done, for its next one.
-    pub(super) fn take(&mut self, version_no: u32) -> Box<Runs> {
+    pub(in crate::engine) fn take(&mut self, version_no: u32) -> Box<Runs> {
         self.kept.remove(&version_no).unwrap_or_default()
     }
 
     /// What a pool did that is gone.
-    pub(super) fn keep(&mut self, version_no: u32, runs: &Runs) {
+    pub(in crate::engine) fn keep(&mut self, version_no: u32, runs: &Runs) {
         self.kept.entry(version_no).or_default().add(runs);
         if self.kept.len() > KEPT_MAX {
             // The version that came first is asked for least.
@@ -56,7 +56,7 @@ impl Measured {
 
 impl Core {
     /// Everything that lives here, with what was counted of it.
-    pub(super) fn measures(&self) -> MeasuresView {
+    pub(in crate::engine) fn measures(&self) -> MeasuresView {
         let mut of: BTreeMap<u32, Runs> = self.measured.kept.iter().map(|(no, runs)| (*no, (**runs).clone())).collect();
         for PoolRun { version_no, runs, .. } in self.pools.values() {
             of.entry(*version_no).or_default().add(runs);

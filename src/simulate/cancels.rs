@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Runs whose outcome came before a cancellation, and was decided after it, since it waited for what must be read: the
-    /// answer to who cancelled tells the attempts that were counted by then. (Where somebody retried the job in between, none are
+    /// answer to who cancelled tells the attempts that had failed by then, also those that cost nothing. (Where somebody retried the job in between, none are
     /// counted any more; but then the outcome had come, since what runs cannot be retried.)
     pub(super) fn overtaken_of(&self, sent: &[Sent]) -> BTreeSet<Fence> {
         let done = |wanted: JobAction| -> Vec<(usize, Acted)> {
@@ -47,7 +47,7 @@ impl World {
             sent.iter().filter_map(of).collect()
         };
         let (cancelled, retried) = (done(JobAction::Cancel), done(JobAction::Retry));
-        let overtaken = |lease: &Lease| {
+        let overtaken = |(lease, failures): (&Lease, &Vec<u16>)| {
             let job = self.known(lease.born)?;
             let known = self.model.jobs.get(job)?;
             let gone = self.engine.as_ref()?.table().job(lease.born).is_none();
@@ -59,12 +59,15 @@ impl World {
                 let ours = acted.of == known.new.worker_type.as_str();
                 if known.new.id.is_some() { namesake && ours } else { *at == job }
             };
-            let by = |act: &(usize, Acted)| ours(act) && act.1.attempts == known.now.attempts;
+            let unheard = |acted: &Acted| acted.attempts == known.now.attempts && acted.failures == *failures;
+            let by = |act: &(usize, Acted)| ours(act) && unheard(&act.1);
             (ran && cancelled.iter().any(by) && !retried.iter().any(ours)).then_some(lease.fence)
         };
-        let leases =
-            sent.iter().filter_map(|sent| if let Sent::Outcome { lease, .. } = sent { Some(lease) } else { None });
-        leases.filter_map(overtaken).collect()
+        let outcomes = sent.iter().filter_map(|sent| match sent {
+            Sent::Outcome { lease, failures, .. } => Some((lease, failures)),
+            _ => None,
+        });
+        outcomes.filter_map(overtaken).collect()
     }
 
     /// O4: after every turn.

@@ -134,7 +134,7 @@ impl World {
                 self.figures.count("refused", "an older lease");
                 Ok(())
             }
-            Sent::Outcome { lease, outcome } => {
+            Sent::Outcome { lease, outcome, .. } => {
                 self.outcome_of(lease, outcome, sure);
                 Ok(())
             }

@@ -40,6 +40,7 @@ fn seeds_that_failed_once_hold() {
         20_322_053,
         20_428_441,
         20_498_367,
+        20_530_509,
     ] {
         run(seed, &ops(seed)).unwrap_or_else(|failure| panic!("{failure}"));
     }

@@ -73,7 +73,9 @@ impl World {
         if let Some(hand) = self.hands.all().get(hand) {
             hand.tell(Report::Outcome { lease, outcome: outcome.clone(), about: None, ran: None });
         }
-        self.sent.push(Sent::Outcome { lease, outcome });
+        let job = self.engine.as_ref().and_then(|engine| engine.table().job(lease.born));
+        let failures = job.iter().flat_map(|job| job.failures()).map(|failure| failure.attempt).collect();
+        self.sent.push(Sent::Outcome { lease, outcome, failures });
     }
 
     pub(super) fn finish(&mut self, pick: u16, how: &How) {

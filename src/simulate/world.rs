@@ -50,10 +50,11 @@ impl Clock for SimClock {
     }
 }
 
-/// Something that was sent to the engine, of which it is not known yet what follows.
+/// Something that was sent to the engine, of which it is not known yet what follows; an outcome with the attempts that had
+/// failed before, 0 for each one that cost nothing.
 pub(super) enum Sent {
     Push { jobs: Vec<NewJob>, reply: usize },
-    Outcome { lease: Lease, outcome: Outcome },
+    Outcome { lease: Lease, outcome: Outcome, failures: Vec<u16> },
     Act { job: usize, action: JobAction, reply: usize },
     Purge { of: &'static str, reply: usize, ended: u64 },
     Redrive { meant: Vec<usize>, reply: usize, redriven: u64 },
@@ -73,6 +74,8 @@ pub(super) enum Reply {
 pub(super) struct Acted {
     pub(super) of: String,
     pub(super) attempts: u16,
+    /// Its failed attempts, 0 for each one that cost nothing.
+    pub(super) failures: Vec<u16>,
 }
 
 /// The world.
@@ -392,7 +395,11 @@ impl World {
             // Which of several namesakes each was about could not be told afterwards.
             return;
         }
-        let acted = |view: JobView| Acted { of: view.worker_type.to_string(), attempts: view.attempts };
+        let acted = |view: JobView| Acted {
+            of: view.worker_type.to_string(),
+            attempts: view.attempts,
+            failures: view.failures.iter().map(|failure| failure.attempt).collect(),
+        };
         let (reply, put) = self.ask();
         if let Some(engine) = &self.engine {
             engine.handle().act(&id, action, Box::new(move |done| put(Reply::Acted(done.map(acted)))));

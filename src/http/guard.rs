@@ -16,8 +16,10 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::attempts::Attempts;
 use super::problem::Problem;
+use super::refused::{for_people, wants_page};
 use super::routes::needed;
 use super::sessions::Sessions;
+use super::ways::{sent_from, to_form};
 use crate::access::{Access, Role};
 use crate::clock::Clock;
 
@@ -34,9 +36,30 @@ const HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),
 ];
 
+/// What is below this address is answered to programs, whoever asks.
+const API: &str = "/v1/";
+
 /// From where a request came.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
+
+/// Who asks, as far as pages care.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visitor {
+    role: Role,
+    /// Whether a session says so, which can be ended.
+    pub(crate) by_session: bool,
+}
+
+impl Visitor {
+    /// One who is shown what everybody may see.
+    pub(crate) const NOBODY: Self = Self { role: Role::Metrics, by_session: false };
+
+    /// Whether he may do something about jobs and types, or only look.
+    pub(crate) fn may_act(self) -> bool {
+        self.role >= Role::Operate
+    }
+}
 
 /// What is remembered of those who showed a token, right or wrong.
 pub struct Guard {
@@ -53,14 +76,18 @@ impl Guard {
 }
 
 pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let people = wants_page(request.headers()) && !request.uri().path().starts_with(API);
     let mut response = match admit(&app, &request) {
-        Admitted::As(role) => {
-            request.extensions_mut().insert(role);
+        Admitted::As(visitor) => {
+            request.extensions_mut().insert(visitor);
             next.run(request).await
         }
         Admitted::Not(refused) => *refused,
         Admitted::WithWrongToken(peer) => challenge(wrong_token(&app.guard, peer).await),
     };
+    if people {
+        response = for_people(response);
+    }
     for (name, value) in HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
@@ -69,8 +96,8 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
 
 /// Whether a request is let in.
 enum Admitted {
-    /// It is; and that is what the one who asks may do besides.
-    As(Role),
+    /// It is; and that is who asks.
+    As(Visitor),
     /// It is not, and this is why.
     Not(Box<Response>),
     /// It is not; who came from there has shown a token that is not known.
@@ -84,7 +111,7 @@ fn admit(app: &App, request: &Request) -> Admitted {
         return not(problem);
     }
     if !access.asks() {
-        return Admitted::As(Role::Admin);
+        return Admitted::As(Visitor { role: Role::Admin, by_session: false });
     }
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let needed = needed(request.method(), path);
@@ -94,8 +121,9 @@ fn admit(app: &App, request: &Request) -> Admitted {
         None => app.guard.sessions.role_of(request.headers(), &access),
     };
     match (needed, role) {
-        (None, role) => Admitted::As(role.unwrap_or(Role::Metrics)),
-        (Some(needed), Some(role)) if role >= needed => Admitted::As(role),
+        (None, None) => Admitted::As(Visitor::NOBODY),
+        (None, Some(role)) => Admitted::As(Visitor { role, by_session: shown.is_none() }),
+        (Some(needed), Some(role)) if role >= needed => Admitted::As(Visitor { role, by_session: shown.is_none() }),
         (Some(needed), Some(role)) => {
             let detail =
                 format!("this needs a token of the role {}, and this one is of {}", needed.name(), role.name());
@@ -109,11 +137,17 @@ fn admit(app: &App, request: &Request) -> Admitted {
     }
 }
 
-/// Asks for a token: a browser that wants to show a page gets the form.
+/// Asks for a token: a browser that wants to show a page gets the form, and goes on from there where it wanted to be, or, where
+/// it has sent something, where it was.
 fn ask(request: &Request) -> Response {
-    let accepts = request.headers().get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok());
-    if *request.method() == Method::GET && accepts.is_some_and(|accepts| accepts.contains("text/html")) {
-        return (StatusCode::SEE_OTHER, [(header::LOCATION, "/login")]).into_response();
+    let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if wants_page(request.headers()) {
+        let back = if *request.method() == Method::POST {
+            sent_from(text(header::REFERER), text(header::HOST))
+        } else {
+            request.uri().path_and_query().map(ToString::to_string).unwrap_or_default()
+        };
+        return (StatusCode::SEE_OTHER, [(header::LOCATION, to_form(&back))]).into_response();
     }
     let detail = "show a token: Authorization: Bearer …; the command line takes it from BIOTOPE_TOKEN";
     challenge(Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail))

@@ -10,43 +10,80 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
 use super::App;
+use super::asked::Query;
 use super::body::collect;
 use super::guard::{Peer, wrong_token};
 use super::problem::Problem;
+use super::sessions::{LASTS, shows_session};
+use super::ways::within;
 use crate::access::Role;
 
-/// Largest form, in bytes: one token, each of its letters escaped.
-const FORM_BYTES_MAX: usize = 4 << 10;
+/// Largest form, in bytes: one token and the way on, each of their letters escaped.
+const FORM_BYTES_MAX: usize = 8 << 10;
 
 #[derive(Template)]
 #[template(path = "login.html", config = "web/askama.toml")]
-struct Form {
+struct Form<'a> {
     title: &'static str,
     /// Nothing of it is kept live.
     live: &'static str,
-    why: Option<&'static str>,
+    /// Where to go on from here.
+    then: &'a str,
+    /// Why it is asked for again.
+    why: Option<Why>,
+    hours: u64,
 }
 
-fn form(status: StatusCode, why: Option<&'static str>) -> Result<Response, Problem> {
-    let bug = |error: askama::Error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", error.to_string());
-    let html = Html(Form { title: "Log in", live: "", why }.render().map_err(bug)?);
+/// Why a token is asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The browser shows a session that is over.
+    Ended,
+    /// That token is not known.
+    Wrong,
+    /// Too many were not, from that address.
+    TooMany,
+}
+
+fn form(status: StatusCode, then: &str, why: Option<Why>) -> Result<Response, Problem> {
+    let bug = |error: askama::Error| Problem::bug(error.to_string());
+    let hours = LASTS.as_secs() / 3600;
+    let html = Html(Form { title: "Log in", live: "", then, why, hours }.render().map_err(bug)?);
     // So that the form says where it came from.
     Ok((status, [(header::REFERRER_POLICY, "same-origin")], html).into_response())
 }
 
 /// Goes on somewhere else, by GET.
-fn see(place: &'static str, cookie: Option<String>) -> Result<Response, Problem> {
-    let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response();
+fn see(place: &str, cookie: Option<String>) -> Result<Response, Problem> {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let place = HeaderValue::from_str(place).map_err(|_| Problem::bug("an address that is none"))?;
+    response.headers_mut().insert(header::LOCATION, place);
     if let Some(cookie) = cookie {
-        let bug = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "a cookie that is none");
-        response.headers_mut().insert(header::SET_COOKIE, HeaderValue::try_from(cookie).map_err(bug)?);
+        let cookie = HeaderValue::try_from(cookie).map_err(|_| Problem::bug("a cookie that is none"))?;
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
+/// What stands in the address of the form.
+#[derive(serde::Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    then: String,
+}
+
 /// `GET /login`.
-pub(super) async fn show(State(app): State<App>) -> Result<Response, Problem> {
-    if app.handle.access().asks() { form(StatusCode::OK, None) } else { see("/", None) }
+pub(super) async fn show(
+    State(app): State<App>,
+    headers: HeaderMap,
+    asked: Result<Query<Asked>, Problem>,
+) -> Result<Response, Problem> {
+    let then = asked.map(|Query(asked)| asked.then).unwrap_or_default();
+    let (then, access) = (within(&then), app.handle.access());
+    if !access.asks() || app.guard.sessions.role_of(&headers, &access).is_some() {
+        return see(then, None);
+    }
+    form(StatusCode::OK, then, shows_session(&headers).then_some(Why::Ended))
 }
 
 /// `POST /login`.
@@ -65,18 +102,21 @@ pub(super) async fn login(
     let Some(token) = value(&text, "token") else { return Err(Problem::bad_request("the form has a field: token")) };
     let access = app.handle.access();
     let known = access.role_of(token.trim_ascii()).filter(|(role, _)| *role > Role::Metrics);
-    let Some((_, hash)) = known else { return refuse(&app, peer).await };
+    let then = value(&text, "then").and_then(|then| String::from_utf8(then).ok()).unwrap_or_default();
+    let then = within(&then);
+    let Some((_, hash)) = known else { return refuse(&app, peer, then).await };
     let cookie = app.guard.sessions.begin(hash, access.tls.is_some());
-    let none = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "the system gives no random bytes");
-    see("/", Some(cookie.ok_or_else(none)?))
+    see(then, Some(cookie.ok_or_else(|| Problem::bug("the system gives no random bytes"))?))
 }
 
-async fn refuse(app: &App, peer: IpAddr) -> Result<Response, Problem> {
+async fn refuse(app: &App, peer: IpAddr, then: &str) -> Result<Response, Problem> {
     let refused = wrong_token(&app.guard, peer).await;
-    if refused.status == StatusCode::TOO_MANY_REQUESTS {
-        return Err(refused);
+    if refused.status != StatusCode::TOO_MANY_REQUESTS {
+        return form(StatusCode::UNAUTHORIZED, then, Some(Why::Wrong));
     }
-    form(StatusCode::UNAUTHORIZED, Some("This token is not known here."))
+    let mut response = form(refused.status, then, Some(Why::TooMany))?;
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    Ok(response)
 }
 
 /// `POST /logout`.

@@ -12,15 +12,17 @@ mod buffers;
 mod bulk;
 mod connection;
 mod events;
-mod guard;
+pub(crate) mod guard;
 pub(crate) mod jobs;
 mod login;
 mod metrics;
 mod openapi;
 mod places;
 pub mod problem;
+pub(crate) mod refused;
 mod routes;
 mod sessions;
+pub(crate) mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -82,6 +82,8 @@ impl IntoResponse for Problem {
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // For who shows it to people.
+        response.extensions_mut().insert(self);
         response
     }
 }

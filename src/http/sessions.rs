@@ -88,6 +88,11 @@ fn cookie(id: &str, lasts: Duration, secure: bool) -> String {
     format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", lasts.as_secs())
 }
 
+/// Whether somebody shows a cookie of a session, be it over or not.
+pub(super) fn shows_session(headers: &HeaderMap) -> bool {
+    id_of(headers).is_some_and(|id| !id.is_empty())
+}
+
 fn id_of(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
     let mut named = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.trim().split_once('='));

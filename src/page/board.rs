@@ -1,21 +1,26 @@
 //! What viewers share: one look at the engine and one rendering for all who ask at the same time, however many they are.
 //!
 //! Owns the last look. Who opens a page never sees anything older than his request; who only keeps one current may be given
-//! what is at most a tick old.
+//! what is at most a tick old, but nothing from before the last event that readers were told of.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::errors::{self, Errors};
 use super::overview;
-use crate::engine::view::{EcosystemView, GenerationsView};
+use crate::engine::view::{EcosystemView, GenerationsView, TypeView};
 use crate::http::problem::Problem;
-use crate::http::{App, answer};
-use crate::types::UnixMs;
+use crate::http::{App, answer, blocking};
+use crate::types::{UnixMs, WorkerType};
 
 /// How old a look may be for who has one already.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How old the errors of a type may be for who has them already: to find them, the log is read.
+const ERRORS_TICK: Duration = Duration::from_secs(5);
 
 /// Everything that lives here, at one moment.
 pub(super) struct Look {
@@ -42,14 +47,19 @@ struct Kept<T> {
 pub(super) struct Board {
     look: Mutex<Option<Kept<Look>>>,
     screen: Mutex<Option<Kept<Screen>>>,
+    /// By type, with the counts that tell whether they are others by now.
+    errors: Mutex<HashMap<WorkerType, (Counts, Kept<Errors>)>>,
 }
+
+/// How many jobs of a type are dead, how many attempts have failed, and how many jobs were discarded.
+type Counts = [u64; 3];
 
 /// How fresh it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fresh {
     /// As it is now, for who opens a page.
     Now,
-    /// At most a tick ago.
+    /// At most a tick ago, and not before what readers of events have been told.
     Tick,
 }
 
@@ -59,7 +69,8 @@ impl Fresh {
         let now = app.clock.mono();
         match self {
             Self::Now => now,
-            Self::Tick => now.saturating_sub(TICK),
+            // Who comes because he was told of something sees it.
+            Self::Tick => now.saturating_sub(TICK).max(app.events.grown_at()),
         }
     }
 }
@@ -91,6 +102,25 @@ impl Board {
         let shown = Arc::new(Look { view, generations, now: app.clock.wall_ms() });
         *kept = Some(Kept { since, shown: Arc::clone(&shown) });
         Ok((since, shown))
+    }
+
+    /// The errors of a type's dead jobs.
+    pub(super) async fn errors(&self, app: &App, of: &TypeView, fresh: Fresh) -> Result<Arc<Errors>, Problem> {
+        if of.dead == 0 {
+            return Ok(Arc::default());
+        }
+        let (counts, now) = ([of.dead, of.failed, of.discarded], app.clock.mono());
+        let mut kept = self.errors.lock().await;
+        if let Some((of_counts, errors)) = kept.get(&of.worker_type)
+            && fresh == Fresh::Tick
+            && (*of_counts == counts || errors.since + ERRORS_TICK > now)
+        {
+            return Ok(Arc::clone(&errors.shown));
+        }
+        let (handle, name) = (app.handle.clone(), of.worker_type.clone());
+        let shown = Arc::new(blocking(move || errors::of_dead(&handle, name)).await??);
+        kept.insert(of.worker_type.clone(), (counts, Kept { since: now, shown: Arc::clone(&shown) }));
+        Ok(shown)
     }
 
     /// The first screen.

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::response::Response;
+use axum::{Extension, Form};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,6 +21,7 @@ use super::told::{Told, back_to};
 use crate::engine::view::JobFilter;
 use crate::engine::{Handle, JobAction};
 use crate::http::asked::Path;
+use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use crate::http::{App, answer, blocking};
 
@@ -38,6 +39,7 @@ const IN_FLIGHT: usize = 256;
 struct Page {
     title: String,
     live: &'static str,
+    visitor: Visitor,
     word: &'static str,
     asked: Asked,
     count: usize,
@@ -97,6 +99,7 @@ fn gather(handle: &Handle, mut filter: JobFilter) -> Result<(Vec<String>, bool),
 /// Shows how many are meant.
 pub(super) async fn ask(
     State(app): State<App>,
+    Extension(visitor): Extension<Visitor>,
     Path(word): Path<String>,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Told> {
@@ -106,7 +109,7 @@ pub(super) async fn ask(
     let filter = dead(&asked)?;
     let (ids, more) = blocking(move || gather(&app.handle, filter)).await??;
     let title = format!("{} all {}", if word == "retry" { "Retry" } else { "Discard" }, asked.words());
-    let page = Page { title, live: "", word, name: to_type(&asked, word), asked, count: ids.len(), more };
+    let page = Page { title, live: "", visitor, word, name: to_type(&asked, word), asked, count: ids.len(), more };
     Ok(html(page.render().map_err(super::bug)?))
 }
 

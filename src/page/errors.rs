@@ -1,13 +1,31 @@
-//! Errors that say the same, told once: grouped by their text, whatever numbers stand in it; pure.
+//! Errors that say the same, told once: grouped by their text, whatever numbers stand in it.
 
-use crate::engine::view::JobView;
+use super::jobs;
+use crate::engine::Handle;
+use crate::engine::view::{JobFilter, JobView};
 use crate::figures::first_line;
 use crate::limits::ERROR_SEARCH_BYTES_MAX;
+use crate::refusal::Refusal;
+use crate::types::WorkerType;
+
+/// Dead jobs that are looked at for their errors.
+const DEAD_LOOKED_AT: usize = 500;
+/// Calls of the listing for them, each of which reads a bounded part of the log.
+const DEAD_CALLS_MAX: usize = 4;
 
 /// Groups that are shown.
 const GROUPS_SHOWN: usize = 20;
 /// A hexadecimal word with a digit in it that is as long as this is an id.
 const ID_FROM: usize = 8;
+
+/// The dead jobs of a type by their errors, of as many as were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Errors {
+    pub(super) groups: Vec<Group>,
+    pub(super) looked_at: usize,
+    /// Whether there are more.
+    pub(super) more: bool,
+}
 
 /// Jobs that failed alike.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +87,14 @@ fn says(error: &str) -> String {
     let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = first_line(lines.next().unwrap_or_default());
     lines.next_back().map_or_else(|| first.clone(), |last| format!("{first} … {}", first_line(last)))
+}
+
+/// The newest dead jobs of a type, by their errors.
+pub(super) fn of_dead(handle: &Handle, of: WorkerType) -> Result<Errors, Refusal> {
+    let state = Some("dead".to_owned());
+    let filter = JobFilter { worker_type: Some(of), state, limit: DEAD_LOOKED_AT, ..JobFilter::default() };
+    let (dead, next) = jobs::gather(handle, filter, DEAD_CALLS_MAX)?;
+    Ok(Errors { groups: groups(&dead), looked_at: dead.len(), more: next.is_some() })
 }
 
 /// The largest groups of these jobs, newest job first.

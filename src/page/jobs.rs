@@ -1,6 +1,7 @@
 //! Jobs by a search: which are meant, a page of them, and the way to the next.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
@@ -12,6 +13,7 @@ use super::words::{due, since_text};
 use crate::engine::Handle;
 use crate::engine::view::{JobFilter, JobView};
 use crate::figures::first_line;
+use crate::http::guard::Visitor;
 use crate::http::jobs::{ListQuery, STATES};
 use crate::http::problem::Problem;
 use crate::http::{App, blocking};
@@ -94,6 +96,7 @@ impl Asked {
 struct Page {
     title: String,
     live: &'static str,
+    visitor: Visitor,
     asked: Asked,
     types: Vec<WorkerType>,
     jobs: Vec<JobView>,
@@ -104,13 +107,14 @@ struct Page {
 
 pub(super) async fn page(
     State(app): State<App>,
+    Extension(visitor): Extension<Visitor>,
     query: Result<Query<Asked>, QueryRejection>,
     done: Result<Query<Done>, QueryRejection>,
 ) -> Result<Response, Told> {
     let note = done.ok().and_then(|Query(done)| done.words());
     let Query(asked) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let now = app.clock.wall_ms();
-    let page = blocking(move || Page::of(&app.handle, asked, note, now)).await?;
+    let page = blocking(move || Page::of(&app.handle, asked, visitor, note, now)).await?;
     match page? {
         Found::Jobs(page) => Ok(html(page.render().map_err(super::bug)?)),
         Found::Place(place) => Ok(back_to(&place)),
@@ -125,7 +129,13 @@ enum Found {
 }
 
 impl Page {
-    fn of(handle: &Handle, mut asked: Asked, note: Option<String>, now: UnixMs) -> Result<Found, Problem> {
+    fn of(
+        handle: &Handle,
+        mut asked: Asked,
+        visitor: Visitor,
+        note: Option<String>,
+        now: UnixMs,
+    ) -> Result<Found, Problem> {
         let types = handle.known_types();
         if let Some(q) = some(&asked.q) {
             if handle.job(&q).is_ok() {
@@ -138,7 +148,7 @@ impl Page {
         }
         let (jobs, next) = gather(handle, asked.filter(PAGE)?, CALLS_MAX)?;
         let title = asked.words();
-        Ok(Found::Jobs(Box::new(Self { title, live: "", asked, types, jobs, next, note, now })))
+        Ok(Found::Jobs(Box::new(Self { title, live: "", visitor, asked, types, jobs, next, note, now })))
     }
 
     fn next_query(&self, next: &str) -> String {
@@ -149,7 +159,7 @@ impl Page {
 
     /// What can be done to all that are meant.
     fn can_act(&self) -> bool {
-        self.asked.state.trim() == "dead" && !self.jobs.is_empty()
+        self.visitor.may_act() && self.asked.state.trim() == "dead" && !self.jobs.is_empty()
     }
 
     fn since(&self, at: &str) -> String {

@@ -24,12 +24,13 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 use crate::http::App;
+use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use board::{Board, Fresh};
 use told::Told;
@@ -39,17 +40,6 @@ const SCRIPT: &str = include_str!("../../web/live.js");
 
 /// A form is never longer than this: it holds names and a search.
 const FORM_BYTES_MAX: usize = 16 << 10;
-
-/// What browsers keep to on pages: as everywhere, but that forms may be sent to where they came from, and that a form says
-/// where that was.
-const HEADERS: [(HeaderName, &str); 2] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
-         base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    ),
-    (header::REFERRER_POLICY, "same-origin"),
-];
 
 /// The pages, the parts of them that are kept live, and what they need.
 pub(crate) fn routes() -> Router<App> {
@@ -86,12 +76,17 @@ struct Page<'a> {
     title: &'a str,
     /// Where the part that is kept live comes from; empty for a page that stays as it is.
     live: &'a str,
+    visitor: Visitor,
     screen: &'a str,
 }
 
-async fn page(State(app): State<App>, Extension(board): Extension<Arc<Board>>) -> Result<Response, Told> {
+async fn page(
+    State(app): State<App>,
+    Extension(board): Extension<Arc<Board>>,
+    Extension(visitor): Extension<Visitor>,
+) -> Result<Response, Told> {
     let screen = board.screen(&app, Fresh::Now).await?;
-    let page = Page { title: screen.headline, live: "/fragment", screen: &screen.live };
+    let page = Page { title: screen.headline, live: "/fragment", visitor, screen: &screen.live };
     Ok(html(page.render().map_err(bug)?))
 }
 
@@ -99,9 +94,9 @@ async fn fragment(State(app): State<App>, Extension(board): Extension<Arc<Board>
     Ok(html(board.screen(&app, Fresh::Tick).await?.live.clone()))
 }
 
+/// A page; as everything here, but that a form on it says where it came from.
 fn html(text: String) -> Response {
-    let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    (headers, Html(text)).into_response()
+    ([(header::REFERRER_POLICY, "same-origin")], Html(text)).into_response()
 }
 
 /// A template that cannot be rendered is a bug.

@@ -1,6 +1,7 @@
 //! The page of one job: how it stands and why, what became of it step by step, and what can be done about it.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
@@ -12,6 +13,7 @@ use crate::engine::Handle;
 use crate::engine::view::{JobView, StepView, TimelineView};
 use crate::figures::{ago, took};
 use crate::http::asked::Path;
+use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use crate::http::{App, blocking};
 use crate::refusal::Refusal;
@@ -27,6 +29,7 @@ const ENQUEUED_SHOWN: usize = 100;
 struct Page {
     title: String,
     live: String,
+    visitor: Visitor,
     note: Option<String>,
     part: Part,
     timeline: TimelineView,
@@ -41,35 +44,42 @@ struct Part {
     /// Why it is not running now.
     why: Option<String>,
     now: UnixMs,
+    /// Whether who sees it may do something about it.
+    may_act: bool,
 }
 
 pub(super) async fn page(
     State(app): State<App>,
+    Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     done: Result<Query<Done>, QueryRejection>,
 ) -> Result<Response, Told> {
     let note = done.ok().and_then(|Query(done)| done.words());
     let now = app.clock.wall_ms();
     let page = blocking(move || {
-        let (part, timeline) = (Part::of(&app.handle, &id, now)?, app.handle.timeline(&id)?);
+        let (part, timeline) = (Part::of(&app.handle, &id, now, visitor)?, app.handle.timeline(&id)?);
         // What is over does not change any more.
         let live = if part.is_over() { String::new() } else { format!("/jobs/{}/fragment", in_address(&id)) };
-        Ok::<_, Refusal>(Page { title: part.job.id.clone(), live, note, part, timeline, now })
+        Ok::<_, Refusal>(Page { title: part.job.id.clone(), live, visitor, note, part, timeline, now })
     });
     Ok(html(page.await??.render().map_err(bug)?))
 }
 
-pub(super) async fn fragment(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn fragment(
+    State(app): State<App>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let now = app.clock.wall_ms();
-    let part = blocking(move || Part::of(&app.handle, &id, now)).await??;
+    let part = blocking(move || Part::of(&app.handle, &id, now, visitor)).await??;
     Ok(html(part.render().map_err(bug)?))
 }
 
 impl Part {
-    fn of(handle: &Handle, id: &str, now: UnixMs) -> Result<Self, Refusal> {
+    fn of(handle: &Handle, id: &str, now: UnixMs, visitor: Visitor) -> Result<Self, Refusal> {
         let job = handle.job(id)?;
         let why = handle.why(id).ok().filter(|_| job.ended_at.is_none()).map(|told| told.why);
-        Ok(Self { job, why, now })
+        Ok(Self { job, why, now, may_act: visitor.may_act() })
     }
 
     fn is_over(&self) -> bool {
@@ -83,11 +93,15 @@ impl Part {
     }
 
     fn can_retry(&self) -> bool {
-        matches!(self.job.state, "dead" | "delayed")
+        self.may_act && matches!(self.job.state, "dead" | "delayed")
     }
 
     fn can_cancel(&self) -> bool {
-        matches!(self.job.state, "ready" | "delayed" | "reserved" | "parked")
+        self.may_act && matches!(self.job.state, "ready" | "delayed" | "reserved" | "parked")
+    }
+
+    fn can_discard(&self) -> bool {
+        self.may_act && self.job.state == "dead"
     }
 
     fn since(&self, at: &str) -> String {

@@ -10,37 +10,29 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 
 use super::board::{Board, Fresh, Look};
-use super::errors::{Group, groups};
+use super::errors::Errors;
 use super::rollover::{self, is_refused, state, trial};
 use super::told::{Done, Told, in_address};
 use super::verdict::{Reason, tried, verdict};
 use super::words::{at_it_for, has_stuck, needs_look, shown_rate, since_text, spoken, spread};
-use super::{bug, chart, html, jobs};
-use crate::engine::view::{DrainView, JobFilter, JobView, TypeView, VersionView};
+use super::{bug, chart, html};
+use crate::engine::view::{DrainView, TypeView, VersionView};
 use crate::figures::{ago, bytes, first_line, number, rate};
 use crate::http::asked::Path;
+use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use crate::http::{App, blocking};
 use crate::refusal::Refusal;
-use crate::types::{UnixMs, WorkerType};
-
-/// Dead jobs that are looked at for their errors.
-const DEAD_LOOKED_AT: usize = 500;
-/// Calls of the listing for them, each of which reads a bounded part of the log.
-const DEAD_CALLS_MAX: usize = 4;
+use crate::types::UnixMs;
 
 #[derive(Template)]
 #[template(path = "type.html", config = "web/askama.toml")]
 struct Page {
     title: String,
     live: String,
+    visitor: Visitor,
     note: Option<String>,
     part: Part,
-    /// Its dead jobs by their errors, of as many as were looked at.
-    groups: Vec<Group>,
-    looked_at: usize,
-    more: bool,
-    now: UnixMs,
 }
 
 /// The part that is kept live.
@@ -49,69 +41,54 @@ struct Page {
 pub(super) struct Part {
     t: TypeView,
     reasons: Vec<Reason>,
+    /// Its dead jobs by their errors.
+    errors: Arc<Errors>,
     now: UnixMs,
+    /// Whether who sees it may do something about it.
+    may_act: bool,
 }
 
 pub(super) async fn page(
     State(app): State<App>,
     Extension(board): Extension<Arc<Board>>,
+    Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
     done: Result<Query<Done>, QueryRejection>,
 ) -> Result<Response, Told> {
-    let part = part(&app, &board, &name, Fresh::Now).await?;
+    let part = part(&app, &board, &name, visitor, Fresh::Now).await?;
     let note = done.ok().and_then(|Query(done)| done.words());
-    let of_type = part.t.worker_type.clone();
-    let (dead, more) =
-        if part.t.dead > 0 { blocking(move || dead_jobs(&app, of_type)).await?? } else { (Vec::new(), false) };
     let live = format!("/types/{}/fragment", part.t.worker_type);
-    let now = part.now;
-    let page = Page { live, title: name, note, part, groups: groups(&dead), looked_at: dead.len(), more, now };
+    let page = Page { live, visitor, title: name, note, part };
     Ok(html(page.render().map_err(bug)?))
-}
-
-/// The newest dead jobs of a type, and whether there are more.
-fn dead_jobs(app: &App, of_type: WorkerType) -> Result<(Vec<JobView>, bool), Refusal> {
-    let filter = JobFilter {
-        worker_type: Some(of_type),
-        state: Some("dead".to_owned()),
-        limit: DEAD_LOOKED_AT,
-        ..JobFilter::default()
-    };
-    let (jobs, next) = jobs::gather(&app.handle, filter, DEAD_CALLS_MAX)?;
-    Ok((jobs, next.is_some()))
 }
 
 pub(super) async fn fragment(
     State(app): State<App>,
     Extension(board): Extension<Arc<Board>>,
+    Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let part = part(&app, &board, &name, Fresh::Tick).await?;
+    let part = part(&app, &board, &name, visitor, Fresh::Tick).await?;
     Ok(html(part.render().map_err(bug)?))
 }
 
-async fn part(app: &App, board: &Board, name: &str, fresh: Fresh) -> Result<Part, Problem> {
+async fn part(app: &App, board: &Board, name: &str, visitor: Visitor, fresh: Fresh) -> Result<Part, Problem> {
     let look = board.look(app, fresh).await?;
-    let Some(part) = Part::of(&look, name) else {
+    let Some(mut part) = Part::of(&look, name, visitor.may_act()) else {
         let known = app.handle.known_types();
         let known = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Refusal::UnknownType { name: name.to_owned(), known }.into());
     };
+    part.errors = board.errors(app, &part.t, fresh).await?;
     blocking(move || part.with_processes()).await
 }
 
-impl Page {
-    fn since(&self, at: &str) -> String {
-        since_text(at, self.now)
-    }
-}
-
 impl Part {
-    pub(super) fn of(look: &Look, name: &str) -> Option<Self> {
+    pub(super) fn of(look: &Look, name: &str, may_act: bool) -> Option<Self> {
         let t = look.view.types.iter().find(|of_type| of_type.worker_type.as_str() == name)?;
         let reasons = verdict(&look.view).reasons;
         let reasons = reasons.into_iter().filter(|reason| reason.of.as_ref() == Some(&t.worker_type)).collect();
-        Some(Self { t: t.clone(), reasons, now: look.now })
+        Some(Self { t: t.clone(), reasons, errors: Arc::default(), now: look.now, may_act })
     }
 
     /// With the memory of its processes.
@@ -122,6 +99,10 @@ impl Part {
 
     fn since(&self, at: &UnixMs) -> String {
         ago(&self.now.saturating_sub(*at))
+    }
+
+    fn since_text(&self, at: &str) -> String {
+        since_text(at, self.now)
     }
 
     /// How a version comes to its end.

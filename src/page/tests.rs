@@ -57,28 +57,12 @@ pub(super) fn first(view: EcosystemView, now: UnixMs) -> String {
 
 /// The page of the view's type.
 fn of_type(view: EcosystemView, now: UnixMs) -> String {
-    Part::of(&look(view, now), "press").unwrap().render().unwrap()
+    Part::of(&look(view, now), "press", true).unwrap().render().unwrap()
 }
 
 fn version(pace: PaceView) -> VersionView {
-    VersionView {
-        version: "v1".to_owned(),
-        state: "current",
-        configured: true,
-        pool_size: 2,
-        busy: 1,
-        percent: 100,
-        pace,
-        reason: None,
-        drifted: None,
-        failing: None,
-        restarts: 0,
-        last_restart: None,
-        drain: None,
-        warm_for_ms: None,
-        rss_bytes: None,
-        workers: Vec::new(),
-    }
+    let (configured, pool_size, busy, percent) = (true, 2, 1, 100);
+    VersionView { configured, pool_size, busy, percent, pace, ..VersionView::at_rest("v1".to_owned(), "current") }
 }
 
 pub(super) fn view() -> EcosystemView {
@@ -280,7 +264,7 @@ fn what_fails_or_is_stuck_is_shown_with_its_reason_and_what_is_done() {
         "12 · 340 ms · 5.6 s",
         "stuck for 5 min",
         "process 4711 · 64 MiB",
-        "<code>order-17</code> for 5 min and 2 more",
+        "<a href=\"/jobs/order-17\"><code>order-17</code></a> for 5 min and 2 more",
         " open>",
     ] {
         assert!(html.contains(shown), "{shown} is missing in\n{html}");

@@ -1,24 +1,15 @@
 //! What went wrong, or what was done, as people read it: the same refusals as everywhere, on a page.
 
-use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::html;
 use crate::http::problem::Problem;
+use crate::http::refused;
+pub(super) use crate::http::ways::in_address;
 use crate::refusal::Refusal;
 
 /// A refusal that is answered with a page.
 pub(super) struct Told(Problem);
-
-#[derive(Template)]
-#[template(path = "problem.html", config = "web/askama.toml")]
-struct Page<'a> {
-    title: &'static str,
-    live: &'static str,
-    detail: &'a str,
-    code: &'static str,
-}
 
 impl From<Problem> for Told {
     fn from(problem: Problem) -> Self {
@@ -34,17 +25,7 @@ impl From<Refusal> for Told {
 
 impl IntoResponse for Told {
     fn into_response(self) -> Response {
-        let Problem { status, code, detail } = &self.0;
-        let title = match *status {
-            StatusCode::NOT_FOUND => "Not here",
-            StatusCode::CONFLICT => "Not as things stand",
-            status if status.is_server_error() => "Not now",
-            _ => "Not so",
-        };
-        match (Page { title, live: "", detail, code }).render() {
-            Ok(text) => (*status, html(text)).into_response(),
-            Err(_) => self.0.into_response(),
-        }
+        refused::page(&self.0)
     }
 }
 
@@ -97,19 +78,6 @@ pub(super) fn back_to(place: &str) -> Response {
     (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
 }
 
-/// A text as a part of an address.
-pub(super) fn in_address(text: &str) -> String {
-    let mut shown = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            shown.push(char::from(byte));
-        } else {
-            shown.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +91,6 @@ mod tests {
 
     #[test]
     fn what_stands_in_an_address_cannot_end_it() {
-        assert_eq!(in_address("a b/?&=%\u{e9}#"), "a%20b%2F%3F%26%3D%25%C3%A9%23");
         assert_eq!(back_to(&format!("/jobs?error={}", in_address("a\r\nb"))).status(), StatusCode::SEE_OTHER);
     }
 }

@@ -176,6 +176,31 @@ fn s9_a_browser_logs_in_has_a_session_and_ends_it() {
         let answer = ask(&home, "POST /v1/types/echo/resume", &[&shown, site], "");
         assert_eq!(code(&answer), (403, "wrong_origin".into()), "{site}");
     }
+    // A browser is told on pages what programs are told by codes; below /v1 everybody is a program.
+    let html = "Accept: text/html,application/xhtml+xml";
+    for (request, status, says) in
+        [("GET /nothing/here", 403, "Not with this token"), ("POST /types/none/pause", 404, "Not here")]
+    {
+        let told = ask(&home, request, &[html, &shown], "");
+        let text = String::from_utf8_lossy(&told.body).into_owned();
+        assert!(told.status == status && text.starts_with("<!DOCTYPE html>") && text.contains(says), "{told:?}");
+        assert!(told.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    }
+    assert_eq!(code(&ask(&home, "GET /nothing/here", &[&shown], "")), (403, "forbidden".into()));
+    assert_eq!(code(&ask(&home, "POST /v1/reload", &[html, &shown], "")), (403, "forbidden".into()));
+
+    // Whoever has no session goes to the form and from there back to where he was, and to no other house.
+    let referer = format!("Referer: http://127.0.0.1:{}/types/echo?done=paused", home.port);
+    let sent = ask(&home, "POST /types/echo/pause", &[html, &referer], "");
+    assert_eq!((sent.status, sent.header("location")), (303, Some("/login?then=%2Ftypes%2Fecho%3Fdone%3Dpaused")));
+    let then = |way: &str| {
+        let login = ask(&home, "POST /login", &[kind], &format!("token={OPERATE}&then={way}"));
+        login.header("location").map(ToOwned::to_owned)
+    };
+    assert_eq!(then("%2Fjobs%3Fstate%3Ddead").as_deref(), Some("/jobs?state=dead"));
+    for other in ["%2F%2Fevil.example", "https%3A%2F%2Fevil.example", "%2F%5Cevil.example", "%2Fa%0D%0AX%3A+y"] {
+        assert_eq!(then(other).as_deref(), Some("/"), "{other}");
+    }
     let out = ask(&home, "POST /logout", &[&shown], "");
     assert_eq!((out.status, out.header("location")), (303, Some("/login")));
     assert_eq!(page(&[&shown]).status, 303, "it is over");

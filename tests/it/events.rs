@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use crate::support::{Home, LATER};
 
 /// One who reads events.
-struct Reader(BufReader<TcpStream>);
+pub(crate) struct Reader(BufReader<TcpStream>);
 
 /// One of them: id, kind, data.
-type Event = (String, String, Value);
+pub(crate) type Event = (String, String, Value);
 
 impl Reader {
     /// Begins to read, with this `Last-Event-ID` if there is one.
-    fn new(home: &Home, last: Option<&str>) -> Self {
+    pub(crate) fn new(home: &Home, last: Option<&str>) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", home.port)).unwrap();
         stream.set_read_timeout(Some(LATER)).unwrap();
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
@@ -50,7 +50,7 @@ impl Reader {
     }
 
     /// Reads until an event is what it shall be.
-    fn until(&mut self, is: impl Fn(&Value) -> bool) -> Event {
+    pub(crate) fn until(&mut self, is: impl Fn(&Value) -> bool) -> Event {
         loop {
             let event = self.next().expect("it goes on");
             if is(&event.2) {
@@ -60,7 +60,7 @@ impl Reader {
     }
 }
 
-fn of<'a>(data: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn of<'a>(data: &'a Value, name: &str) -> &'a Value {
     let types = data["types"].as_array().map(Vec::as_slice).unwrap_or_default();
     types.iter().find(|of_type| of_type["type"] == name).unwrap_or(&Value::Null)
 }

@@ -91,24 +91,8 @@ impl Core {
     }
 
     fn ended_view(&self, version_no: u32, label: &Label, state: &'static str, reason: Option<String>) -> VersionView {
-        VersionView {
-            version: label.to_string(),
-            state,
-            configured: self.asks_for(version_no),
-            pool_size: 0,
-            busy: 0,
-            percent: 0,
-            pace: PaceView::default(),
-            reason,
-            drifted: None,
-            failing: None,
-            restarts: 0,
-            last_restart: None,
-            drain: None,
-            warm_for_ms: None,
-            rss_bytes: None,
-            workers: Vec::new(),
-        }
+        let configured = self.asks_for(version_no);
+        VersionView { configured, reason, ..VersionView::at_rest(label.to_string(), state) }
     }
 
     /// Whether the config asks for a version.
@@ -219,6 +203,30 @@ impl Core {
 }
 
 /// The state of a version; one that only finishes what it holds drains, whatever is to become of it.
+impl VersionView {
+    /// One that does nothing, and has done nothing of late.
+    pub(crate) fn at_rest(version: String, state: &'static str) -> Self {
+        Self {
+            version,
+            state,
+            configured: false,
+            pool_size: 0,
+            busy: 0,
+            percent: 0,
+            pace: PaceView::default(),
+            reason: None,
+            drifted: None,
+            failing: None,
+            restarts: 0,
+            last_restart: None,
+            drain: None,
+            warm_for_ms: None,
+            rss_bytes: None,
+            workers: Vec::new(),
+        }
+    }
+}
+
 fn state_word(run: &PoolRun) -> &'static str {
     if run.role == State::Retired { State::Draining.word() } else { run.role.word() }
 }

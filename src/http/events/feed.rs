@@ -64,7 +64,16 @@ struct TypeNow<'a> {
     failed: u64,
     paused: bool,
     storm: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<TrialNow<'a>>,
     versions: Vec<VersionNow<'a>>,
+}
+
+#[derive(Serialize)]
+struct TrialNow<'a> {
+    version: &'a str,
+    state: &'static str,
+    paused: bool,
 }
 
 #[derive(Serialize)]
@@ -196,6 +205,11 @@ fn type_now(of: &TypeView) -> TypeNow<'_> {
         failed: of.failed,
         paused: of.paused,
         storm: of.storm,
+        trial: of.trial.as_ref().map(|trial| TrialNow {
+            version: &trial.version,
+            state: trial.state,
+            paused: trial.paused,
+        }),
         versions: of.versions.iter().map(version_now).collect(),
     }
 }

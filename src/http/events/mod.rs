@@ -46,6 +46,8 @@ struct Inner {
 #[derive(Default)]
 struct Told {
     feed: Feed,
+    /// When it has grown last, by the clock that never goes back.
+    grown_at: Duration,
     readers: usize,
     /// Whether somebody looks: from when the first reader comes until one look finds none.
     looked_after: bool,
@@ -59,6 +61,11 @@ impl Events {
 
     fn state(&self) -> MutexGuard<'_, Told> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the feed has grown last: a look that begins later finds all that readers have been told.
+    pub(crate) fn grown_at(&self) -> Duration {
+        self.state().grown_at
     }
 
     /// Takes a reader in; `true`: nobody looks yet.
@@ -79,6 +86,7 @@ impl Events {
         let view = view.ok().and_then(Result::ok).filter(|_| told.readers > 0);
         told.looked_after = view.is_some();
         if view.is_some_and(|view| told.feed.look(view.started_at_ms, parts(&view))) {
+            told.grown_at = app.clock.mono();
             self.0.grown.send_modify(|times| *times += 1);
         }
         told.looked_after

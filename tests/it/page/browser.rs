@@ -165,7 +165,7 @@ impl Browser {
         self.call("/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    fn try_run(&self, script: &str) -> Result<Value, String> {
+    pub(crate) fn try_run(&self, script: &str) -> Result<Value, String> {
         let (path, body) = (format!("{}/execute/sync", self.session), json!({"script": script, "args": []}));
         let answer = http::post(self.port, &path, "application/json", body.to_string().as_bytes()).unwrap();
         if answer.status == 200 { Ok(answer.json()["value"].clone()) } else { Err(format!("{answer:?}")) }
@@ -174,6 +174,11 @@ impl Browser {
     /// The page as a person reads it.
     pub(crate) fn text(&self) -> String {
         self.run("return document.body.innerText").as_str().unwrap().to_owned()
+    }
+
+    /// The same, but for what has this in it.
+    pub(crate) fn complaints_beside(&self, expected: &str) -> Vec<Value> {
+        self.complaints().into_iter().filter(|said| !said.to_string().contains(expected)).collect()
     }
 
     /// What the console said above the level of a remark.

@@ -4,8 +4,15 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::browser::{self, Browser};
+use crate::events::{Reader, of};
 use crate::support::wait::until;
-use crate::support::{Home, SOON, skipped};
+use crate::support::{Home, SOON, skipped, tell};
+
+/// Remembers what the page asks for, with the event that it had last; `hide` is what a tab does that is put aside.
+const WATCH: &str = "const ask = window.fetch; window.asked = [];
+    window.fetch = (...all) => { window.asked.push([all[0], all[1]?.headers?.['Last-Event-ID'] ?? '']); return ask(...all); };
+    window.hide = (hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange')); };";
 
 #[test]
 fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
@@ -18,36 +25,106 @@ fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
     browser.until_shown("the page", &["All is well", "echo"]);
 
-    // Hidden, it asks nothing for as long as it would have asked twice; seen again, it asks at once, and is right.
-    browser.run(
-        "const select = window.getSelection; window.selections = 0;
-         window.getSelection = () => { window.selections += 1; return select.call(window); };
-         const ask = window.fetch; window.asked = 0; window.fetch = (...all) => { window.asked += 1; return ask(...all); };
-         window.hide = (hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
-             document.dispatchEvent(new Event('visibilitychange')); };
-         window.hide(true); window.asked = 0; setTimeout(() => { window.rested = window.asked; }, 5000);",
-    );
+    // Hidden, it asks nothing for longer than it would have waited, though readers are told of what happens; seen again, it
+    // asks at once, is right, and has the stream go on where it was.
+    browser.until_shown("that it is live", &["live"]);
+    browser.run(&format!(
+        "{WATCH} const select = window.getSelection; window.selections = 0;
+         window.getSelection = () => {{ window.selections += 1; return select.call(window); }};
+         hide(true); window.asked = []; setTimeout(() => {{ window.rested = window.asked.length; }}, 6000);"
+    ));
+    let mut reader = Reader::new(&home, None);
     biotope.push_lines(&"{\"type\":\"echo\",\"delay\":\"1h\"}\n".repeat(4711));
+    reader.until(|data| of(data, "echo")["delayed"] == 4711);
+    drop(reader);
     let rested = until("a while", SOON, || match browser.run("return window.rested ?? null") {
         Value::Null => Err("it goes on".to_owned()),
         rested => Ok(rested),
     });
     assert_eq!(rested, 0, "it asked while it was hidden");
     assert!(!browser.text().contains("4\u{2009}711"), "{}", browser.text());
-    browser.run("window.hide(false)");
+    // From now on nothing is asked by the clock: what is seen was told.
+    browser.run(
+        "const later = window.setTimeout;
+         window.setTimeout = (then, ms) => (ms >= 5000 ? 0 : later(then, ms)); hide(false)",
+    );
     browser.until_shown("what came in meanwhile", &["4\u{2009}711"]);
+    let resumed = browser
+        .run("return window.asked.filter(([url, last]) => url === '/v1/events' && /^\\d+-\\d+$/.test(last)).length");
+    assert_eq!(resumed, 1, "{}", browser.run("return window.asked"));
+    for more in 1..=2 {
+        biotope.push_lines("{\"type\":\"echo\",\"delay\":\"1h\"}\n");
+        browser.until_shown("what is told", &[&format!("4\u{2009}{}", 711 + more)]);
+    }
     // However much has changed, the browser is asked once for what costs it a layout of the page.
-    let seldom = browser.run("return window.selections > 0 && window.selections <= window.asked + 1");
+    let seldom = browser.run("return window.selections > 0 && window.selections <= window.asked.length");
     assert_eq!(seldom, true, "{}", browser.run("return [window.selections, window.asked]"));
 
     // Nobody answers: it says so, shows what it last knew, and goes on by itself with the next process.
     biotope.kill();
-    browser.until_shown("that nobody answers", &["Biotope does not answer", "s ago", "4\u{2009}711"]);
+    browser.until_shown("that nobody answers", &["Biotope does not answer", "s ago", "4\u{2009}713"]);
     let biotope = home.start();
     until("an answer", SOON, || {
         let text = browser.text();
         if text.contains("does not answer") { Err(text) } else { Ok(()) }
     });
+    biotope.stop();
+}
+
+#[test]
+fn two_hundred_types_and_thousands_of_events_cost_what_has_changed() {
+    let name = "two_hundred_types_and_thousands_of_events_cost_what_has_changed";
+    if !browser::is_here() {
+        return skipped(
+            "two_hundred_types_and_thousands_of_events_cost_what_has_changed",
+            "no chromium with its driver",
+        );
+    }
+    let of_type = |no: usize| format!("[workers.t{no:03}]\nversion = \"v1\"\nexec = [\"cat\"]\n");
+    let home = Home::new(&(0..200).map(of_type).collect::<String>());
+    let biotope = home.start();
+    let browser = Browser::open();
+    browser.go(&format!("http://127.0.0.1:{}/", home.port));
+    browser.until_shown("all types", &["All is well", "t000", "t199", "live"]);
+    browser.fits("two hundred types");
+
+    // A stream of our own in the place of the house's: ten thousand events a second, all of which say that something is new.
+    browser.run(&format!(
+        "{WATCH} const passed = window.fetch, parse = JSON.parse, enc = new TextEncoder(); window.parsed = 0;
+         JSON.parse = (text) => {{ window.parsed += 1; return parse(text); }};
+         window.fetch = (...all) => all[0] !== '/v1/events' ? passed(...all) : Promise.resolve(new Response(
+             new ReadableStream({{ start(to) {{ window.tell = (text) => to.enqueue(enc.encode(text)); }} }})));
+         hide(true); hide(false); window.asked = []; window.parsed = 0; window.began = performance.now(); window.told = 0;
+         const flood = setInterval(() => {{
+             let text = '';
+             for (let no = 0; no < 1000; no += 1) text += `id: 1-${{window.told += 1}}\nevent: change\ndata: {{\"types\":[]}}\n\n`;
+             window.tell(text);
+             if (window.told >= 40000) {{ clearInterval(flood); window.done = performance.now() - window.began; }}
+         }}, 100);"
+    ));
+    let took =
+        until("the flood", SOON, || browser.run("return window.done ?? null").as_f64().ok_or("not done".to_owned()));
+    let asked = browser.run("return window.asked.length").as_u64().unwrap();
+    let parsed = browser.run("return window.parsed").as_u64().unwrap();
+    tell(&format!("{name}: 40000 events in {took:.0} ms, {parsed} of them read, {asked} looks"));
+    let most = took / 1000.0 + 2.0;
+    assert!(asked >= 2 && asked as f64 <= most && parsed as f64 <= most, "{asked} looks, {parsed} read in {took} ms");
+
+    // One type of two hundred changes, and of two hundred rows one is made anew.
+    browser.run(
+        "window.made = []; new MutationObserver((all) => { for (const one of all) window.made.push(...[...one.addedNodes,
+             ...one.removedNodes].filter(node => node.nodeName === 'TBODY').map(node => node.id)); })
+             .observe(document.getElementById('live'), { childList: true, subtree: true });",
+    );
+    biotope.until_state(&biotope.push(&json!({"type": "t123"})), "completed");
+    until("the row", SOON, || {
+        browser.run("window.tell(`id: 1-99999\nevent: change\ndata: {\"types\":[]}\n\n`)");
+        let text = browser.run("return document.querySelector('#type-t123').innerText").to_string();
+        if text.contains("calm") { Err(text) } else { Ok(()) }
+    });
+    let made = browser.run("return [...new Set(window.made)]");
+    assert_eq!(made, json!(["type-t123"]));
+    assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
     biotope.stop();
 }
 

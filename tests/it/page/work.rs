@@ -43,6 +43,15 @@ fn a_dead_job_is_found_and_redriven() {
     let counts = browser
         .run("return [...document.querySelectorAll('.errors tbody td:first-child')].map(cell => cell.innerText)");
     assert_eq!(counts, json!(["2", "1"]));
+    // What dies while somebody looks is among them, on the same page.
+    browser.run("window.mark = 'same page'");
+    until_dead(&biotope, &["out of ink"]);
+    until("the next one", SOON, || {
+        let counts = browser
+            .run("return [...document.querySelectorAll('.errors tbody td:first-child')].map(cell => cell.innerText)");
+        if counts == json!(["2", "1", "1"]) { Ok(()) } else { Err(counts.to_string()) }
+    });
+    assert_eq!(browser.run("return window.mark"), "same page");
     browser.fits("a type with dead jobs");
     browser.screenshots("type");
     browser.click(".errors tbody a.button");
@@ -66,9 +75,9 @@ fn a_dead_job_is_found_and_redriven() {
     // And all others together: counted first.
     browser.go(&url("/jobs?type=frail&state=dead"));
     browser.click("p.acts a.button:not(.danger)");
-    browser.until_shown("how many are meant", &["Retry all dead jobs of frail", "2 jobs are meant"]);
+    browser.until_shown("how many are meant", &["Retry all dead jobs of frail", "3 jobs are meant"]);
     browser.click("form.confirm button");
-    browser.until_shown("what was done", &["So many jobs have all their attempts again: 2."]);
+    browser.until_shown("what was done", &["So many jobs have all their attempts again: 3."]);
     for id in &ids {
         biotope.until_state(id, "completed");
     }

@@ -77,6 +77,23 @@ impl Url {
     }
 }
 
+/// No TLS came about: why, and what to do.
+fn no_tls(authority: &str, error: &std::io::Error) -> Failure {
+    use tokio_rustls::rustls::{CertificateError, Error};
+    let told = error.to_string();
+    let remedy = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(_)) => "it speaks no TLS, or not yet: `kill -HUP` has it take the config over",
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "name who signed it in `http.tls.ca`, or in a file that BIOTOPE_CA names"
+        }
+        Some(Error::InvalidCertificate(CertificateError::Other(_))) if told.contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority: make one with basicConstraints CA:FALSE"
+        }
+        _ => "are certificate and name those that the config has?",
+    };
+    Failure::new(UNAVAILABLE, format!("no biotope answers at https://{authority} by TLS: {told}; {remedy}"))
+}
+
 /// A body that is sent.
 pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -126,7 +143,7 @@ impl Client {
                 let secured = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
                 let secured = tokio::time::timeout(CONNECT_TIMEOUT, secured).await;
                 let secured = secured.map_err(|_| gone("no TLS within 5 s".to_owned()))?;
-                speak(secured.map_err(|error| gone(format!("by TLS: {error}")))?).await
+                speak(secured.map_err(|error| no_tls(authority, &error))?).await
             }
         };
         let mut sender = speaking.map_err(|error| gone(error.to_string()))?;
@@ -227,6 +244,23 @@ mod tests {
         assert_eq!((secured.authority.as_str(), secured.tls.is_some()), ("jobs.example.com:443", true));
         for bad in ["", "127.0.0.1:7420", "http://me@127.0.0.1", "http://a/b", "ftp://x"] {
             assert_eq!(Url::parse(bad).unwrap_err().code, USAGE, "{bad}");
+        }
+    }
+
+    #[test]
+    fn why_there_is_no_tls_is_told_with_what_to_do() {
+        use tokio_rustls::rustls::{CertificateError, Error, InvalidMessage, OtherError};
+        let told = |error| no_tls("h:1", &std::io::Error::new(std::io::ErrorKind::InvalidData, error)).message;
+        // As webpki says of a certificate that was made without a word on what it is for.
+        let authority = OtherError(Arc::new(std::io::Error::other("CaUsedAsEndEntity")));
+        for (error, remedy) in [
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), "kill -HUP"),
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), "http.tls.ca"),
+            (Error::InvalidCertificate(CertificateError::Other(authority)), "CA:FALSE"),
+            (Error::InvalidCertificate(CertificateError::Expired), "certificate and name"),
+        ] {
+            let told = told(error);
+            assert!(told.starts_with("no biotope answers at https://h:1 by TLS: ") && told.contains(remedy), "{told}");
         }
     }
 

@@ -139,16 +139,21 @@ impl Session {
         self.with_listen(&text)
     }
 
-    /// A config that is written and says nothing of `listen` is served at 7420: here at this session's port.
+    /// A config that is written and says nothing of `listen` is served at 7420: here at this session's port. Its log's files are
+    /// the smallest that may be, since a build for tests takes seconds to read one of the usual size.
     fn with_listen(&self, text: &str) -> String {
         let mut lines: Vec<String> = Vec::new();
         let mut config: Option<(String, usize)> = None;
+        let mut small_log = Vec::new();
         for line in text.lines() {
             if let Some((end, from)) = &config
                 && line == end
             {
                 let body = &lines[*from..];
                 let is_config = body.iter().any(|line| line.starts_with("[workers."));
+                if is_config && !body.iter().any(|line| line == "[log]") {
+                    small_log = ["[log]", "segment = \"8MiB\""].map(str::to_owned).to_vec();
+                }
                 if is_config && !body.iter().any(|line| line.trim_start().starts_with("listen")) {
                     let listen = format!("listen = \"127.0.0.1:{}\"", self.ports["7420"]);
                     match body.iter().position(|line| line == "[http]") {
@@ -156,6 +161,7 @@ impl Session {
                         None => lines.extend(["[http]".to_owned(), listen]),
                     }
                 }
+                lines.append(&mut small_log);
                 config = None;
             }
             lines.push(line.to_owned());

@@ -22,6 +22,17 @@ fn reference() -> Document {
     documents().into_iter().find(|document| document.name == "docs/errors.md").unwrap()
 }
 
+/// Sources whose problems are shown at their place in a config.
+const OF_CONFIGS: [&str; 7] = [
+    "src/access",
+    "src/config",
+    "src/generation.rs",
+    "src/worker/confined.rs",
+    "src/worker/definition.rs",
+    "src/worker/files.rs",
+    "src/worker/http",
+];
+
 /// First cells of the tables under a heading, without their backticks, with the second ones.
 fn entries(heading: &str) -> Vec<(String, String)> {
     let rows = reference().rows().into_iter().filter(|(under, _)| under == heading);
@@ -47,6 +58,55 @@ fn sources(dir: &Path, found: &mut Vec<String>) {
             found.push(text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned());
         }
     }
+}
+
+/// The second argument of a call, of which this is what stands behind its parenthesis.
+fn second_argument(call: &str) -> &str {
+    let (mut depth, mut inside, mut escaped, mut start) = (0, false, false, None);
+    for (at, c) in call.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if inside => escaped = true,
+            '"' => inside = !inside,
+            _ if inside => {}
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth > 0 => depth -= 1,
+            ')' | ']' | '}' => return &call[start.unwrap_or(at)..at],
+            ',' if depth == 0 => match start {
+                None => start = Some(at + 1),
+                Some(start) => return &call[start..at],
+            },
+            _ => {}
+        }
+    }
+    ""
+}
+
+/// What sources say is wrong with a config: `let message = …`, the second argument of what notes a problem, and what a
+/// look-up of the machine failed by.
+fn problems_of_configs() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for place in OF_CONFIGS {
+        let mut texts = Vec::new();
+        let path = repository().join(place);
+        if path.is_dir() {
+            sources(&path, &mut texts);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            texts.push(text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned());
+        }
+        for text in texts {
+            let messages = text.split("let message =").skip(1).map(|rest| rest.split(';').next().unwrap());
+            let noted =
+                [".add(", "problem("].into_iter().flat_map(|call| text.split(call).skip(1)).map(second_argument);
+            let looked_up = text.split("Err(format!(").skip(1).filter(|_| place == "src/worker/files.rs");
+            for part in messages.chain(noted).chain(looked_up) {
+                // A variable is found where it is made.
+                found.extend(literals(part).into_iter().next().map(|literal| (place.to_owned(), literal)));
+            }
+        }
+    }
+    found
 }
 
 fn source() -> String {
@@ -165,6 +225,15 @@ fn every_family_of_messages_has_an_entry() {
         let text = std::fs::read_to_string(&path).unwrap();
         let titles = text.lines().filter_map(|line| line.strip_prefix("error: "));
         missing.extend(titles.filter(|title| !told(title)).map(|title| format!("{}: {title}", path.display())));
+    }
+    let problems = problems_of_configs();
+    assert!(problems.len() > 60, "{problems:#?}");
+    for (place, problem) in problems {
+        // What has hardly a word of its own shows another one's.
+        let words = problem.chars().filter(char::is_ascii_alphabetic).count();
+        if words > 4 && !told(&problem) && !told(&format!("x {problem}")) {
+            missing.push(format!("{place}: {problem}"));
+        }
     }
     assert!(missing.is_empty(), "docs/errors.md has no entry for {missing:#?}");
 }

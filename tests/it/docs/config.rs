@@ -179,6 +179,29 @@ fn the_reference_has_the_parsers_bounds() {
 }
 
 #[test]
+fn every_value_that_the_reference_names_is_one() {
+    let mut tried = 0;
+    for row in rows(&reference()) {
+        let named = row.values.split('`').skip(1).step_by(2);
+        for value in named.filter(|value| value.starts_with('"') || value.parse::<u64>().is_ok() || *value == "true") {
+            let refused = |base: &str| {
+                let told = read(&format!("{base}{} = {value}\n", row.key)).err()?;
+                // What does not go with another key is no matter here.
+                let of = format!("`{}` ", row.key);
+                let kind = told.split(&format!("{of}is a")).nth(1).and_then(|rest| rest.lines().next());
+                let is_kind = kind.is_some_and(|rest| rest.contains(", not "));
+                Some(told).filter(|told| is_kind || told.contains(&format!("{of}cannot be")))
+            };
+            let told: Vec<String> = BASES.iter().filter_map(|base| refused(base)).collect();
+            // The patterns of `watch` stand in a list.
+            assert!(told.is_empty() || row.key.ends_with("watch"), "{} = {value}: {}", row.key, told.concat());
+            tried += 1;
+        }
+    }
+    assert!(tried > 90, "{tried}");
+}
+
+#[test]
 fn the_references_example_passes() {
     let document = reference();
     let examples: Vec<_> = document.blocks().into_iter().filter(|block| block.language == "toml").collect();

@@ -134,7 +134,7 @@ impl Session {
             text = text.replace(folder, self.home.path("root").join(&folder[1..]).to_str().unwrap());
         }
         for (named, port) in &self.ports {
-            text = text.replace(&format!(":{named}"), &format!(":{port}"));
+            text = text.replace(named, &port.to_string());
         }
         self.with_listen(&text)
     }

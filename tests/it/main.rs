@@ -12,6 +12,7 @@ mod bad_input;
 mod cancel;
 mod connections;
 mod copies;
+mod deploy;
 mod docs;
 mod durability;
 mod embed;

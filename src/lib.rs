@@ -92,6 +92,10 @@ pub mod log;
 mod logfile;
 pub mod measure;
 #[cfg(feature = "daemon")]
+mod names;
+#[cfg(feature = "daemon")]
+mod own;
+#[cfg(feature = "daemon")]
 mod page;
 pub mod pool;
 pub mod recent;
@@ -108,6 +112,8 @@ pub mod sync;
 #[cfg(feature = "daemon")]
 mod takeover;
 pub mod testing;
+#[cfg(feature = "daemon")]
+mod trust;
 pub mod types;
 #[cfg(feature = "daemon")]
 mod wording;

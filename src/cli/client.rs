@@ -1,6 +1,6 @@
 //! Speaking to a running biotope: one connection a request, by https where it speaks that.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::credentials;
 use crate::config::Config;
+use crate::config::target::own_addresses;
 use crate::exit::{CONFIG, DATA, Failure, PERMISSION, SYSTEM, TEMPORARY, UNAVAILABLE, USAGE};
 use crate::worker::native::Natives;
 
@@ -132,7 +134,7 @@ impl Client {
             let scheme = if self.url.tls.is_some() { "https" } else { "http" };
             Failure::new(UNAVAILABLE, format!("no biotope answers at {scheme}://{authority}: {why}; is it running?"))
         };
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(authority.as_str()));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(authority));
         let stream = match connecting.await {
             Ok(stream) => stream.map_err(|error| gone(error.to_string()))?,
             Err(_) => return Err(gone("no connection within 5 s".to_owned())),
@@ -189,6 +191,15 @@ impl Client {
                 .map_err(|_| Failure::new(TEMPORARY, format!("no answer within {} s", within.as_secs())))??;
             if status.is_success() { Ok((status, text)) } else { Err(refused(status, &text)) }
         })
+    }
+}
+
+/// Connects to a host and port. `localhost` needs no file that says where that is.
+async fn connect(authority: &str) -> std::io::Result<TcpStream> {
+    let own = authority.rsplit_once(':').and_then(|(host, port)| Some((own_addresses(host)?, port.parse().ok()?)));
+    match own {
+        Some((own, port)) => TcpStream::connect(own.map(|address| SocketAddr::new(address, port)).as_slice()).await,
+        None => TcpStream::connect(authority).await,
     }
 }
 

@@ -7,10 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::access::{Role, read_token};
 use crate::config::AccessConfig;
@@ -52,11 +51,10 @@ fn bearer(token: &[u8]) -> Option<HeaderValue> {
 
 /// What https is spoken by with who must be `name`; trusted are the well-known authorities, those of `BIOTOPE_CA`, and `ca`.
 pub(super) fn tls(name: &str, ca: Option<&Path>) -> Result<Tls, Failure> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = crate::trust::roots().map_err(|why| Failure::new(CONFIG, why))?;
     let named = std::env::var_os(CA);
     for path in ca.into_iter().chain(named.as_deref().map(Path::new)) {
-        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        if !matches!(found.map(|found| roots.add_parsable_certificates(found).0), Ok(1..)) {
+        if crate::trust::add(Arc::make_mut(&mut roots), path) == 0 {
             return Err(Failure::new(CONFIG, format!("{} holds no certificate in PEM", path.display())));
         }
     }

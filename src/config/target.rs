@@ -67,6 +67,13 @@ impl Target {
 }
 
 /// Host in small letters, and the port if one is given.
+/// The addresses of this machine itself, where a name always means it (RFC 6761): no file and no service is asked.
+pub fn own_addresses(name: &str) -> Option<[IpAddr; 2]> {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let is_own = name == "localhost" || name.ends_with(".localhost");
+    is_own.then_some([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+}
+
 fn split_port(place: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
@@ -123,6 +130,16 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn localhost_is_this_machine_and_nothing_else_is() {
+        for own in ["localhost", "LocalHost.", "a.localhost", "a.b.localhost."] {
+            assert!(own_addresses(own).unwrap().iter().all(IpAddr::is_loopback), "{own}");
+        }
+        for other in ["localhost.example.com", "mylocalhost", "local", "", "."] {
+            assert_eq!(own_addresses(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_url_is_taken_apart_or_told_what_it_lacks() {

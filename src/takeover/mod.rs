@@ -97,7 +97,7 @@ pub(crate) fn retreat(why: &str) {
 
 /// The path that the program was started from, whatever lies there by now.
 fn program() -> PathBuf {
-    let exe = PathBuf::from("/proc/self/exe");
+    let exe = crate::own::path().unwrap_or_default();
     let identity = |path: &Path| std::fs::metadata(path).map(|of| (of.dev(), of.ino())).ok();
     let is_this = |path: &PathBuf| identity(path).is_some_and(|it| identity(&exe) == Some(it));
     let name = PathBuf::from(std::env::args_os().next().unwrap_or_default());
@@ -107,7 +107,7 @@ fn program() -> PathBuf {
         let dirs = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&dirs).map(|dir| dir.join(&name)).find(is_this)
     };
-    named.or_else(|| std::env::current_exe().ok()).unwrap_or(name)
+    named.or_else(|| std::env::current_exe().ok()).or_else(|| crate::own::path().ok()).unwrap_or(name)
 }
 
 /// What an attempt leads to, if all goes well.
@@ -291,7 +291,7 @@ impl Upgrader {
     ) -> std::io::Result<Handing> {
         let (listener, lock) = (listener.try_clone()?, lock.copy()?);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let image = rustix::fs::open("/proc/self/exe", flags, Mode::empty())?;
+        let image = rustix::fs::open(crate::own::path()?, flags, Mode::empty())?;
         let (table_fd, why) = (table::in_memory("takeover", &[])?, table::in_memory("why", &[])?);
         let state = self.state();
         let ready = READY_WITHIN.max(own_start * READY_TIMES);

@@ -56,6 +56,9 @@ impl Tray {
     pub(super) fn make(owner: Option<(u32, u32)>) -> io::Result<Self> {
         static SWEEP: Once = Once::new();
         let parent = std::path::absolute(std::env::temp_dir())?;
+        if !parent.exists() && std::env::var_os("TMPDIR").is_none() {
+            make_for_all(&parent)?;
+        }
         SWEEP.call_once(|| sweep(&parent));
         let mut last = Errno::EXIST;
         for _ in 0..NAMES_TRIED {
@@ -180,6 +183,15 @@ pub(super) fn place(refusal: &Refusal) -> String {
 }
 
 /// Makes something of ours a user's and group's.
+/// Makes the directory that other systems have for such files, as it is there: one that is this program alone has none.
+fn make_for_all(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o1777))),
+    }
+}
+
 fn give(file: &OwnedFd, owner: Option<(u32, u32)>) -> Result<(), Errno> {
     owner.map_or(Ok(()), |(user, group)| fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))))
 }

@@ -30,6 +30,9 @@ pub(super) use quick::Quick;
 /// Starts that are tried while the program is "busy": another thread that forks may hold its file open for writing a moment.
 const BUSY_STARTS: u32 = 8;
 
+/// Descriptors below this may be inherited, where nothing tells which are.
+const INHERITED_MAX: RawFd = 1024;
+
 /// The last of the kernel's signals.
 const SIGNAL_MAX: i32 = 64;
 
@@ -162,7 +165,8 @@ fn inherited() -> &'static [RawFd] {
     INHERITED.get_or_init(|| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(entries) = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).and_then(Dir::new) else {
-            return Vec::new();
+            // Nobody can tell without /proc: any of these may be one.
+            return (3..INHERITED_MAX).collect();
         };
         let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
         numbers.filter(|fd| *fd > 2).collect()

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use hyper::header::{HeaderName, HeaderValue};
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::HttpFactory;
 use super::sign::{Secret, stand_in};
-use crate::config::target::Target;
+use crate::config::target::{Target, own_addresses};
 use crate::config::{EnvValue, HttpConfig, Problem};
 use crate::types::WorkerType;
 use crate::worker::definition::{Fields, Resolving, Surroundings};
@@ -47,6 +46,9 @@ struct System;
 
 impl Resolver for System {
     fn look_up<'a>(&'a self, host: &'a str, port: u16) -> LookUp<'a> {
+        if let Some(own) = own_addresses(host) {
+            return Box::pin(std::future::ready(Ok(own.map(|address| SocketAddr::new(address, port)).to_vec())));
+        }
         Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
     }
 }
@@ -134,14 +136,16 @@ fn tls(
     http: &HttpConfig,
     hash: &mut Fields,
 ) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let system = if http.target.tls { crate::trust::roots() } else { Ok(Arc::new(RootCertStore::empty())) };
+    let mut roots = system.unwrap_or_else(|why| {
+        resolving.problem("http", why, "name a file with -----BEGIN CERTIFICATE-----, or unset it");
+        Arc::new(RootCertStore::empty())
+    });
     if let Some(path) = &http.ca {
         let path = resolving.around.folder.join(path);
         hash.add(b"ca");
         hash.add_file(&path);
-        let found = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let added = found.map(|found| roots.add_parsable_certificates(found).0);
-        if !matches!(added, Ok(1..)) {
+        if crate::trust::add(Arc::make_mut(&mut roots), &path) == 0 {
             let message = format!("{} holds no certificate in PEM", path.display());
             resolving.problem("ca", message, "name a file with -----BEGIN CERTIFICATE-----");
         }

@@ -178,7 +178,7 @@ impl Helper {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = (self.program)(lock);
         // A group of its own: the Ctrl-C of a terminal is for us.
-        command.env_clear().stdin(Stdio::from(theirs)).stdout(Stdio::null()).current_dir("/").process_group(0);
+        command.env_clear().stdin(Stdio::from(theirs)).stdout(nowhere()?).current_dir("/").process_group(0);
         let process =
             command.spawn().map_err(|e| about(&format!("cannot start the process that starts children: {e}")))?;
         // With it goes our copy of its end.
@@ -306,6 +306,12 @@ impl Link {
     fn process(&self) -> MutexGuard<'_, std::process::Child> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An output that nobody reads. Where there is no /dev, a file in memory: the helper prints nothing.
+fn nowhere() -> io::Result<Stdio> {
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").map(Stdio::from);
+    null.or_else(|_| Ok(rustix::fs::memfd_create("nowhere", rustix::fs::MemfdFlags::CLOEXEC)?.into()))
 }
 
 fn about(text: &str) -> io::Error {

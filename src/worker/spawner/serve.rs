@@ -35,7 +35,11 @@ const ARGUMENT: &str = "--spawn-children";
 /// The command that makes this very program, even if its file was replaced meanwhile, the helper that locks a file.
 pub fn asked_of_this_program(lock: &Path) -> std::process::Command {
     use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new("/proc/self/exe");
+    let program = crate::own::path().unwrap_or_else(|error| {
+        tracing::error!("the process that starts children cannot be started: {error}");
+        PathBuf::from("/proc/self/exe")
+    });
+    let mut command = std::process::Command::new(program);
     command.arg0("biotope-spawner").arg(ARGUMENT).arg(lock);
     command
 }

@@ -14,6 +14,7 @@ mod show;
 mod simulate;
 mod status;
 mod upgrade;
+mod version;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use client::{Client, Url};
 
 /// One binary in which worker ecosystems live: a durable job log, worker pools, and rollover by signal.
 #[derive(Debug, Parser)]
-#[command(name = "biotope", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "biotope", version = version::of_program(), max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     /// The config file [default: ./biotope.toml, then /etc/biotope/biotope.toml]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "url")]
@@ -43,6 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a biotope until a signal ends it
+    #[command(after_help = "Example: biotope run /etc/biotope/biotope.toml")]
     Run {
         /// The config file
         file: Option<PathBuf>,
@@ -51,30 +53,36 @@ enum Command {
         strict: bool,
     },
     /// Check a config file, and everything that it names
+    #[command(after_help = "Example: biotope check-config biotope.toml && biotope reload --wait")]
     CheckConfig {
         /// The config file
         file: Option<PathBuf>,
     },
     /// Enqueue a job, or one a line
+    #[command(after_help = "Example: biotope push order-processor '{\"order\":\"o-1\"}'")]
     Push(PushArgs),
     /// Show what lives here
+    #[command(after_help = "Example: biotope status")]
     Status {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Say in one sentence why a job is not running now
+    #[command(after_help = "Example: biotope why 01997b4e-0000-7000-8000-000000000000")]
     Why {
         /// Its id
         id: String,
     },
     /// Have the config file taken over, as SIGHUP does
+    #[command(after_help = "Example: biotope reload --wait")]
     Reload {
         /// Wait until all versions are up or rejected, and old ones gone
         #[arg(long)]
         wait: bool,
     },
     /// List the last configs: when, what they changed, what became of them; and those that were refused
+    #[command(after_help = "Example: biotope generations --json")]
     Generations {
         /// As JSON
         #[arg(long)]
@@ -93,10 +101,10 @@ enum Command {
     #[command(hide = true)]
     TakeoverCheck,
     /// List, show or change jobs
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: biotope jobs list --state dead")]
     Jobs(JobsCommand),
     /// Look into a log: verify, dump, salvage
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: biotope log verify data")]
     Log(log::LogCommand),
     /// Copy everything that is acknowledged up to now, from a running biotope or a stopped one
     #[command(after_help = "Example: biotope --config biotope.toml backup backups/monday")]
@@ -114,17 +122,22 @@ enum Command {
         to: PathBuf,
     },
     /// Cancel all waiting jobs of a type, and discard its dead ones
+    #[command(after_help = "Example: biotope purge order-processor")]
     Purge(TypeArg),
     /// Let the jobs of a type wait until it is resumed; what runs goes on, new jobs are taken in
+    #[command(after_help = "Example: biotope pause order-processor")]
     Pause(TypeArg),
     /// Have the jobs of a paused type worked on again
+    #[command(after_help = "Example: biotope resume order-processor")]
     Resume(TypeArg),
     /// Steer how the new version of a type takes over
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: biotope rollout promote order-processor")]
     Rollout(RolloutCommand),
     /// Go back to the version of a type that was there before
+    #[command(after_help = "Example: biotope rollback order-processor")]
     Rollback(TypeArg),
     /// Run the core in simulated worlds with faults and crashes, and see whether it holds
+    #[command(after_help = "Example: biotope simulate --minutes 5")]
     Simulate(simulate::SimulateArgs),
 }
 
@@ -154,18 +167,23 @@ struct PushArgs {
 #[derive(Debug, Subcommand)]
 enum RolloutCommand {
     /// Keep the new version's share as it is
+    #[command(after_help = "Example: biotope rollout pause order-processor")]
     Pause(TypeArg),
     /// Let its share grow again; or try a version again that was withdrawn
+    #[command(after_help = "Example: biotope rollout resume order-processor")]
     Resume(TypeArg),
     /// Have it take over now
+    #[command(after_help = "Example: biotope rollout promote order-processor")]
     Promote(TypeArg),
     /// Withdraw it now
+    #[command(after_help = "Example: biotope rollout abort order-processor")]
     Abort(TypeArg),
 }
 
 #[derive(Debug, Subcommand)]
 enum JobsCommand {
     /// List jobs, newest first
+    #[command(after_help = "Example: biotope jobs list --type order-processor --state dead --limit 20")]
     List {
         /// Only of this worker type
         #[arg(long = "type", value_name = "TYPE")]
@@ -193,11 +211,13 @@ enum JobsCommand {
         json: bool,
     },
     /// Show one job
+    #[command(after_help = "Example: biotope jobs show 01997b4e-0000-7000-8000-000000000000")]
     Show {
         /// Its id
         id: String,
     },
     /// Give dead jobs all their attempts again, or run delayed ones now
+    #[command(after_help = "Example: biotope jobs retry --failed-on order-processor@v2")]
     Retry {
         /// Their ids
         #[arg(required_unless_present = "failed_on", conflicts_with = "failed_on")]
@@ -207,12 +227,14 @@ enum JobsCommand {
         failed_on: Option<String>,
     },
     /// Cancel jobs that wait
+    #[command(after_help = "Example: biotope jobs cancel 01997b4e-0000-7000-8000-000000000000")]
     Cancel {
         /// Their ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
     /// Discard dead jobs
+    #[command(after_help = "Example: biotope jobs discard 01997b4e-0000-7000-8000-000000000000")]
     Discard {
         /// Their ids
         #[arg(required = true)]
@@ -397,28 +419,4 @@ fn print_while_read(line: &str) -> Result<bool, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn global_options_stand_before_or_after_the_command() {
-        for args in [["biotope", "--config", "x.toml", "status"], ["biotope", "status", "--config", "x.toml"]] {
-            assert_eq!(Cli::try_parse_from(args).unwrap().config.unwrap(), PathBuf::from("x.toml"));
-        }
-        assert!(Cli::try_parse_from(["biotope", "push", "t", "1", "--file", "f"]).is_err());
-        assert!(Cli::try_parse_from(["biotope", "push", "--file", "f", "--min-version", "v2"]).is_err());
-        for args in [&["x"][..], &["--failed-on", "a@v1"]] {
-            assert!(Cli::try_parse_from([&["biotope", "jobs", "retry"], args].concat()).is_ok());
-        }
-        for args in [&[][..], &["x", "--failed-on", "a@v1"]] {
-            assert!(Cli::try_parse_from([&["biotope", "jobs", "retry"], args].concat()).is_err());
-        }
-        assert!(Cli::try_parse_from(["biotope"]).is_err());
-    }
-}
+mod tests;

@@ -68,10 +68,9 @@ pub(super) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
 
 /// The program that found something: its version, its commit if the build knew it, and its own checksum.
 fn program() -> String {
-    let commit = option_env!("BIOTOPE_COMMIT").unwrap_or("commit unknown");
-    let sum = std::env::current_exe().and_then(std::fs::read).map(|bytes| crc32fast::hash(&bytes));
+    let sum = crate::own::path().and_then(std::fs::read).map(|bytes| crc32fast::hash(&bytes));
     let sum = sum.map_or_else(|_| "unreadable".to_owned(), |sum| format!("{sum:08x}"));
-    format!("biotope {} ({commit}, program {sum})", env!("CARGO_PKG_VERSION"))
+    format!("biotope {}, program {sum}", super::version::of_program())
 }
 
 fn bar(length: Option<u64>, what: &'static str) -> ProgressBar {

@@ -22,6 +22,8 @@
   const lostFor = document.getElementById("lost-for");
   const pulse = document.getElementById("pulse");
   const told = document.getElementById("told");
+  const icon = document.getElementById("icon");
+  const COLOURS = { ok: "3f8a5b", look: "d29b2b", bad: "c62828" };
   // What this page is about, if it is about one type, and how often it is fetched anyway.
   const { from, of } = live.dataset;
   const everyMs = Number(live.dataset.every) || 5000;
@@ -57,6 +59,9 @@
       const shown = new Map([...old.querySelectorAll("details[id]")].map((part) => [part.id, part.open]));
       for (const part of now.querySelectorAll("details[id]")) part.open = shown.get(part.id) ?? part.open;
       if (reading?.containsNode(old, true)) return;
+      // Nor is who writes something disturbed.
+      const at = document.activeElement;
+      if (at?.matches("input") && at.value && old.contains(at)) return;
       if (!old.isEqualNode(now)) old.replaceWith(now);
       return;
     }
@@ -106,6 +111,13 @@
     if (before === after) return;
     document.title = `${after} · Biotope`;
     told.textContent = after;
+    sayByIcon();
+  }
+
+  // Among other tabs, too, it is seen whether all is well.
+  function sayByIcon() {
+    const colour = COLOURS[live.querySelector("[data-verdict]")?.dataset.verdict];
+    if (colour) icon.href = icon.href.replace(/%23[0-9a-f]{6}/, `%23${colour}`);
   }
 
   function plan(ms) {
@@ -271,6 +283,7 @@
   addEventListener("pagehide", rest);
   addEventListener("pageshow", (event) => event.persisted && wake());
   addEventListener("online", wake);
+  sayByIcon();
   if (!document.hidden) {
     begin();
     plan(everyMs);

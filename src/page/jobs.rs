@@ -91,6 +91,12 @@ impl Asked {
     }
 }
 
+/// Words as a title: a state, or what is not one, comes first.
+fn capital(words: &str) -> String {
+    let (first, rest) = words.split_at_checked(1).unwrap_or_default();
+    first.to_ascii_uppercase() + rest
+}
+
 #[derive(Template)]
 #[template(path = "jobs.html", config = "web/askama.toml")]
 struct Page {
@@ -147,7 +153,7 @@ impl Page {
             if STATES.contains(&&*q) { asked.state = q } else { asked.error = q }
         }
         let (jobs, next) = gather(handle, asked.filter(PAGE)?, CALLS_MAX)?;
-        let title = asked.words();
+        let title = capital(&asked.words());
         Ok(Found::Jobs(Box::new(Self { title, live: "", visitor, asked, types, jobs, next, note, now })))
     }
 

@@ -1,16 +1,19 @@
 //! The page of one job: how it stands and why, what became of it step by step, and what can be done about it.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 
+use super::board::{Board, Fresh};
 use super::told::{Done, Told, in_address};
 use super::words::{due, moment_of, since_text};
 use super::{bug, html};
 use crate::engine::Handle;
-use crate::engine::view::{JobView, StepView, TimelineView};
+use crate::engine::view::{JobView, StepView, TimelineView, WorkerView};
 use crate::figures::{ago, took};
 use crate::http::asked::Path;
 use crate::http::guard::Visitor;
@@ -43,6 +46,8 @@ struct Part {
     job: JobView,
     /// Why it is not running now.
     why: Option<String>,
+    /// The worker that has it, as far as that is shown.
+    worker: Option<WorkerView>,
     now: UnixMs,
     /// Whether who sees it may do something about it.
     may_act: bool,
@@ -50,36 +55,61 @@ struct Part {
 
 pub(super) async fn page(
     State(app): State<App>,
+    Extension(board): Extension<Arc<Board>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     done: Result<Query<Done>, QueryRejection>,
 ) -> Result<Response, Told> {
     let note = done.ok().and_then(|Query(done)| done.words());
     let now = app.clock.wall_ms();
-    let page = blocking(move || {
-        let (part, timeline) = (Part::of(&app.handle, &id, now, visitor)?, app.handle.timeline(&id)?);
-        // What is over does not change any more.
-        let live = if part.is_over() { String::new() } else { format!("/jobs/{}/fragment", in_address(&id)) };
-        Ok::<_, Refusal>(Page { title: part.job.id.clone(), live, visitor, note, part, timeline, now })
-    });
-    Ok(html(page.await??.render().map_err(bug)?))
+    let handle = app.handle.clone();
+    let found = blocking(move || Ok::<_, Refusal>((Part::of(&handle, &id, now, visitor)?, handle.timeline(&id)?)));
+    let (part, timeline) = found.await??;
+    let part = part.with_worker(&app, &board, Fresh::Now).await?;
+    let title = part.job.id.clone();
+    // What is over does not change any more.
+    let live = if part.is_over() { String::new() } else { format!("/jobs/{}/fragment", in_address(&title)) };
+    let page = Page { title, live, visitor, note, part, timeline, now };
+    Ok(html(page.render().map_err(bug)?))
 }
 
 pub(super) async fn fragment(
     State(app): State<App>,
+    Extension(board): Extension<Arc<Board>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let now = app.clock.wall_ms();
-    let part = blocking(move || Part::of(&app.handle, &id, now, visitor)).await??;
+    let handle = app.handle.clone();
+    let part = blocking(move || Part::of(&handle, &id, now, visitor)).await??;
+    let part = part.with_worker(&app, &board, Fresh::Tick).await?;
     Ok(html(part.render().map_err(bug)?))
+}
+
+/// A sentence as it begins; where that is a version's label, it stays as it is.
+fn begun(says: &str) -> String {
+    let own = ["it ", "its ", "the ", "no ", "biotope "].iter().any(|word| says.starts_with(word));
+    let (first, rest) = says.split_at(usize::from(own));
+    first.to_uppercase() + rest
 }
 
 impl Part {
     fn of(handle: &Handle, id: &str, now: UnixMs, visitor: Visitor) -> Result<Self, Refusal> {
         let job = handle.job(id)?;
-        let why = handle.why(id).ok().filter(|_| job.ended_at.is_none()).map(|told| told.why);
-        Ok(Self { job, why, now, may_act: visitor.may_act() })
+        let why = handle.why(id).ok().filter(|_| job.ended_at.is_none()).map(|told| begun(&told.why));
+        Ok(Self { job, why, worker: None, now, may_act: visitor.may_act() })
+    }
+
+    /// With the worker that has it, if one has.
+    async fn with_worker(mut self, app: &App, board: &Board, fresh: Fresh) -> Result<Self, Problem> {
+        if self.job.state == "reserved" {
+            let look = board.look(app, fresh).await?;
+            let of_type = look.view.types.iter().find(|of_type| of_type.worker_type == self.job.worker_type);
+            let mut workers =
+                of_type.into_iter().flat_map(|of_type| &of_type.versions).flat_map(|version| &version.workers);
+            self.worker = workers.find(|worker| worker.jobs.iter().any(|held| held.id == self.job.id)).cloned();
+        }
+        Ok(self)
     }
 
     fn is_over(&self) -> bool {
@@ -164,9 +194,10 @@ impl Page {
         since_text(at, self.now)
     }
 
-    /// When it may run next, from then.
-    fn due_at(&self, at: &UnixMs) -> String {
-        due(&moment_of(*at), self.now)
+    /// When it may run next, as long as that is to come.
+    fn again(&self, step: &StepView) -> Option<String> {
+        let at = step.until_ms.filter(|at| *at > self.now)?;
+        Some(due(&moment_of(at), self.now))
     }
 
     fn ago(&self, at: &UnixMs) -> String {
@@ -209,6 +240,13 @@ fn shown(json: &str) -> Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_begins_with_a_capital_and_a_label_is_left_as_it_is() {
+        assert_eq!(begun("its turn is next"), "Its turn is next");
+        assert_eq!(begun("v2 has it: attempt 1 of 4 runs"), "v2 has it: attempt 1 of 4 runs");
+        assert_eq!(begun(""), "");
+    }
 
     #[test]
     fn what_is_long_is_cut_where_a_character_ends() {

@@ -11,6 +11,7 @@ use axum::response::Response;
 
 use super::board::{Board, Fresh, Look};
 use super::errors::Errors;
+use super::overview::{route, sharing};
 use super::rollover::{self, is_refused, state, trial};
 use super::told::{Done, Told, in_address};
 use super::verdict::{Reason, tried, verdict};

@@ -172,10 +172,14 @@ fn shown_versions(of_type: &TypeView) -> Vec<&VersionView> {
     of_type.versions.iter().filter(is_shown).collect()
 }
 
+/// The versions that share the work.
+pub(super) fn sharing(of_type: &TypeView) -> Vec<&VersionView> {
+    shown_versions(of_type).into_iter().filter(|version| version.percent > 0).collect()
+}
+
 /// The route between versions that share the work.
-fn route(of_type: &TypeView) -> Option<String> {
-    let shares: Vec<u8> =
-        shown_versions(of_type).iter().map(|version| version.percent).filter(|percent| *percent > 0).collect();
+pub(super) fn route(of_type: &TypeView) -> Option<String> {
+    let shares: Vec<u8> = sharing(of_type).iter().map(|version| version.percent).collect();
     (shares.len() > 1).then(|| chart::route(&shares))
 }
 

@@ -9,7 +9,11 @@ pub(super) fn page(document: &Value) -> String {
     let mut out = String::from(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>Biotope: its interface</title><link rel=\"stylesheet\" href=\"/assets/style.css\"></head>\n<body><main>\n",
+         <meta name=\"color-scheme\" content=\"light dark\"><title>Biotope: its interface</title>\
+         <link rel=\"icon\" href=\"data:,\"><link rel=\"stylesheet\" href=\"/assets/style.css\"></head>\n\
+         <body class=\"docs\"><a class=\"skip\" href=\"#content\">To the content</a>\
+         <nav class=\"top\"><a class=\"home\" href=\"/\">Biotope</a><span class=\"here\">API</span>\
+         <span class=\"ways\"><a href=\"/jobs\">Jobs</a></span></nav>\n<main id=\"content\" tabindex=\"-1\">\n",
     );
     write_body(&mut out, document).expect("a String takes any write");
     out.push_str("</main></body></html>\n");
@@ -116,8 +120,11 @@ fn words(schema: &Value) -> String {
     format!("{kind}{more}")
 }
 
+/// A text; what stands between backticks is a word of programs.
 fn text(value: &Value, key: &str) -> String {
-    escaped(value[key].as_str().unwrap_or_default())
+    let shown = escaped(value[key].as_str().unwrap_or_default());
+    let parts = shown.split('`').enumerate();
+    parts.map(|(at, part)| if at % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() }).collect()
 }
 
 fn escaped(text: &str) -> String {

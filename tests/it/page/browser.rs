@@ -127,6 +127,18 @@ impl Browser {
         });
     }
 
+    /// From now on no page runs a script.
+    pub(crate) fn without_scripts(&self) {
+        self.cdp("Emulation.setScriptExecutionDisabled", &json!({"value": true}));
+    }
+
+    /// Presses what a selector names, as a pointer does; for pages that run no script.
+    pub(crate) fn press(&self, selector: &str) {
+        let found = self.call("/element", &json!({"using": "css selector", "value": selector}));
+        let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str).unwrap();
+        self.call(&format!("/element/{id}/click"), &json!({}));
+    }
+
     /// Writes into a field.
     pub(crate) fn fill(&self, selector: &str, text: &str) {
         let (selector, text) = (Value::from(selector), Value::from(text));
@@ -158,6 +170,14 @@ impl Browser {
                 Some(missing) => Err(format!("{missing} is missing in {text}")),
                 None => Ok(()),
             }
+        });
+    }
+
+    /// Waits until the page follows the events.
+    pub(crate) fn until_live(&self) {
+        until("that it is live", SOON, || {
+            let says = self.try_run("return document.getElementById('pulse')?.textContent ?? null")?;
+            if says == "live" { Ok(()) } else { Err(says.to_string()) }
         });
     }
 

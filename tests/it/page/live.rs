@@ -27,7 +27,7 @@ fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
 
     // Hidden, it asks nothing for longer than it would have waited, though readers are told of what happens; seen again, it
     // asks at once, is right, and has the stream go on where it was.
-    browser.until_shown("that it is live", &["live"]);
+    browser.until_live();
     browser.run(&format!(
         "{WATCH} const select = window.getSelection; window.selections = 0;
          window.getSelection = () => {{ window.selections += 1; return select.call(window); }};
@@ -85,7 +85,8 @@ fn two_hundred_types_and_thousands_of_events_cost_what_has_changed() {
     let biotope = home.start();
     let browser = Browser::open();
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
-    browser.until_shown("all types", &["All is well", "t000", "t199", "live"]);
+    browser.until_shown("all types", &["All is well", "t000", "t199"]);
+    browser.until_live();
     browser.fits("two hundred types");
 
     // A stream of our own in the place of the house's: ten thousand events a second, all of which say that something is new.
@@ -185,22 +186,43 @@ const AS_ID: &str = "<svg><a@onload=window.hurt=1>";
 /// And as anything else may.
 const MARKUP: &str = "</pre></textarea><img src=x onerror=window.hurt=1><script>window.hurt=1</script>'`";
 
-#[test]
-fn hostile_text_stays_text_on_every_page() {
-    if !browser::is_here() {
-        return skipped("hostile_text_stays_text_on_every_page", "no chromium with its driver");
-    }
+/// Types whose workers say, and bring along, what would run if it were markup.
+fn hostile() -> Home {
     let home = Home::new(
         "[workers.fails]\nversion = \"v1\"\nexec = [\"./fails.sh\"]\nmax_attempts = 1\n\
          [workers.tells]\nversion = \"v1\"\nexec = [\"./tells.sh\"]\n\
-         [workers.does]\nversion = \"v1\"\nexec = [\"./does.sh\"]\n",
+         [workers.does]\nversion = \"v1\"\nexec = [\"./does.sh\"]\n\
+         [workers.breaks]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"./breaks.sh\"]\n",
     );
+    home.write("markup.txt", &format!("{MARKUP}\n"));
+    home.script("breaks.sh", "cat markup.txt >&2; exit 1");
     home.script("fails.sh", "cat >&2; exit 1");
     home.write("progress.txt", &format!("biotope:progress 40% {MARKUP}\n"));
     home.script("tells.sh", "cat progress.txt >&2\nread -r line <gate || true");
     home.write("next.txt", &json!({"type": "fails", "id": format!("{AS_ID}2"), "payload": MARKUP}).to_string());
     home.script("does.sh", "cat next.txt >\"$BIOTOPE_ENQUEUE\"; cat");
     home.pipe("gate");
+    home
+}
+
+/// Each page shows these texts, fits, and runs none of it.
+fn nothing_runs(browser: &Browser, home: &Home, pages: &[(&str, &[&str])]) {
+    for (path, parts) in pages {
+        browser.go(&format!("http://127.0.0.1:{}{path}", home.port));
+        // Where there are workers, what they hold is a click away.
+        browser.run("for (const part of document.querySelectorAll('details')) part.open = true");
+        browser.until_shown(path, parts);
+        browser.fits(path);
+        assert_eq!(browser.run("return window.hurt === undefined"), true, "{path}");
+    }
+}
+
+#[test]
+fn hostile_text_stays_text_on_every_page() {
+    if !browser::is_here() {
+        return skipped("hostile_text_stays_text_on_every_page", "no chromium with its driver");
+    }
+    let home = hostile();
     let biotope = home.start();
     let job = |of: &str, id: &str| json!({"type": of, "id": id, "idempotency_key": AS_ID, "payload": MARKUP, "tenant": MARKUP, "task": MARKUP});
     let ids: Vec<String> =
@@ -220,25 +242,42 @@ fn hostile_text_stays_text_on_every_page() {
         if job["progress"].is_null() { Err(job.to_string()) } else { Ok(()) }
     });
 
+    // A config that is refused says it, too.
+    let refused = "<img src=x onerror=window.hurt=2>";
+    home.configure(&format!("[workers.fails]\nversion = \"{refused}\"\nexec = [\"true\"]\n"));
+    biotope.signal(Signal::HUP);
+    until("the refusal, and the failing version", SOON, || {
+        let view = biotope.ecosystem();
+        if !view["generation"]["last_error"].is_null() && view.to_string().contains("\"failing\":") {
+            Ok(())
+        } else {
+            Err(view.to_string())
+        }
+    });
+
     let browser = Browser::open();
     let search = "/jobs?tenant=%3C%2Fpre%3E%3C%2Ftextarea%3E%3Cimg%20src%3Dx%20onerror%3Dwindow.hurt%3D1%3E";
-    let pages: [(&str, &[&str]); 8] = [
-        ("/", &["fails has 2 jobs dead"]),
+    let pages: [(&str, &[&str]); 13] = [
+        ("/", &["fails has 2 jobs dead", "breaks v1 is failing", "<img src=x onerror=window.hurt=1>", refused]),
+        ("/types/breaks", &["failing for", "<img src=x onerror=window.hurt=1>"]),
         ("/types/fails", &["Why jobs are dead", MARKUP]),
         ("/jobs", &[AS_ID, MARKUP, "dead", "completed"]),
         (&format!("/jobs/{}", encoded(&ids[0])), &[AS_ID, MARKUP, "Failed, and is dead"]),
-        (&format!("/jobs/{}", encoded(&ids[1])), &["reserved", "40 %", MARKUP]),
+        (&format!("/jobs/{}", encoded(&ids[1])), &["reserved", "40 %", MARKUP, "process ", "last beat"]),
         (&format!("/jobs/{}", encoded(&ids[2])), &["completed", MARKUP, "Jobs that it enqueued", &format!("{AS_ID}2")]),
-        (search, &["jobs of tenant </pre></textarea><img src=x", "None."]),
+        ("/types/tells", &["holds", &ids[1]]),
+        ("/types/%3Cimg%20src=x%20onerror=window.hurt=1%3E", &["Not here", "<img src=x onerror=window.hurt=1>"]),
+        ("/jobs?state=%3Cimg%20src=x%20onerror=window.hurt=1%3E", &["Not so", "<img src=x onerror=window.hurt=1>"]),
+        ("/jobs?q=%3Cimg%20src=x%20onerror=window.hurt=1%3E", &["<img src=x onerror=window.hurt=1>"]),
+        (search, &["Jobs of tenant </pre></textarea><img src=x", "None."]),
         ("/jobs/all/retry?type=fails&state=dead&error=%3C%2Fpre%3E", &["with the error \u{201c}</pre>\u{201d}"]),
     ];
-    for (path, parts) in pages {
-        browser.go(&format!("http://127.0.0.1:{}{path}", home.port));
-        browser.until_shown(path, parts);
-        browser.fits(path);
-        assert_eq!(browser.run("return window.hurt === undefined"), true, "{path}");
-    }
-    assert_eq!(browser.complaints(), Vec::<Value>::new(), "the console is clean");
+    nothing_runs(&browser, &home, &pages);
+    // Two of them are refusals, which the console tells of by their status alone.
+    let said = browser.complaints();
+    let refusals =
+        said.iter().filter(|said| said.to_string().contains("Failed to load resource: the server responded"));
+    assert!(said.len() == 2 && refusals.count() == 2, "{said:?}");
 
     // And were any of it markup, the policy would not let it run.
     browser.run(

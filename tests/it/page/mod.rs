@@ -3,6 +3,7 @@
 mod browser;
 mod live;
 mod login;
+mod reach;
 mod work;
 
 use rustix::process::Signal;
@@ -178,6 +179,9 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
     let told = "press v2 was withdrawn, and the config still asks for it: v2 failed";
     let parts = ["Worth a look", told, "biotope rollout resume press", "v2 quarantined: v2 failed"];
     until_shown(&browser, "the withdrawal", &parts);
+    // Who only hears the page is told; and the tab says it by its colour.
+    assert_eq!(browser.run("return document.querySelector('[role=status]#told').textContent"), "Worth a look");
+    assert!(browser.run("return document.getElementById('icon').href").as_str().unwrap().contains("%23d29b2b"));
     let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
     assert!(status.contains(told) && status.contains("v2 quarantined"), "{status}");
     assert_eq!(biotope.of_type("press")["dead"], 0);

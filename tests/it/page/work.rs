@@ -55,7 +55,7 @@ fn a_dead_job_is_found_and_redriven() {
     browser.fits("a type with dead jobs");
     browser.screenshots("type");
     browser.click(".errors tbody a.button");
-    browser.until_shown("the search", &["dead jobs of frail with the error", &ids[0], &ids[1]]);
+    browser.until_shown("the search", &["Dead jobs of frail with the error", &ids[0], &ids[1]]);
     assert!(!browser.text().contains(&ids[2]), "{}", browser.text());
     browser.fits("a search");
     browser.screenshots("jobs");

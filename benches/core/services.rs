@@ -3,7 +3,8 @@
 //! The endpoint is a child of this program: one thread, HTTP/1.1, reads 200 bytes, answers 200 with none. In turns: `wrk`
 //! with one thread (where it is installed), a plain loop of requests with the same client library, and a pool whose jobs
 //! wait already: from `resume` to the last completion, payloads read from the log, every end synced. The same number of
-//! connections for all.
+//! connections for all. Beside each rate the processor time of a request, here and at the endpoint, which the machine's other
+//! load changes little: two cores have twice a second's worth of it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -17,38 +18,88 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
-use crate::setup::{drained, fresh, median, payload};
+use crate::setup::{drained_between, fresh, payload};
 
 const ROUNDS: usize = 3;
 const SECONDS: u32 = 3;
 
+/// How many requests a second, and the microseconds of processor time of one: of who asks, and of the endpoint.
+#[derive(Clone, Copy)]
+struct Rate {
+    per_second: f64,
+    here: f64,
+    there: f64,
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { per_second, here, there } = self;
+        write!(f, "{per_second:>7.0} /s, {here:>4.1} + {there:>4.1} us")
+    }
+}
+
 pub(crate) fn run(connections: usize, jobs: usize) {
     let (mut child, address) = endpoint();
+    let cpu = || Cpu::now(child.id());
     let (mut wrks, mut plains, mut signed, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        wrks.extend(wrk(address, connections));
-        plains.push(plain(address, connections, jobs));
-        bare.push(ours(address, connections, jobs, ""));
-        signed.push(ours(address, connections, jobs, "secret = { file = \"secret\" }"));
+        wrks.extend(wrk(address, connections, &cpu));
+        plains.push(plain(address, connections, jobs, &cpu));
+        bare.push(ours(address, connections, jobs, "", &cpu));
+        signed.push(ours(address, connections, jobs, "secret = { file = \"secret\" }", &cpu));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     let id = format!("services/http/00200B_c{connections:03}");
-    let plain = median(plains);
-    let limit = if wrks.is_empty() { plain } else { median(wrks) };
-    println!(
-        "{id}  wrk          {limit:>7.0} requests/s{}",
-        if limit == plain { " (not installed: the plain loop)" } else { "" }
-    );
-    println!("{id}  plain loop   {plain:>7.0} requests/s  {:.2} of wrk", plain / limit);
+    let plain = middle(plains);
+    let limit = if wrks.is_empty() { plain } else { middle(wrks) };
+    let is_plain = limit.per_second == plain.per_second;
+    println!("{id}  wrk          {limit}{}", if is_plain { " (not installed: the plain loop)" } else { "" });
+    println!("{id}  plain loop   {plain}  {:.2} of wrk", plain.per_second / limit.per_second);
     for (name, rates) in [("jobs", bare), ("jobs, signed", signed)] {
-        let rate = median(rates);
+        let rate = middle(rates);
         println!(
-            "{id}  {name:<12} {rate:>7.0} /s  {:.2} of wrk, {:.2} of the plain loop  (at least 0.60)",
-            rate / limit,
-            rate / plain
+            "{id}  {name:<12} {rate}  {:.2} of wrk, {:.2} of the plain loop  (at least 0.60)",
+            rate.per_second / limit.per_second,
+            rate.per_second / plain.per_second
         );
     }
+}
+
+/// The one in the middle, by requests a second.
+fn middle(mut rates: Vec<Rate>) -> Rate {
+    rates.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    rates.into_iter().nth(ROUNDS / 2).unwrap()
+}
+
+/// Processor time up to now, in microseconds.
+#[derive(Clone, Copy)]
+struct Cpu {
+    own: f64,
+    children: f64,
+    there: f64,
+}
+
+impl Cpu {
+    fn now(endpoint: u32) -> Self {
+        let ([own, children], [there, _]) = (spent("self"), spent(&endpoint.to_string()));
+        Self { own, children, there }
+    }
+
+    /// What became of so many requests since.
+    fn rate(self, now: Self, per_second: f64, requests: f64) -> Rate {
+        let here = (now.own + now.children - self.own - self.children) / requests;
+        Rate { per_second, here, there: (now.there - self.there) / requests }
+    }
+}
+
+/// Processor time of a process, and of those children of it that it has waited for; in microseconds.
+fn spent(pid: &str) -> [f64; 2] {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // After the name: fields 14 to 17, in hundredths of a second.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at - 3).unwrap().parse::<f64>().unwrap() * 10_000.0;
+    [ticks(14) + ticks(15), ticks(16) + ticks(17)]
 }
 
 /// Starts the endpoint; it lives until it is killed, or this process is gone.
@@ -86,13 +137,14 @@ fn one_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn wrk(address: SocketAddr, connections: usize) -> Option<f64> {
+fn wrk(address: SocketAddr, connections: usize, cpu: &dyn Fn() -> Cpu) -> Option<Rate> {
     let dir = fresh();
     let script = dir.path().join("post.lua");
     let body = String::from_utf8(payload()).unwrap();
     let text =
         format!("wrk.method = \"POST\"\nwrk.headers[\"content-type\"] = \"application/json\"\nwrk.body = [[{body}]]\n");
     std::fs::write(&script, text).unwrap();
+    let before = cpu();
     let output = Command::new("wrk")
         .args(["-t1", &format!("-c{connections}"), &format!("-d{SECONDS}s"), "-s"])
         .arg(&script)
@@ -101,11 +153,16 @@ fn wrk(address: SocketAddr, connections: usize) -> Option<f64> {
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!text.contains("Non-2xx"), "{text}");
-    text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:")).map(|rate| rate.trim().parse().unwrap())
+    let after = cpu();
+    let number = |line: &str| line.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+    let requests = text.lines().find(|line| line.contains(" requests in ")).and_then(number)?;
+    let per_second = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:")).and_then(number)?;
+    Some(before.rate(after, per_second, requests))
 }
 
-fn plain(address: SocketAddr, connections: usize, requests: usize) -> f64 {
-    one_thread().block_on(async {
+fn plain(address: SocketAddr, connections: usize, requests: usize, cpu: &dyn Fn() -> Cpu) -> Rate {
+    let before = cpu();
+    let per_second = one_thread().block_on(async {
         let body = Bytes::from(payload());
         let mut loops = tokio::task::JoinSet::new();
         let began = RealClock.mono();
@@ -134,10 +191,11 @@ fn plain(address: SocketAddr, connections: usize, requests: usize) -> f64 {
             ended.unwrap();
         }
         requests as f64 / (RealClock.mono() - began).as_secs_f64()
-    })
+    });
+    before.rate(cpu(), per_second, requests as f64)
 }
 
-fn ours(address: SocketAddr, connections: usize, jobs: usize, more: &str) -> f64 {
+fn ours(address: SocketAddr, connections: usize, jobs: usize, more: &str, cpu: &dyn Fn() -> Cpu) -> Rate {
     let dir = fresh();
     let config = format!(
         "[history]\nindex = \"off\"\n[workers.hook]\nversion = \"v1\"\nhttp = \"http://{address}/jobs\"\n\
@@ -147,5 +205,6 @@ fn ours(address: SocketAddr, connections: usize, jobs: usize, more: &str) -> f64
     std::fs::write(&path, config).unwrap();
     std::fs::write(dir.path().join("secret"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let spec = biotope::generation::load(&path, &Natives::none()).unwrap();
-    drained(spec, "hook", jobs, 0)
+    let (per_second, [before, after]) = drained_between(spec, "hook", jobs, 0, cpu);
+    before.rate(after, per_second, jobs as f64)
 }

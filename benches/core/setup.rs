@@ -95,6 +95,17 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 
 /// Jobs a second of a type whose jobs wait already: from `resume` to the last completion of so many, while `more` wait.
 pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize, more: usize) -> f64 {
+    drained_between(spec, worker_type, jobs, more, || ()).0
+}
+
+/// As [`drained`]; with what `look` saw before `resume`, and after the last completion.
+pub(crate) fn drained_between<T>(
+    spec: GenerationSpec,
+    worker_type: &str,
+    jobs: usize,
+    more: usize,
+    look: impl Fn() -> T,
+) -> (f64, [T; 2]) {
     let handle = Engine::open(spec, RealClock::shared()).unwrap().0;
     pause(&handle, worker_type, true);
     let body = payload();
@@ -103,6 +114,7 @@ pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize, more
         let some = some.map(|_| NewJob::new(worker_type.parse().unwrap(), body.clone())).collect();
         assert!(handle.push_many(some).iter().all(Result::is_ok));
     }
+    let before = look();
     let began = RealClock.mono();
     pause(&handle, worker_type, false);
     // A look every few milliseconds of work: what it misses is far below the noise.
@@ -113,8 +125,9 @@ pub(crate) fn drained(spec: GenerationSpec, worker_type: &str, jobs: usize, more
         done = completed();
     }
     let took = RealClock.mono() - began;
+    let after = look();
     handle.stop_and_wait();
-    done as f64 / took.as_secs_f64()
+    (done as f64 / took.as_secs_f64(), [before, after])
 }
 
 /// Lets so much time pass.

@@ -1,11 +1,11 @@
 //! A pool of one thread, on which jobs run side by side: for workers that only wait for others.
 //!
-//! Owns the thread, its tokio runtime, and which jobs are in flight on it: as many as the pool is large. As the pools of
-//! threads: takes what it is handed, reports what became of it, decides nothing.
+//! Owns the thread, its tokio runtime, and the lanes on it: as many as the pool is large, and no more than there is work
+//! for. As the pools of threads: takes what it is handed, reports what became of it, decides nothing.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -16,12 +16,13 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use super::alive::Guard;
 use super::thread::{RUN_SLACK, START_AGAIN_FIRST, START_AGAIN_MAX, about, assignment, tells_about};
 use super::{Figures, Pool, Report, Shared, Task, probe};
-use crate::config::LiveConfig;
+use crate::config::{LiveConfig, RequestTimeouts};
 use crate::log::nearby::NearbyReader;
 use crate::recent::Ran;
+use crate::types::Lease;
 use crate::worker::pulse::{Doing, Pulse, Seen};
 use crate::worker::run::Board;
-use crate::worker::{Outcome, SideBySide, http};
+use crate::worker::{Assignment, Jobs, Outcome, SideBySide, http};
 
 /// What the engine and the thread share.
 #[derive(Default)]
@@ -55,10 +56,8 @@ impl SideBySidePool {
         let guard = Guard::new(&self.shared);
         let (worker, line) = (Arc::clone(&self.worker), Arc::clone(&self.line));
         Builder::new().name(name).spawn(move || {
-            let shared = guard.shared();
-            let reader = NearbyReader::new(shared.reader.clone());
-            let (running, held, pulse) = (JoinSet::new(), HashMap::new(), guard.pulse());
-            let mut thread = Thread { shared: &shared, line: &line, worker, reader, running, held, pulse };
+            let common = Common::new(guard.shared(), line, guard.pulse());
+            let mut thread = Thread { common: Arc::new(common), worker, lanes: JoinSet::new(), seats: HashMap::new() };
             runtime.block_on(thread.run());
             drop(thread);
             // A name that is being looked up must not hold the end.
@@ -127,77 +126,66 @@ impl Pool for SideBySidePool {
     }
 }
 
-/// A job that runs.
-struct Held {
-    task: Task,
-    began: Duration,
-    waited: Option<Duration>,
-    /// Its place on the pulse.
-    place: usize,
-    /// Drops it.
-    abort: AbortHandle,
-}
-
-struct Thread<'a> {
-    shared: &'a Shared,
-    line: &'a Line,
+struct Thread {
+    common: Arc<Common>,
     worker: Arc<dyn SideBySide>,
-    reader: NearbyReader,
-    running: JoinSet<Outcome>,
-    /// What runs, by the ids of `running`.
-    held: HashMap<Id, Held>,
-    pulse: Arc<Pulse>,
+    lanes: JoinSet<()>,
+    /// What each lane holds, by the ids of `lanes`, and what drops it.
+    seats: HashMap<Id, (Arc<Seat>, AbortHandle)>,
 }
 
-impl Thread<'_> {
+impl Thread {
     async fn run(&mut self) {
         if !self.gate().await {
             return;
         }
-        self.pulse.does(Doing::Idle, self.shared.clock.mono(), None);
-        (self.shared.report)(Report::Up);
-        let mut cutoff = std::pin::pin!(self.shared.cutoff.wait());
+        let common = Arc::clone(&self.common);
+        let (shared, line) = (&common.shared, &common.line);
+        common.pulse.does(Doing::Idle, shared.clock.mono(), None);
+        (shared.report)(Report::Up);
+        let mut cutoff = std::pin::pin!(shared.cutoff.wait());
         let mut is_cut_off = false;
         loop {
             // Acquire: what was handed before the end is seen with it.
-            let closed = self.line.closed.load(Ordering::Acquire);
+            let closed = line.closed.load(Ordering::Acquire);
             self.begin(is_cut_off);
-            if closed && self.running.is_empty() && self.line.tasks.is_empty() {
+            if closed && self.lanes.is_empty() && line.tasks.is_empty() {
                 return;
             }
             tokio::select! {
                 () = &mut cutoff, if !is_cut_off => {
                     is_cut_off = true;
-                    self.running.abort_all();
+                    self.lanes.abort_all();
                 }
-                Some(ended) = self.running.join_next_with_id() => {
-                    self.ended(ended);
-                    while let Some(ended) = self.running.try_join_next_with_id() {
-                        self.ended(ended);
+                Some(ended) = self.lanes.join_next_with_id() => {
+                    self.left(&ended);
+                    while let Some(ended) = self.lanes.try_join_next_with_id() {
+                        self.left(&ended);
                     }
                 }
-                () = self.line.changed.notified() => {}
-                () = self.shared.board.changed() => self.drop_cancelled(),
+                () = line.changed.notified() => {}
+                () = shared.board.changed() => self.drop_cancelled(),
             }
         }
     }
 
     /// Has the service complete the version's probe, again and again until it does; false: nobody waits for that any more.
     async fn gate(&self) -> bool {
+        let Common { shared, pulse, .. } = &*self.common;
         let mut pause = START_AGAIN_FIRST;
         loop {
-            let live = self.shared.live.load_full();
-            let Some(job) = probe::due(self.shared, &live) else { return true };
+            let live = shared.live.load_full();
+            let Some(job) = probe::due(shared, &live) else { return true };
             let within = live.start_timeout.saturating_add(RUN_SLACK);
-            self.pulse.does(Doing::Starting, self.shared.clock.mono(), Some(within));
+            pulse.does(Doing::Starting, shared.clock.mono(), Some(within));
             let answer = tokio::select! {
                 answer = self.worker.run(&job, live.request) => answer,
                 () = self.closed() => return false,
             };
-            let Err(why) = probe::judge(self.shared, Some(answer)) else { return true };
-            let at = self.shared.clock.mono();
-            self.pulse.does(Doing::BackingOff { why: why.clone(), until: at + pause }, at, None);
-            (self.shared.report)(Report::NotUp { why, was_up: false });
+            let Err(why) = probe::judge(shared, Some(answer)) else { return true };
+            let at = shared.clock.mono();
+            pulse.does(Doing::BackingOff { why: why.clone(), until: at + pause }, at, None);
+            (shared.report)(Report::NotUp { why, was_up: false });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.closed() => return false,
@@ -208,64 +196,177 @@ impl Thread<'_> {
 
     /// Waits until nothing more will come, or what runs shall end.
     async fn closed(&self) {
-        let mut cutoff = std::pin::pin!(self.shared.cutoff.wait());
-        while !self.line.closed.load(Ordering::Acquire) {
+        let Common { shared, line, .. } = &*self.common;
+        let mut cutoff = std::pin::pin!(shared.cutoff.wait());
+        while !line.closed.load(Ordering::Acquire) {
             tokio::select! {
                 () = &mut cutoff => return,
-                () = self.line.changed.notified() => {}
+                () = line.changed.notified() => {}
             }
         }
     }
 
-    /// Begins as many jobs as there is room for.
+    /// Opens lanes for what waits, as many as there is room for.
     fn begin(&mut self, is_cut_off: bool) {
-        let size = self.line.size.load(Ordering::Acquire) as usize;
-        let live = self.shared.live.load_full();
-        while self.running.len() < size {
-            let Some(task) = self.line.tasks.pop() else { return };
-            let now = self.shared.clock.wall_ms();
-            let read = if is_cut_off {
-                Err(Outcome::Interrupted)
-            } else {
-                assignment(self.shared, &mut self.reader, &task, &live, now)
-            };
-            let job = match read {
-                Ok(job) => job,
-                Err(outcome) => {
-                    (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
-                    continue;
-                }
-            };
-            let (worker, timeouts) = (Arc::clone(&self.worker), live.request);
-            let began = self.shared.clock.mono();
-            let place = self.pulse.takes(job.id.clone(), began, live.timeout.saturating_add(RUN_SLACK));
-            let running = self.running.spawn(async move { worker.run(&job, timeouts).await });
-            let waited = (task.due_ms > 0).then(|| Duration::from_millis(now.saturating_sub(task.due_ms)));
-            self.held.insert(running.id(), Held { task, began, waited, place, abort: running });
+        let Common { shared, line, .. } = &*self.common;
+        if is_cut_off {
+            for task in std::iter::from_fn(|| line.tasks.pop()) {
+                let outcome = Outcome::Interrupted;
+                (shared.report)(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
+            }
+            return;
+        }
+        let room = self.common.size().saturating_sub(self.lanes.len());
+        for _ in 0..room.min(line.tasks.len()) {
+            let lane = Lane::open(&self.common);
+            let (seat, worker) = (Arc::clone(&lane.seat), Arc::clone(&self.worker));
+            let abort = self.lanes.spawn(async move { worker.run_all(Box::new(lane)).await });
+            self.seats.insert(abort.id(), (seat, abort));
         }
     }
 
-    /// Drops what was cancelled; it ends as interrupted, and nobody waits for that.
-    fn drop_cancelled(&self) {
-        let cancelled = |held: &&Held| self.shared.board.is_cancelled(held.task.lease);
-        self.held.values().filter(cancelled).for_each(|held| held.abort.abort());
+    /// A lane has ended: it found nothing more to do, or was dropped, or its worker panicked; it has said so itself of its job.
+    fn left(&mut self, ended: &Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        self.seats.remove(&id);
     }
 
-    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
-        let (id, outcome) = ended.unwrap_or_else(|error| {
-            let panicked = || Outcome::Fail { error: "the worker panicked".to_owned(), killed: false };
-            (error.id(), if error.is_panic() { panicked() } else { Outcome::Interrupted })
-        });
-        let Some(Held { task, began, waited, place, .. }) = self.held.remove(&id) else { return };
-        let now = self.shared.clock.mono();
-        self.pulse.gives_back(place, now);
-        let ran = outcome.is_own_end().then(|| {
-            let took = now.saturating_sub(began);
-            self.shared.counts.add(1, took);
-            Ran { waited, took }
-        });
-        let about = if tells_about(&task, &outcome) { about(&mut self.reader, &task) } else { None };
-        self.shared.board.forget(task.lease);
-        (self.shared.report)(Report::Outcome { lease: task.lease, outcome, about, ran });
+    /// Drops what was cancelled, with its lane; it ends as interrupted, and nobody waits for that.
+    fn drop_cancelled(&self) {
+        let board = &self.common.shared.board;
+        for (seat, lane) in self.seats.values() {
+            if seat.holds().is_some_and(|lease| board.is_cancelled(lease)) {
+                lane.abort();
+            }
+        }
     }
 }
+
+/// What the thread's lanes share. All of it is of one thread: no lock here is ever waited for.
+struct Common {
+    shared: Arc<Shared>,
+    line: Arc<Line>,
+    pulse: Arc<Pulse>,
+    reader: Mutex<NearbyReader>,
+    /// Lanes that there are; a number alone: relaxed.
+    lanes: AtomicUsize,
+}
+
+impl Common {
+    fn new(shared: Arc<Shared>, line: Arc<Line>, pulse: Arc<Pulse>) -> Self {
+        let reader = Mutex::new(NearbyReader::new(shared.reader.clone()));
+        Self { shared, line, pulse, reader, lanes: AtomicUsize::new(0) }
+    }
+
+    fn size(&self) -> usize {
+        self.line.size.load(Ordering::Acquire) as usize
+    }
+
+    fn reader(&self) -> MutexGuard<'_, NearbyReader> {
+        // A reader that panicked has at worst no block.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a lane holds, for who looks.
+#[derive(Default)]
+struct Seat(Mutex<Option<Lease>>);
+
+impl Seat {
+    fn holds(&self) -> Option<Lease> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes(&self, lease: Option<Lease>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+}
+
+/// A job that runs.
+struct Held {
+    task: Task,
+    began: Duration,
+    waited: Option<Duration>,
+    /// Its place on the pulse.
+    place: usize,
+}
+
+/// Jobs one after the other: until nothing more waits, or the pool has become smaller, or is cut off.
+struct Lane {
+    common: Arc<Common>,
+    seat: Arc<Seat>,
+    held: Option<Held>,
+}
+
+impl Lane {
+    fn open(common: &Arc<Common>) -> Self {
+        common.lanes.fetch_add(1, Ordering::Relaxed);
+        Self { common: Arc::clone(common), seat: Arc::default(), held: None }
+    }
+
+    /// Takes a task, or reports why it is not begun.
+    fn take(&mut self, task: Task, live: &LiveConfig) -> Option<Assignment> {
+        let shared = &self.common.shared;
+        let now = shared.clock.wall_ms();
+        let job = match assignment(shared, &mut self.common.reader(), &task, live, now) {
+            Ok(job) => job,
+            Err(outcome) => {
+                (shared.report)(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
+                return None;
+            }
+        };
+        let began = shared.clock.mono();
+        let place = self.common.pulse.takes(job.id.clone(), began, live.timeout.saturating_add(RUN_SLACK));
+        let waited = (task.due_ms > 0).then(|| Duration::from_millis(now.saturating_sub(task.due_ms)));
+        self.seat.takes(Some(task.lease));
+        self.held = Some(Held { task, began, waited, place });
+        Some(job)
+    }
+}
+
+impl Jobs for Lane {
+    fn next(&mut self) -> Option<(Assignment, RequestTimeouts)> {
+        let common = Arc::clone(&self.common);
+        let live = common.shared.live.load();
+        while !common.shared.cutoff.is_set() && common.lanes.load(Ordering::Relaxed) <= common.size() {
+            let task = common.line.tasks.pop()?;
+            if let Some(job) = self.take(task, &live) {
+                return Some((job, live.request));
+            }
+        }
+        None
+    }
+
+    fn ended(&mut self, outcome: Outcome) {
+        let Some(Held { task, began, waited, place }) = self.held.take() else { return };
+        self.seat.takes(None);
+        let Common { shared, pulse, .. } = &*self.common;
+        let now = shared.clock.mono();
+        pulse.gives_back(place, now);
+        let ran = outcome.is_own_end().then(|| {
+            let took = now.saturating_sub(began);
+            shared.counts.add(1, took);
+            Ran { waited, took }
+        });
+        let about = if tells_about(&task, &outcome) { about(&mut self.common.reader(), &task) } else { None };
+        shared.board.forget(task.lease);
+        (shared.report)(Report::Outcome { lease: task.lease, outcome, about, ran });
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.ended(if std::thread::panicking() {
+            Outcome::Fail { error: "the worker panicked".to_owned(), killed: false }
+        } else {
+            Outcome::Interrupted
+        });
+        self.common.lanes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

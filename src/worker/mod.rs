@@ -249,6 +249,19 @@ pub trait SideBySide: Send + Sync {
         job: &'a Assignment,
         timeouts: crate::config::RequestTimeouts,
     ) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+    /// Runs one job after the other until there is no more, with what the one before has left ready for the next. As `run`.
+    fn run_all<'a>(&'a self, jobs: Box<dyn Jobs + 'a>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// Jobs for one who runs them one after the other.
+#[cfg(feature = "daemon")]
+pub trait Jobs: Send {
+    /// The next one; the one before has ended.
+    fn next(&mut self) -> Option<(Assignment, crate::config::RequestTimeouts)>;
+
+    /// What became of the one that was taken last. One of which this is not said was cut off.
+    fn ended(&mut self, outcome: Outcome);
 }
 
 /// Set once, when the runs of a pool must be cut off. A worker that waits on descriptors polls [`Cutoff::fd`] too.

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Response, StatusCode};
 
-use super::connect::in_full;
+use super::connect::{Connection, in_full};
 use super::definition::Hook;
 use crate::limits::ERROR_BYTES_MAX;
 use crate::types::UnixMs;
@@ -36,12 +36,16 @@ impl Answer {
     ///
     /// # Errors
     /// It broke off; in words that follow the host's name.
-    pub(super) async fn read(response: Response<Incoming>, result_max: usize) -> Result<Self, String> {
+    pub(super) async fn read(
+        response: Response<Incoming>,
+        connection: &mut Connection,
+        result_max: usize,
+    ) -> Result<Self, String> {
         let (parts, mut body) = response.into_parts();
         // A text result of the largest size may have a newline at its end.
         let most = if parts.status.is_success() { result_max.saturating_add(1) } else { ERROR_BYTES_MAX };
         let mut answer = Self { status: parts.status, headers: parts.headers, body: Vec::new(), whole: true };
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = connection.until(body.frame()).await {
             let data = match frame {
                 Ok(frame) => frame.into_data().unwrap_or_default(),
                 // What is known of a failure is worth more than that its explanation broke off.
@@ -66,8 +70,13 @@ impl Answer {
         self.whole
     }
 
-    /// The outcome that it stands for.
-    pub(super) fn outcome(&self, hook: &Hook, now: UnixMs) -> Outcome {
+    /// Its headers, when nothing of them is needed any more.
+    pub(super) fn into_headers(self) -> HeaderMap {
+        self.headers
+    }
+
+    /// The outcome that it stands for. Few need to know what time it is.
+    pub(super) fn outcome(&self, hook: &Hook, now: &dyn Fn() -> UnixMs) -> Outcome {
         let error = || {
             let said = String::from_utf8_lossy(&self.body);
             error_text(&format!("{} answered {}", hook.target.host, self.status), front(&said, ERROR_BYTES_MAX))
@@ -81,14 +90,14 @@ impl Answer {
         }
     }
 
-    fn done(&self, hook: &Hook, now: UnixMs) -> Outcome {
+    fn done(&self, hook: &Hook, now: &dyn Fn() -> UnixMs) -> Outcome {
         let limits = hook.limits;
         let taken = if !self.whole {
             Err(format!("with more than {} bytes (`result_max`)", limits.result_max))
         } else if self.may_hold_follow_ups() {
             serde_json::from_slice(&self.body)
                 .map_err(|error| error.to_string())
-                .and_then(|answer| done(answer, limits, now))
+                .and_then(|answer| done(answer, limits, now()))
                 .map_err(|why| format!("but its {WITH_FOLLOW_UPS} cannot be taken: {why}"))
         } else {
             result_of(&self.body, limits.result_max)
@@ -110,7 +119,7 @@ impl Answer {
     }
 
     /// The pause that the service asks for: seconds, or a date.
-    fn retry_after(&self, now: UnixMs) -> Option<Duration> {
+    fn retry_after(&self, now: &dyn Fn() -> UnixMs) -> Option<Duration> {
         let given = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         if !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit()) {
             // More digits than fit are longer than the longest pause, too.
@@ -118,7 +127,7 @@ impl Answer {
         }
         let at = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(given).ok()?;
         let at = u64::try_from(at.as_millisecond()).unwrap_or_default();
-        Some(Duration::from_millis(at.saturating_sub(now)).min(RETRY_AFTER_MAX))
+        Some(Duration::from_millis(at.saturating_sub(now())).min(RETRY_AFTER_MAX))
     }
 }
 
@@ -130,7 +139,7 @@ mod tests {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, given.parse().unwrap())]);
         let answer = Answer { status: StatusCode::TOO_MANY_REQUESTS, headers, body: Vec::new(), whole: true };
         // Sun, 06 Nov 1994 08:49:37 GMT.
-        answer.retry_after(784_111_777_000)
+        answer.retry_after(&|| 784_111_777_000)
     }
 
     #[test]

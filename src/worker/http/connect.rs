@@ -3,8 +3,12 @@
 //! Owns that nothing is connected to but an address that was checked: a name is looked up once for a connection, each of
 //! its addresses is checked, and the connection is made to that very address. Reads no variable, so no proxy's either.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +19,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::definition::Hook;
+use super::joined::Joined;
 use crate::clock::{Clock, RealClock};
 use crate::config::target::is_public;
 
@@ -31,84 +36,166 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// A connection to the service.
+/// A connection to the service. It goes on only while somebody waits for an answer by it.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    made: Duration,
-    /// When its last answer had been read; `None`: it had none yet.
-    used: Option<Duration>,
+    /// What reads and writes; `None`: it is closed.
+    wire: Option<Wire>,
+    bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
+    made: Instant,
+    /// When it was put aside, by the clock that goes on while the machine sleeps; `None`: it never was.
+    aside: Option<Duration>,
+    /// Whether it has had an answer.
+    answered: bool,
+}
+
+type Wire = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Wakes who waits for a connection, unless he looks anyhow.
+struct Bell {
+    waiting: Mutex<Waker>,
+    /// Written and read by the thread of the connection: relaxed.
+    muted: AtomicBool,
+}
+
+impl Bell {
+    fn waiting(&self) -> MutexGuard<'_, Waker> {
+        // Half of a waker is never there.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.muted.load(Ordering::Relaxed) {
+            self.waiting().wake_by_ref();
+        }
+    }
 }
 
 /// Connections that nobody uses right now.
 #[derive(Default)]
 pub(super) struct Connections {
-    idle: std::sync::Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Mutex<Idle>>,
 }
 
-/// What became of a request.
-pub(super) enum Sent {
-    /// The head of the answer is here.
-    Head(Response<Incoming>, Connection),
-    /// A connection that had been used before is closed, and no answer came.
+#[derive(Default)]
+struct Idle {
+    /// The one that was used last is the last.
+    connections: Vec<Connection>,
+    /// Whether somebody closes those that stay unused.
+    swept: bool,
+}
+
+/// Why there is no answer.
+pub(super) enum Unanswered {
+    /// A connection that had an answer before is closed, and no answer came.
     Stale(String),
-    /// There is no answer; in words that follow the host's name.
+    /// In words that follow the host's name.
     Failed(String),
+}
+
+impl Connection {
+    fn new(sender: SendRequest<Full<Bytes>>, wire: Wire) -> Self {
+        let bell = Arc::new(Bell { waiting: Mutex::new(Waker::noop().clone()), muted: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&bell));
+        Self { sender, wire: Some(wire), bell, waker, made: Instant::now(), aside: None, answered: false }
+    }
+
+    /// Reads and writes what can be without waiting; `waiting` is woken when there is more.
+    fn go_on(&mut self, waiting: &Waker) {
+        self.bell.waiting().clone_from(waiting);
+        let mut context = Context::from_waker(&self.waker);
+        if self.wire.as_mut().is_some_and(|wire| wire.as_mut().poll(&mut context).is_ready()) {
+            self.wire = None;
+        }
+    }
+
+    /// Waits for what comes of the connection's going on, and of nothing else.
+    pub(super) async fn until<T>(&mut self, awaited: impl Future<Output = T>) -> T {
+        let mut awaited = std::pin::pin!(awaited);
+        poll_fn(|context| {
+            self.go_on(context.waker());
+            // By this alone it comes about, so it need not wake anybody.
+            awaited.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        })
+        .await
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
+        // This would ring for the wire to look, which it does at once.
+        self.bell.muted.store(true, Ordering::Relaxed);
+        let answer = self.sender.send_request(request);
+        self.bell.muted.store(false, Ordering::Relaxed);
+        let error = match self.until(answer).await {
+            Ok(response) => {
+                self.answered = true;
+                return Ok(response);
+            }
+            Err(error) => error,
+        };
+        if error.is_parse() {
+            return Err(Unanswered::Failed(format!("did not answer in HTTP: {}", in_full(&error))));
+        }
+        let why = format!("closed the connection before it answered: {}", in_full(&error));
+        Err(if self.answered { Unanswered::Stale(why) } else { Unanswered::Failed(why) })
+    }
+
+    /// Whether it can be used for another request, once the answer to the last one was read to its end.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        self.wire.is_some() && self.sender.is_ready() && now.saturating_duration_since(self.made) < AGE_MAX
+    }
+
+    /// Whether it can be used although it was put aside: the service may have closed it.
+    fn is_fresh(&mut self, now: Duration) -> bool {
+        self.go_on(Waker::noop());
+        self.aside.is_some_and(|aside| now.saturating_sub(aside) < IDLE_MAX) && self.is_ready(Instant::now())
+    }
 }
 
 impl Connections {
     /// The connection that was used last, if it can be used again.
     pub(super) fn idle(&self) -> Option<Connection> {
         let now = RealClock.mono();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(connection) = idle.pop() {
-            let fresh = connection.used.is_some_and(|used| now.saturating_sub(used) < IDLE_MAX);
-            if fresh && connection.sender.is_ready() && now.saturating_sub(connection.made) < AGE_MAX {
-                return Some(connection);
-            }
-            // Those below it were used even earlier.
-            if !fresh {
-                idle.clear();
-            }
-        }
-        None
+        let mut idle = locked(&self.idle);
+        std::iter::from_fn(|| idle.connections.pop()).find_map(|mut found| found.is_fresh(now).then_some(found))
     }
 
-    /// Keeps a connection whose answer was read to its end, once it is ready for the next request, if ever.
-    pub(super) fn keep(&self, mut connection: Connection) {
-        let idle = std::sync::Arc::clone(&self.idle);
-        let keep = move |mut connection: Connection| {
-            connection.used = Some(RealClock.mono());
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        };
-        if connection.sender.is_ready() {
-            return keep(connection);
+    /// Puts a connection aside that can be used for another request; it is closed if nobody does soon.
+    pub(super) fn put_aside(&self, mut connection: Connection) {
+        connection.aside = Some(RealClock.mono());
+        let mut idle = locked(&self.idle);
+        idle.connections.push(connection);
+        if !std::mem::replace(&mut idle.swept, true) {
+            tokio::spawn(sweep(Arc::clone(&self.idle)));
         }
-        tokio::spawn(async move {
-            let ready = timeout(IDLE_MAX, connection.sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) {
-                keep(connection);
-            }
-        });
     }
+}
 
-    /// Sends a request, and waits for the head of its answer.
-    pub(super) async fn send(
-        &self,
-        mut connection: Connection,
-        request: Request<Full<Bytes>>,
-        first_byte: Duration,
-    ) -> Sent {
-        let error = match timeout(first_byte, connection.sender.send_request(request)).await {
-            Ok(Ok(response)) => return Sent::Head(response, connection),
-            Ok(Err(error)) => error,
-            Err(_) => return Sent::Failed(format!("did not answer within {first_byte:?} (`first_byte_timeout`)")),
-        };
-        if error.is_parse() {
-            return Sent::Failed(format!("did not answer in HTTP: {}", in_full(&error)));
+/// Closes what stays unused, until there is nothing more.
+async fn sweep(idle: Arc<Mutex<Idle>>) {
+    loop {
+        tokio::time::sleep(IDLE_MAX).await;
+        let now = RealClock.mono();
+        let mut idle = locked(&idle);
+        idle.connections.retain_mut(|connection| connection.is_fresh(now));
+        if idle.connections.is_empty() {
+            idle.swept = false;
+            return;
         }
-        let why = format!("closed the connection before it answered: {}", in_full(&error));
-        if connection.used.is_some() { Sent::Stale(why) } else { Sent::Failed(why) }
     }
+}
+
+fn locked(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    // Nothing that panics leaves half of a change.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a connection to the service.
@@ -159,7 +246,7 @@ async fn establish(hook: &Hook, stream: TcpStream) -> Result<Connection, String>
     // Nothing depends on it but speed.
     drop(stream.set_nodelay(true));
     let Some((config, name)) = &hook.tls else { return speak(stream).await };
-    let stream = TlsConnector::from(std::sync::Arc::clone(config))
+    let stream = TlsConnector::from(Arc::clone(config))
         .connect(name.clone(), stream)
         .await
         .map_err(|error| format!("could not be spoken to by TLS: {error}"))?;
@@ -169,12 +256,12 @@ async fn establish(hook: &Hook, stream: TcpStream) -> Result<Connection, String>
 async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Connection, String> {
     let (sender, connection) = Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Joined(stream)))
         .await
         .map_err(|error| format!("could not be spoken to: {}", in_full(&error)))?;
     // How it ends is told to whoever waits for an answer by it.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(Connection { sender, made: RealClock.mono(), used: None })
+    let wire: Wire = Box::pin(async move { drop(connection.await) });
+    Ok(Connection::new(sender, wire))
 }
 
 /// An error and its causes.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -23,6 +24,10 @@ use crate::worker::launch::OutputLimits;
 /// A service, resolved: all that is needed to call it.
 pub(super) struct Hook {
     pub(super) target: Target,
+    /// Path and query, as they stand in a head.
+    pub(super) uri: Uri,
+    /// What `Host` says.
+    pub(super) authority: HeaderValue,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) secrets: Vec<Secret>,
     /// For https.
@@ -72,11 +77,18 @@ pub fn resolve(
     let headers = headers(&mut resolving, http, &mut hash);
     let secrets = secrets(&mut resolving, http, &mut hash);
     let tls = tls(&mut resolving, http, &mut hash);
+    let head = (Uri::try_from(&http.target.path), HeaderValue::try_from(&http.target.authority));
+    if !matches!(head, (Ok(_), Ok(_))) {
+        let message = format!("{}{} cannot stand in a request", http.target.authority, http.target.path);
+        resolving.problem("http", message, "percent-encode what is no plain letter or digit");
+    }
+    let (Ok(uri), Ok(authority)) = head else { return Err(resolving.problems) };
     if !resolving.problems.is_empty() {
         return Err(resolving.problems);
     }
     let (target, allow_private) = (http.target.clone(), http.allow_private);
-    let hook = Hook { target, headers, secrets, tls, allow_private, limits, resolver: Arc::new(System) };
+    let resolver = Arc::new(System);
+    let hook = Hook { target, uri, authority, headers, secrets, tls, allow_private, limits, resolver };
     Ok((HttpFactory { hook: Arc::new(hook) }, hash.finish()))
 }
 

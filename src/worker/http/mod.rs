@@ -18,23 +18,28 @@
 //! Delivery is at least once: where the cutoff, a deadline or a broken connection comes between the service's work and its
 //! answer, the same `webhook-id` comes again.
 
+mod alarm;
 mod answer;
 mod connect;
 pub mod definition;
 mod head;
+mod joined;
 mod sign;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use hyper::Response;
+use hyper::body::Incoming;
+use tokio::time::Instant;
 
+use self::alarm::{Alarm, Bound, Within};
 use self::answer::Answer;
-use self::connect::{Connections, Sent};
+use self::connect::{Connection, Connections, Unanswered};
 use self::definition::Hook;
 use super::output::error_text;
-use super::{Assignment, Cutoff, Outcome, SideBySide, StartError, Worker, WorkerFactory};
+use super::{Assignment, Cutoff, Jobs, Outcome, SideBySide, StartError, Worker, WorkerFactory};
 use crate::clock::{Clock, RealClock};
 use crate::config::RequestTimeouts;
 
@@ -72,6 +77,17 @@ impl SideBySide for Caller {
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(self.call(job, timeouts))
     }
+
+    fn run_all<'a>(&'a self, mut jobs: Box<dyn Jobs + 'a>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let mut lane = Lane::new(self);
+            while let Some((job, timeouts)) = jobs.next() {
+                let outcome = lane.call(&job, timeouts).await;
+                jobs.ended(outcome);
+            }
+            lane.leave();
+        })
+    }
 }
 
 impl Caller {
@@ -80,46 +96,89 @@ impl Caller {
     }
 
     async fn call(&self, job: &Assignment, timeouts: RequestTimeouts) -> Outcome {
-        let why = match timeout(job.timeout, self.exchange(job, timeouts)).await {
-            Ok(Ok(answer)) => return answer.outcome(&self.hook, RealClock.wall_ms()),
-            Ok(Err(why)) => why,
-            Err(_) => format!("timed out after {:?}", job.timeout),
-        };
-        Outcome::Fail { error: error_text(&format!("{} {why}", self.hook.target.host), ""), killed: false }
+        let mut lane = Lane::new(self);
+        let outcome = lane.call(job, timeouts).await;
+        lane.leave();
+        outcome
+    }
+}
+
+/// Jobs one after the other, on one connection as long as it lasts. What one leaves behind serves the next: the
+/// connection, the alarm, the room for heads.
+struct Lane<'a> {
+    caller: &'a Caller,
+    connection: Option<Connection>,
+    alarm: Alarm,
+    heads: head::Writer,
+}
+
+impl<'a> Lane<'a> {
+    fn new(caller: &'a Caller) -> Self {
+        Self { caller, connection: None, alarm: Alarm::new(), heads: head::Writer::default() }
+    }
+
+    async fn call(&mut self, job: &Assignment, timeouts: RequestTimeouts) -> Outcome {
+        let hook = &self.caller.hook;
+        match self.exchange(job, timeouts).await {
+            Ok(answer) => {
+                let outcome = answer.outcome(hook, &|| RealClock.wall_ms());
+                self.heads.take_back(answer.into_headers());
+                outcome
+            }
+            Err(why) => Outcome::Fail { error: error_text(&format!("{} {why}", hook.target.host), ""), killed: false },
+        }
     }
 
     /// Sends the job and reads the answer. `Err`: why there is none, in words that follow the host's name.
-    async fn exchange(&self, job: &Assignment, timeouts: RequestTimeouts) -> Result<Answer, String> {
-        if let Some(connection) = self.connections.idle() {
-            let request = head::request(&self.hook, job, RealClock.wall_ms())?;
-            match self.connections.send(connection, request, timeouts.first_byte).await {
-                Sent::Head(response, connection) => return self.read(response, connection).await,
+    async fn exchange(&mut self, job: &Assignment, timeouts: RequestTimeouts) -> Result<Answer, String> {
+        let hook = &self.caller.hook;
+        let begun = Instant::now();
+        let end = Within::Job(job.timeout).from(begun);
+        let (connect, first_byte) = (Within::Connect(timeouts.connect), Within::FirstByte(timeouts.first_byte));
+        if let Some(mut connection) = self.ready_connection(begun) {
+            let request = self.heads.request(hook, job, RealClock.wall_ms())?;
+            match self.alarm.within(end.or(first_byte.from(begun)), connection.send(request)).await? {
+                Ok(response) => return self.read(response, connection, end).await,
                 // It was closed while nobody looked; the service has most probably not seen the request.
-                Sent::Stale(_) => {}
-                Sent::Failed(why) => return Err(why),
+                Err(Unanswered::Stale(_)) => {}
+                Err(Unanswered::Failed(why)) => return Err(why),
             }
         }
-        let connection = match timeout(timeouts.connect, connect::connect(&self.hook)).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(format!("could not be reached within {:?} (`connect_timeout`)", timeouts.connect)),
-        };
-        let request = head::request(&self.hook, job, RealClock.wall_ms())?;
-        match self.connections.send(connection, request, timeouts.first_byte).await {
-            Sent::Head(response, connection) => self.read(response, connection).await,
-            Sent::Stale(why) | Sent::Failed(why) => Err(why),
+        let connecting = end.or(connect.from(Instant::now()));
+        let mut connection = self.alarm.within(connecting, connect::connect(hook)).await??;
+        let request = self.heads.request(hook, job, RealClock.wall_ms())?;
+        let answering = end.or(first_byte.from(Instant::now()));
+        match self.alarm.within(answering, connection.send(request)).await? {
+            Ok(response) => self.read(response, connection, end).await,
+            Err(Unanswered::Stale(why) | Unanswered::Failed(why)) => Err(why),
         }
     }
 
+    /// The connection of the job before, or one that was put aside.
+    fn ready_connection(&mut self, now: Instant) -> Option<Connection> {
+        let own = self.connection.take().filter(|connection| connection.is_ready(now));
+        own.or_else(|| self.caller.connections.idle())
+    }
+
     async fn read(
-        &self,
-        response: hyper::Response<hyper::body::Incoming>,
-        connection: connect::Connection,
+        &mut self,
+        response: Response<Incoming>,
+        mut connection: Connection,
+        end: Bound,
     ) -> Result<Answer, String> {
-        let answer = Answer::read(response, self.hook.limits.result_max).await?;
+        let reading = Answer::read(response, &mut connection, self.caller.hook.limits.result_max);
+        let answer = self.alarm.within(end, reading).await??;
         if answer.is_whole() {
-            self.connections.keep(connection);
+            self.connection = Some(connection);
         }
         Ok(answer)
+    }
+
+    /// Leaves the connection to whoever needs one next.
+    fn leave(self) {
+        if let Some(connection) = self.connection.filter(|connection| connection.is_ready(Instant::now())) {
+            self.caller.connections.put_aside(connection);
+        }
     }
 }
 

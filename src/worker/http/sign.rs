@@ -46,8 +46,8 @@ impl Secret {
 }
 
 /// What stands in `webhook-signature`: a signature by each secret, with spaces between.
-pub(super) fn signatures(secrets: &[Secret], id: &str, time: &str, body: &[u8]) -> String {
-    let signed = secrets.iter().map(|secret| secret.sign([id.as_bytes(), time.as_bytes(), body]));
+pub(super) fn signatures(secrets: &[Secret], id: &str, time: &[u8], body: &[u8]) -> String {
+    let signed = secrets.iter().map(|secret| secret.sign([id.as_bytes(), time, body]));
     signed.collect::<Vec<_>>().join(" ")
 }
 
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn signature_is_that_of_the_schemes_own_example() {
         let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signed = signatures(&[secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b"{\"test\": 2432232314}");
+        let signed = signatures(&[secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", b"1614265330", b"{\"test\": 2432232314}");
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 

@@ -52,6 +52,24 @@ fn run_on(caller: &Caller, jobs: Vec<Assignment>, timeouts: RequestTimeouts) -> 
     outcomes
 }
 
+/// Runs jobs one after the other in a lane of a caller.
+fn run_in_lane(caller: &Caller, jobs: Vec<Assignment>, timeouts: RequestTimeouts) -> Vec<Outcome> {
+    struct All<'a>(std::vec::IntoIter<Assignment>, RequestTimeouts, &'a std::sync::Mutex<Vec<Outcome>>);
+    impl Jobs for All<'_> {
+        fn next(&mut self) -> Option<(Assignment, RequestTimeouts)> {
+            Some((self.0.next()?, self.1))
+        }
+
+        fn ended(&mut self, outcome: Outcome) {
+            self.2.lock().unwrap().push(outcome);
+        }
+    }
+    let (runtime, outcomes) = (runtime().unwrap(), std::sync::Mutex::default());
+    runtime.block_on(caller.run_all(Box::new(All(jobs.into_iter(), timeouts, &outcomes))));
+    runtime.shutdown_background();
+    outcomes.into_inner().unwrap()
+}
+
 fn run(hook: Hook, job: Assignment, timeouts: RequestTimeouts) -> Outcome {
     let begun = RealClock.mono();
     let outcome = run_on(&Caller::new(&Arc::new(hook)), vec![job], timeouts).remove(0);
@@ -184,24 +202,59 @@ fn n6_what_comes_after_an_answer_is_no_answer_to_the_next_job() {
     let service = Service::answering(
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n7HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
     );
-    let caller = Caller::new(&Arc::new(local(&service)));
-    let outcomes = run_on(&caller, vec![assignment(1), assignment(2)], PATIENT);
-    for outcome in outcomes {
-        assert_eq!(done(outcome), "7");
+    for run_jobs in [run_on, run_in_lane] {
+        let caller = Caller::new(&Arc::new(local(&service)));
+        let outcomes = run_jobs(&caller, vec![assignment(1), assignment(2)], PATIENT);
+        assert_eq!(outcomes.len(), 2);
+        for outcome in outcomes {
+            assert_eq!(done(outcome), "7");
+        }
     }
 }
 
 #[test]
 fn connections_are_used_again_and_a_closed_one_is_made_anew() {
-    let service = Service::answering(OK);
+    for run_jobs in [run_on, run_in_lane] {
+        let service = Service::answering(OK);
+        let caller = Caller::new(&Arc::new(local(&service)));
+        let outcomes = run_jobs(&caller, (1..=20).map(assignment).collect(), PATIENT);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done { .. })), "{outcomes:?}");
+        assert_eq!((outcomes.len(), service.requests().len(), service.connections()), (20, 20, 1));
+        let service = Service::closing_after(OK);
+        let caller = Caller::new(&Arc::new(local(&service)));
+        let outcomes = run_jobs(&caller, (1..=5).map(assignment).collect(), PATIENT);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done { .. })), "{outcomes:?}");
+        assert_eq!(outcomes.len(), 5);
+    }
+}
+
+#[test]
+fn a_job_in_a_lane_is_sent_as_itself_whatever_came_before() {
+    let service = Service::answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-More: 1\r\n\r\n7");
     let caller = Caller::new(&Arc::new(local(&service)));
-    let outcomes = run_on(&caller, (1..=20).map(assignment).collect(), PATIENT);
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done { .. })), "{outcomes:?}");
-    assert_eq!((service.requests().len(), service.connections()), (20, 1));
-    let service = Service::closing_after(OK);
-    let caller = Caller::new(&Arc::new(local(&service)));
-    let outcomes = run_on(&caller, (1..=5).map(assignment).collect(), PATIENT);
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done { .. })), "{outcomes:?}");
+    let full = Assignment { task: "a b".to_owned(), tenant: Some("acme".to_owned()), ..assignment(1) };
+    let other = Assignment {
+        task: String::new(),
+        version: "v2".into(),
+        attempt: 12,
+        created_ms: 0,
+        deadline_ms: 1,
+        ..assignment(3)
+    };
+    let outcomes = run_in_lane(&caller, vec![full, assignment(2), other], PATIENT);
+    assert!(outcomes.into_iter().all(|outcome| done(outcome) == "7"));
+    let requests = service.requests();
+    let sent = |at: usize, name: &str| requests[at].header(name).map(str::to_owned);
+    let all = |name: &str| [0, 1, 2].map(|at| sent(at, name).unwrap_or_default());
+    assert_eq!(all("ce-id"), ["job-1", "job-2", "job-3"]);
+    assert_eq!(all("webhook-id"), ["job-1", "job-2", "job-3"]);
+    assert_eq!(all("ce-task"), ["a%20b", "feed", ""]);
+    assert_eq!(all("ce-tenant"), ["acme", "", ""]);
+    assert_eq!(all("ce-workerversion"), ["v1", "v1", "v2"]);
+    assert_eq!(all("ce-attempt"), ["1", "1", "12"]);
+    assert_eq!(all("ce-deadline")[1..], ["2030-03-17T17:46:40Z", "1970-01-01T00:00:00.001Z"]);
+    assert_eq!(all("ce-time")[2], "1970-01-01T00:00:00Z");
+    assert_eq!(all("x-more"), ["", "", ""], "nothing of an answer goes into the next request");
 }
 
 #[test]

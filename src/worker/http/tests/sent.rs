@@ -83,7 +83,7 @@ fn a_job_is_sent_as_a_cloud_event_with_a_signature_by_every_secret() {
 fn what_says_nothing_is_left_out() {
     let hook = hook("http = \"https://example.com\"");
     let job = Assignment { task: String::new(), tenant: None, ..assignment(1) };
-    let request = head::request(&hook, &job, 1_700_000_000_999).unwrap();
+    let request = head::Writer::default().request(&hook, &job, 1_700_000_000_999).unwrap();
     for name in ["ce-task", "ce-tenant", "webhook-signature", "authorization"] {
         assert!(!request.headers().contains_key(name), "{name}");
     }

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal};
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Home, SOON, free_port, repository};
+use crate::support::{BIOTOPE, Home, LATER, SOON, free_port, repository};
 
 /// Folders of a server that the documents name.
 const FOLDERS: [&str; 4] = ["/usr/local/bin", "/var/lib/biotope", "/var/log", "/etc/biotope"];
@@ -201,7 +201,7 @@ impl Session {
         let command = self.placed(command);
         let what = format!("{}:{at}: {command}", self.document);
         let mut first = true;
-        until(&what, SOON * 4, || {
+        until(&what, LATER, || {
             if !first && !looks {
                 self.fail(at, "it printed something else");
             }
@@ -224,7 +224,7 @@ impl Session {
         );
         let sent = self.shell.child.stdin.as_mut().unwrap().write_all(line.as_bytes());
         let document = format!("{}:{at}", self.document);
-        let (status, output) = until(&document, SOON * 4, || {
+        let (status, output) = until(&document, LATER, || {
             let output = self.shell.new_output();
             let mut parts = output.split(MARK);
             if let (Some(before), Some(status), Some(_)) = (parts.next(), parts.next(), parts.next()) {
@@ -259,7 +259,7 @@ impl Session {
         let Some(running) = self.others.get_mut(terminal) else { self.fail(at, "nothing runs there") };
         rustix::process::kill_process_group(Pid::from_child(&running.child), Signal::INT).unwrap();
         let what = format!("{}:{at}: Ctrl-C", self.document);
-        until(&what, SOON * 4, || running.child.try_wait().unwrap().ok_or_else(|| running.new_output()));
+        until(&what, LATER, || running.child.try_wait().unwrap().ok_or_else(|| running.new_output()));
         self.wait_for(at, terminal, expected);
     }
 
@@ -267,7 +267,7 @@ impl Session {
     pub(super) fn wait_for(&mut self, at: usize, terminal: &str, expected: &str) {
         let expected = self.placed(expected);
         let Some(running) = self.others.get_mut(terminal) else { self.fail(at, "nothing runs there") };
-        until(&format!("{}:{at}: {expected}", self.document), SOON * 4, || {
+        until(&format!("{}:{at}: {expected}", self.document), LATER, || {
             let output = running.new_output();
             let mut lines = output.lines();
             let wanted = |line: &&str| !line.trim().is_empty() && line.trim() != "…";

@@ -50,6 +50,8 @@ fn spec(dir: &Path, names: &[&str], batch: u32) -> GenerationSpec {
     let config = Config {
         serving: Default::default(),
         access: Default::default(),
+        core_dumps: false,
+        log_output: Default::default(),
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(25),

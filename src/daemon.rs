@@ -1,7 +1,6 @@
 //! `biotope run`: puts the rooms together, says what it did and where to look, and waits for the end, or hands everything over
 //! to the next image of the program.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +11,14 @@ use tokio::sync::watch;
 
 use crate::archive::{Archive, ArchiveOptions, History};
 use crate::clock::{Clock, RealClock};
-use crate::config::units;
+use crate::config::{Config, units};
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, Buffers, Events, Guard, serve};
 use crate::log::lock::{DirLock, LockError};
-use crate::logfile::LogFile;
+use crate::logfile::{self, LogFile, tell};
 use crate::reload::Reloader;
+use crate::rights::{self, OpenFiles};
 use crate::signal::{self, Wish};
 use crate::start::{self, Instead, Starting};
 use crate::takeover::{Arrival, Checked, Connection, Handing, Upgrader};
@@ -72,7 +72,7 @@ fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Failure {
 pub(crate) fn run(path: &Path, natives: &Natives, strict: bool, arrival: Option<Arrival>) -> Result<(), Failure> {
     // First of all, so that no signal comes too early, and none not at all.
     let signals = signal::catch().map_err(system("catch signals"))?;
-    log_to_stderr();
+    logfile::start();
     if arrival.is_some() {
         spawner::reap_what_was_left();
     }
@@ -100,6 +100,8 @@ fn set_up(
     if arrival.as_ref().is_some_and(|arrival| !arrival.fits(&spec.config)) {
         return Err(Failure::new(CONFIG, "`data_dir` or `http.listen` of the config was changed since it was checked"));
     }
+    let open_files = rights::take_descriptors(arrival.as_ref().and_then(Arrival::open_files));
+    obey(&spec.config, open_files);
     let data_dir = spec.config.data_dir.clone();
     spawner.live_in(&data_dir);
     // Before the log is opened: a biotope that nobody can reach must not take jobs up.
@@ -123,8 +125,7 @@ fn set_up(
     let archive = start_archive(history_dir, &handle, &clock)?;
     let poisoned = to_main.clone();
     handle.on_poisoned(Box::new(move |why| drop(poisoned.send(Event::Poisoned(why)))));
-    let reloader =
-        Reloader::start(path.to_path_buf(), natives.clone(), handle.clone()).map_err(system("start a thread"))?;
+    let reloader = start_reloader(path, natives, &handle, open_files)?;
     let (stop_serving, stopping) = watch::channel(false);
     let app = App {
         handle: handle.clone(),
@@ -242,6 +243,18 @@ impl Running {
     }
 }
 
+fn start_reloader(path: &Path, natives: &Natives, handle: &Handle, open_files: OpenFiles) -> Result<Reloader, Failure> {
+    let taken = move |config: &Config| obey(config, open_files);
+    Reloader::start(path.to_path_buf(), natives.clone(), handle.clone(), taken).map_err(system("start a thread"))
+}
+
+/// Does what a config says of this process itself.
+fn obey(config: &Config, open_files: OpenFiles) {
+    logfile::use_config(config.log_output);
+    rights::guard_memory(config.core_dumps);
+    open_files.check(config);
+}
+
 /// Opens the log, and starts the engine on it; with the lock that both hold.
 fn open_engine(
     path: &Path,
@@ -290,19 +303,6 @@ fn ready_to_serve(listener: &TcpListener) -> Result<(tokio::runtime::Runtime, to
         listener.try_clone().and_then(tokio::net::TcpListener::from_std)
     };
     Ok((runtime, to_serve.map_err(system("serve HTTP"))?))
-}
-
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BIOTOPE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false);
-    // A program that embeds this may have one already.
-    drop(subscriber.try_init());
 }
 
 fn listen(address: SocketAddr, data_dir: &Path, arrival: Option<&mut Arrival>) -> Result<TcpListener, Failure> {
@@ -438,9 +438,4 @@ impl Said {
         }
         tell("  kill -HUP to take a changed config over, -USR2 a new binary; Ctrl-C or kill to stop");
     }
-}
-
-/// A line for people, on stderr: stdout is for results.
-fn tell(line: &str) {
-    drop(writeln!(std::io::stderr(), "{line}"));
 }

@@ -3,7 +3,7 @@
 //! # The house
 //!
 //! ```text
-//!   cli ── daemon ── signal          people, scripts, signals; `logfile`: where it says what it does
+//!   cli ── daemon ── signal          people, scripts, signals; `logfile`: how it says what it does; `rights`: what the kernel allows it
 //!            │
 //!     http ──┤── page                producers; the status page
 //!     care ──┘                       data directories that nobody runs on: verify, dump, salvage, backup, restore
@@ -101,6 +101,8 @@ pub mod pool;
 pub mod recent;
 pub mod refusal;
 pub mod reload;
+#[cfg(feature = "daemon")]
+mod rights;
 pub mod rollover;
 mod scale;
 #[cfg(feature = "daemon")]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::config::Config;
 use crate::engine::Handle;
 use crate::engine::handle::Then;
 use crate::engine::view::ReloadVerdict;
@@ -22,14 +23,19 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts the thread.
+    /// Starts the thread. `taken` is told of each config that has passed, just before the engine takes it over.
     ///
     /// # Errors
     /// No thread to be had.
-    pub fn start(path: PathBuf, natives: Natives, handle: Handle) -> std::io::Result<Self> {
+    pub fn start(
+        path: PathBuf,
+        natives: Natives,
+        handle: Handle,
+        taken: impl Fn(&Config) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (requests, inbox) = crossbeam_channel::unbounded();
         let thread = std::thread::Builder::new().name("reload".to_owned());
-        thread.spawn(move || run(&path, &natives, &handle, &inbox))?;
+        thread.spawn(move || run(&path, &natives, &handle, &taken, &inbox))?;
         Ok(Self { requests })
     }
 
@@ -39,7 +45,7 @@ impl Reloader {
     }
 }
 
-fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, inbox: &Receiver<Waiter>) {
+fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, taken: &impl Fn(&Config), inbox: &Receiver<Waiter>) {
     while let Ok(first) = inbox.recv() {
         // Whoever asked up to here is served by the file as it is now.
         let waiters: Vec<Waiter> = std::iter::once(first).chain(inbox.try_iter()).collect();
@@ -65,11 +71,12 @@ fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, inbox: &Recei
                         waiter(answer.clone());
                     }
                 });
+                taken(&spec.config);
                 handle.reload(spec, then);
             }
             Err(error) => {
-                tracing::error!("the config was not accepted, what runs goes on:\n{error}");
                 let detail = error.to_string();
+                tracing::error!(lines = detail, "the config was not accepted, what runs goes on");
                 handle.reload_failed(detail.clone());
                 for waiter in waiters {
                     waiter(Err(Refusal::InvalidConfig { detail: detail.clone() }));

@@ -42,6 +42,8 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
     let config = Config {
         serving: Default::default(),
         access: Default::default(),
+        core_dumps: false,
+        log_output: Default::default(),
         history_index: false,
         data_dir: dir.to_path_buf(),
         stop_timeout: Duration::from_secs(1),

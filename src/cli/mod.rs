@@ -283,7 +283,7 @@ fn failed(failure: &Failure) -> ExitCode {
     if !failure.message.is_empty() {
         // The problems of a config are shown as a compiler shows its own, over several lines.
         let name = if failure.message.starts_with("error: ") { "" } else { "biotope: " };
-        drop(writeln!(std::io::stderr(), "{name}{}", failure.message));
+        crate::logfile::last_word(&format!("{name}{}", failure.message));
     }
     ExitCode::from(failure.code)
 }

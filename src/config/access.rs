@@ -19,7 +19,7 @@ pub enum Role {
     Metrics,
     /// Look at everything.
     Read,
-    /// Enqueue, and what else is done to jobs and types.
+    /// Enqueue, and what else is done to jobs and types, but for a purge.
     Operate,
     /// Everything: have config and binary replaced, and the log copied.
     Admin,

@@ -64,8 +64,8 @@ impl LiveConfig {
 impl Config {
     /// Keys beside those of worker types that have another value in `other`.
     pub fn keys_changed(&self, other: &Self) -> Vec<String> {
-        let Self { data_dir, stop_timeout, workers_max, listen, serving, access, log, history_index, workers: _ } =
-            self;
+        let Self { data_dir, stop_timeout, workers_max, core_dumps, listen, serving, access, log, .. } = self;
+        let Self { log_output, history_index, workers: _, .. } = self;
         let LogConfig { sync, retain, segment, payload_max, result_max, dead_retain, dead_max, scrub, scrub_rate } =
             log;
         let theirs = &other.log;
@@ -73,6 +73,7 @@ impl Config {
             ("data_dir", *data_dir != other.data_dir),
             ("stop_timeout", *stop_timeout != other.stop_timeout),
             ("workers_max", *workers_max != other.workers_max),
+            ("core_dumps", *core_dumps != other.core_dumps),
             ("http.listen", *listen != other.listen),
             ("log.sync", *sync != theirs.sync),
             ("log.retain", *retain != theirs.retain),
@@ -85,6 +86,7 @@ impl Config {
             ("log.scrub_rate", *scrub_rate != theirs.scrub_rate),
             ("history.index", *history_index != other.history_index),
         ]);
+        keys.extend(named(log_output.differ(other.log_output)));
         keys.extend(named(serving.differ(&other.serving)));
         keys.extend(named(access.differ(&other.access)));
         keys

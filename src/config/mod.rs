@@ -6,6 +6,7 @@ mod access;
 mod concurrency;
 mod confinement;
 mod differ;
+mod log_output;
 mod parse;
 mod probe;
 mod problem;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use access::{AccessConfig, Role, TlsConfig};
 pub use concurrency::Concurrency;
 pub use confinement::{Confinement, Limits};
+pub use log_output::{LogFormat, LogLevel, LogOutput};
 pub use parse::{Draft, Parsed, data_dir_of, draft, parse};
 pub use problem::{Places, Problem, Problems};
 pub use recycle::Recycle;
@@ -48,6 +50,8 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Workers of all types together, at most; of versions that drain, those of types whose number is fixed do not count.
     pub workers_max: u32,
+    /// Whether the memory of this process may be written to a core file, and be read by its own user.
+    pub core_dumps: bool,
     /// Where HTTP is served: a loopback address, unless tokens are asked for.
     pub listen: std::net::SocketAddr,
     /// What those who connect may take.
@@ -56,6 +60,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// The log's settings.
     pub log: LogConfig,
+    /// What is said on stderr.
+    pub log_output: LogOutput,
     /// `history.index`: whether ended jobs are indexed.
     pub history_index: bool,
     /// The worker types, sorted by name.

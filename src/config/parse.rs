@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::problem::{Places, Problem, Problems};
 use super::section::{Gathered, Section, closest};
-use super::{Config, LogConfig, SyncPolicy, WorkerConfig, access, concurrency, serving, units, worker};
+use super::{Config, LogConfig, SyncPolicy, WorkerConfig, access, concurrency, log_output, serving, units, worker};
 use crate::limits::{
     PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
     RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
@@ -127,12 +127,15 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     let stop_timeout =
         top.duration(gathered, "stop_timeout", Duration::from_secs(25), Duration::ZERO..=Duration::from_secs(3600));
     let workers_max = concurrency::workers_max(gathered, &mut top);
+    let core_dumps = top.flag(gathered, "core_dumps", false);
     let mut http = top.section(gathered, "http");
     let (listen, serving) = serving::read(gathered, &mut http);
     let access = access::read(gathered, &mut http, listen);
     http.finish(gathered, &[]);
     let log = top.section(gathered, "log");
     let log = log_config(gathered, log);
+    let log_output = top.section(gathered, "log_output");
+    let log_output = log_output::read(gathered, log_output);
     let mut history = top.section(gathered, "history");
     let history_index = history.parsed(gathered, "index", true, |text| match text {
         "on" => Ok(true),
@@ -153,7 +156,19 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     }
     top.finish(gathered, &[]);
     let workers_max = concurrency::budget(gathered, workers_max, &workers);
-    Config { data_dir, stop_timeout, workers_max, listen, serving, access, log, history_index, workers }
+    Config {
+        data_dir,
+        stop_timeout,
+        workers_max,
+        core_dumps,
+        listen,
+        serving,
+        access,
+        log,
+        log_output,
+        history_index,
+        workers,
+    }
 }
 
 fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {

@@ -16,6 +16,8 @@ pub struct Serving {
     pub connections_max: u32,
     /// Connections of one address at once.
     pub peer_connections_max: u32,
+    /// Readers of events at once.
+    pub events_max: u32,
     /// Largest head of a request, in bytes.
     pub head_max: usize,
     /// From a head's first byte to its last.
@@ -35,6 +37,7 @@ impl Default for Serving {
         Self {
             connections_max: 2048,
             peer_connections_max: 1024,
+            events_max: 64,
             head_max: 32 << 10,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -54,6 +57,7 @@ pub(super) fn read(gathered: &mut Gathered, http: &mut Section<'_>) -> (SocketAd
     let serving = Serving {
         connections_max: http.number(gathered, "connections_max", default.connections_max, 8..=100_000),
         peer_connections_max: http.number(gathered, "peer_connections_max", default.peer_connections_max, 4..=100_000),
+        events_max: http.number(gathered, "events_max", default.events_max, 1..=100_000),
         head_max: bytes(http.size(gathered, "head_max", default.head_max as u64, 4 * KIB..=MIB)),
         head_timeout: http.duration(gathered, "head_timeout", default.head_timeout, time.clone()),
         idle_timeout: http.duration(gathered, "idle_timeout", default.idle_timeout, time.clone()),
@@ -70,10 +74,11 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 impl Serving {
     /// Keys that have another value in `other`.
-    pub(super) fn differ(&self, other: &Self) -> [(&'static str, bool); 8] {
+    pub(super) fn differ(&self, other: &Self) -> [(&'static str, bool); 9] {
         let Self {
             connections_max,
             peer_connections_max,
+            events_max,
             head_max,
             head_timeout,
             idle_timeout,
@@ -84,6 +89,7 @@ impl Serving {
         [
             ("http.connections_max", *connections_max != other.connections_max),
             ("http.peer_connections_max", *peer_connections_max != other.peer_connections_max),
+            ("http.events_max", *events_max != other.events_max),
             ("http.head_max", *head_max != other.head_max),
             ("http.head_timeout", *head_timeout != other.head_timeout),
             ("http.idle_timeout", *idle_timeout != other.idle_timeout),

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::attempts::Attempts;
+use super::audit::{By, Call};
 use super::problem::Problem;
 use super::refused::{for_people, wants_page};
 use super::routes::needed;
@@ -59,6 +60,11 @@ impl Visitor {
     pub(crate) fn may_act(self) -> bool {
         self.role >= Role::Operate
     }
+
+    /// Whether he may end all jobs of a type.
+    pub(crate) fn may_purge(self) -> bool {
+        self.role >= Role::Admin
+    }
 }
 
 /// What is remembered of those who showed a token, right or wrong.
@@ -78,9 +84,23 @@ impl Guard {
 pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let people = wants_page(request.headers()) && !request.uri().path().starts_with(API);
     let mut response = match admit(&app, &request) {
-        Admitted::As(visitor) => {
+        Admitted::As(visitor, by) => {
             request.extensions_mut().insert(visitor);
-            next.run(request).await
+            let (mut parts, body) = request.into_parts();
+            let call = Call::of(&mut parts).await;
+            let from = parts.extensions.get::<Peer>().map(|peer| peer.0);
+            let response = next.run(Request::from_parts(parts, body)).await;
+            if let Some(call) = call {
+                call.tell(visitor.role, by, from, &response);
+            }
+            response
+        }
+        Admitted::Short(role, by, refused) => {
+            let (mut parts, _) = request.into_parts();
+            if let Some(call) = Call::of(&mut parts).await {
+                call.tell(role, by, parts.extensions.get::<Peer>().map(|peer| peer.0), &refused);
+            }
+            *refused
         }
         Admitted::Not(refused) => *refused,
         Admitted::WithWrongToken(peer) => challenge(wrong_token(&app.guard, peer).await),
@@ -97,7 +117,9 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
 /// Whether a request is let in.
 enum Admitted {
     /// It is; and that is who asks.
-    As(Visitor),
+    As(Visitor, By),
+    /// It is not, since this role does not suffice.
+    Short(Role, By, Box<Response>),
     /// It is not, and this is why.
     Not(Box<Response>),
     /// It is not; who came from there has shown a token that is not known.
@@ -111,23 +133,24 @@ fn admit(app: &App, request: &Request) -> Admitted {
         return not(problem);
     }
     if !access.asks() {
-        return Admitted::As(Visitor { role: Role::Admin, by_session: false });
+        return Admitted::As(Visitor { role: Role::Admin, by_session: false }, By::Nothing);
     }
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let needed = needed(request.method(), path);
     let shown = bearer(request.headers());
-    let role = match shown {
-        Some(token) => access.role_of(token).map(|(role, _)| role),
-        None => app.guard.sessions.role_of(request.headers(), &access),
+    let (role, by) = match shown {
+        Some(token) => (access.role_of(token).map(|(role, _)| role), By::Token),
+        None => (app.guard.sessions.role_of(request.headers(), &access), By::Session),
     };
     match (needed, role) {
-        (None, None) => Admitted::As(Visitor::NOBODY),
-        (None, Some(role)) => Admitted::As(Visitor { role, by_session: shown.is_none() }),
-        (Some(needed), Some(role)) if role >= needed => Admitted::As(Visitor { role, by_session: shown.is_none() }),
+        (None, None) => Admitted::As(Visitor::NOBODY, by),
+        (None, Some(role)) => Admitted::As(Visitor { role, by_session: shown.is_none() }, by),
+        (Some(needed), Some(role)) if role >= needed => Admitted::As(Visitor { role, by_session: shown.is_none() }, by),
         (Some(needed), Some(role)) => {
             let detail =
                 format!("this needs a token of the role {}, and this one is of {}", needed.name(), role.name());
-            not(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+            let refused = Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response();
+            Admitted::Short(role, by, Box::new(refused))
         }
         (Some(_), None) if shown.is_some() => {
             let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);

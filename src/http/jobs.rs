@@ -1,12 +1,13 @@
 //! `/v1/jobs`: enqueue one or many, show, list, act.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 use super::asked::{self, Path, Query};
+use super::audit::Done;
 use super::body::collect;
 use super::problem::Problem;
 use super::{AROUND_PAYLOAD_MAX, App, answer, blocking, bulk, status_of};
@@ -133,7 +134,9 @@ pub(super) async fn retry_failed(
         return Err(Problem::bad_request(detail));
     };
     let retried = answer(&app.handle, |then| app.handle.retry_failed_on(&worker_type, &version, then)).await??;
-    Ok(Json(serde_json::json!({ "type": worker_type, "failed_on": version, "retried": retried })).into_response())
+    let done = Extension(Done::to(retried as u64));
+    let told = Json(serde_json::json!({ "type": worker_type, "failed_on": version, "retried": retried }));
+    Ok((done, told).into_response())
 }
 
 /// Which jobs are asked for, as it stands in a query.

@@ -6,6 +6,7 @@
 mod accept;
 pub(crate) mod asked;
 mod attempts;
+pub(crate) mod audit;
 mod backup;
 mod body;
 mod buffers;
@@ -31,7 +32,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -44,6 +45,7 @@ use crate::rollover::plan::Word;
 use crate::takeover::Upgrader;
 pub use accept::serve;
 use asked::{Path, Query};
+use audit::Done;
 pub use buffers::Buffers;
 pub use events::Events;
 pub use guard::Guard;
@@ -148,7 +150,8 @@ async fn show_ecosystem(State(app): State<App>) -> Result<Response, Problem> {
 
 async fn purge(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {
     let purged = answer(&app.handle, |then| app.handle.purge(&worker_type, then)).await??;
-    Ok(Json(serde_json::json!({ "type": worker_type, "purged": purged })).into_response())
+    let done = Extension(Done::to(purged as u64));
+    Ok((done, Json(serde_json::json!({ "type": worker_type, "purged": purged }))).into_response())
 }
 
 async fn pause(State(app): State<App>, Path(worker_type): Path<String>) -> Result<Response, Problem> {

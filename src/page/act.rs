@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::told::{Told, back_to, in_address};
 use crate::engine::JobAction;
 use crate::http::asked::Path;
+use crate::http::audit::Done;
 use crate::http::problem::Problem;
 use crate::http::{App, answer};
 use crate::rollover::plan::Word;
@@ -71,7 +72,6 @@ pub(super) async fn of_type(
         Deed::Pause(paused) => drop(answer(&app.handle, |then| app.handle.pause(&name, paused, then)).await??),
         Deed::Rollout(word) => drop(answer(&app.handle, |then| app.handle.rollout(&name, word, then)).await??),
     }
-    tracing::info!(worker_type = name, done, "by the page");
     Ok(back_to(&format!("/types/{}?done={done}", in_address(&name))))
 }
 
@@ -83,14 +83,14 @@ pub(super) async fn purge(
 ) -> Result<Response, Told> {
     check_typed(&sent(form)?.name, &name)?;
     let purged = answer(&app.handle, |then| app.handle.purge(&name, then)).await??;
-    tracing::info!(worker_type = name, purged, "by the page");
-    Ok(back_to(&format!("/types/{}?done=purged&count={purged}", in_address(&name))))
+    let mut response = back_to(&format!("/types/{}?done=purged&count={purged}", in_address(&name)));
+    response.extensions_mut().insert(Done::to(purged as u64));
+    Ok(response)
 }
 
 pub(super) async fn of_job(State(app): State<App>, Path((id, word)): Path<(String, String)>) -> Result<Response, Told> {
     let action = job_action(&word).ok_or_else(|| no_deed(&word))?;
     answer(&app.handle, |then| app.handle.act(&id, action, then)).await??;
-    tracing::info!(job = id, done = word, "by the page");
     Ok(back_to(&format!("/jobs/{}?done={word}", in_address(&id))))
 }
 

@@ -21,6 +21,7 @@ use super::told::{Told, back_to};
 use crate::engine::view::JobFilter;
 use crate::engine::{Handle, JobAction};
 use crate::http::asked::Path;
+use crate::http::audit::Done;
 use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use crate::http::{App, answer, blocking};
@@ -127,12 +128,12 @@ pub(super) async fn act(
     let filter = dead(&asked)?;
     let handle = app.handle.clone();
     let (ids, _) = blocking(move || gather(&handle, filter)).await??;
-    let meant = ids.len();
     let done = act_on(&app, ids, action).await;
-    tracing::info!(action = word, meant, done, search = asked.words(), "by the page");
     let told = if word == "retry" { "retried" } else { "discarded" };
     let query = asked.query();
-    Ok(back_to(&format!("/jobs?{query}&done={told}&count={done}")))
+    let mut response = back_to(&format!("/jobs?{query}&done={told}&count={done}"));
+    response.extensions_mut().insert(Done { count: Some(done as u64), on: Some(asked.words()) });
+    Ok(response)
 }
 
 /// Does it to each, some at a time; how many it was done to.

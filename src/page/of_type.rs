@@ -47,6 +47,8 @@ pub(super) struct Part {
     now: UnixMs,
     /// Whether who sees it may do something about it.
     may_act: bool,
+    /// Whether he may end all of its jobs, too.
+    may_purge: bool,
 }
 
 pub(super) async fn page(
@@ -80,6 +82,7 @@ async fn part(app: &App, board: &Board, name: &str, visitor: Visitor, fresh: Fre
         let known = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Refusal::UnknownType { name: name.to_owned(), known }.into());
     };
+    part.may_purge = visitor.may_purge();
     part.errors = board.errors(app, &part.t, fresh).await?;
     blocking(move || part.with_processes()).await
 }
@@ -89,7 +92,7 @@ impl Part {
         let t = look.view.types.iter().find(|of_type| of_type.worker_type.as_str() == name)?;
         let reasons = verdict(&look.view).reasons;
         let reasons = reasons.into_iter().filter(|reason| reason.of.as_ref() == Some(&t.worker_type)).collect();
-        Some(Self { t: t.clone(), reasons, errors: Arc::default(), now: look.now, may_act })
+        Some(Self { t: t.clone(), reasons, errors: Arc::default(), now: look.now, may_act, may_purge: may_act })
     }
 
     /// With the memory of its processes.

@@ -66,6 +66,8 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
         listen: ([127, 0, 0, 1], 0).into(),
         serving: Default::default(),
         access: Default::default(),
+        core_dumps: false,
+        log_output: Default::default(),
         history_index: false,
         log: LogConfig {
             sync: SyncPolicy::Always,

@@ -309,6 +309,7 @@ impl Upgrader {
             replaced: state.replaced,
             version: VERSION.to_owned(),
             silent_since_us: 0,
+            open_files: crate::worker::confined::open_files_of_children(),
         };
         drop(state);
         let own = std::env::args_os().skip(1);

@@ -58,6 +58,9 @@ pub(super) struct Table {
     pub(super) version: String,
     /// When nobody was answered any more, in microseconds of the steady clock.
     pub(super) silent_since_us: u64,
+    /// Files that the process was allowed to have open when it began, and may raise again: what programs get.
+    #[serde(default)]
+    pub(super) open_files: Option<u64>,
 }
 
 /// A socket that is listened on.
@@ -186,6 +189,11 @@ impl Arrival {
     pub(crate) fn fits(&self, config: &Config) -> bool {
         let listens = self.table.listeners.iter().any(|listener| listener.address == config.listen);
         listens && self.table.data_dir == config.data_dir
+    }
+
+    /// Files that the process was allowed to have open when it began, if the image before said so.
+    pub(crate) fn open_files(&self) -> Option<u64> {
+        self.table.open_files
     }
 
     /// The data directory that the image before ran on.

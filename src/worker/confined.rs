@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -23,6 +24,22 @@ const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 /// Groups of one user; the kernel takes no more.
 const GROUPS_MAX: usize = 65_536;
+
+/// Files that a child may have open if its config says nothing, where this process may have more by now. Set once, before
+/// anything is started.
+static OPEN_FILES: OnceLock<u64> = OnceLock::new();
+
+/// Has children start with this limit on open files, which the kernel lets them raise again, where their config says nothing.
+#[cfg(feature = "daemon")]
+pub(crate) fn give_back_open_files(soft: u64) {
+    OPEN_FILES.get_or_init(|| soft);
+}
+
+/// The limit that children start with, if it is another one than this process has.
+#[cfg(feature = "daemon")]
+pub(crate) fn open_files_of_children() -> Option<u64> {
+    OPEN_FILES.get().copied()
+}
 
 /// What a child is confined to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +94,7 @@ impl Confined {
             dir: CString::new(dir.as_os_str().as_bytes())?,
             umask: self.umask,
             limits: self.limits,
+            open_files: OPEN_FILES.get().copied().filter(|_| self.limits.open_files.is_none()),
         })
     }
 
@@ -106,6 +124,8 @@ pub(super) struct Taking {
     dir: CString,
     umask: Option<u32>,
     limits: Limits,
+    /// Open files that it may have at first.
+    open_files: Option<u64>,
 }
 
 impl Taking {
@@ -121,6 +141,11 @@ impl Taking {
         chdir(&self.dir)?;
         if let Some(mask) = self.umask {
             umask(Mode::from_bits_truncate(mask));
+        }
+        if let Some(files) = self.open_files {
+            let maximum = getrlimit(Resource::Nofile).maximum;
+            let current = Some(maximum.map_or(files, |most| files.min(most)));
+            setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
         }
         for (_, resource, value) in each(&self.limits) {
             if value.is_some() {

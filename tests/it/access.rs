@@ -135,11 +135,12 @@ fn s11_a_role_does_what_it_may_and_no_more() {
     for token in [READ, OPERATE, ADMIN] {
         assert_eq!(with(&home, token, "GET /v1/jobs").status, 200);
     }
-    for admins in ["POST /v1/reload", "POST /v1/upgrade", "POST /v1/backup"] {
+    for admins in ["POST /v1/reload", "POST /v1/upgrade", "POST /v1/backup", "POST /v1/types/echo/purge"] {
         assert_eq!(code(&with(&home, OPERATE, admins)), (403, "forbidden".into()), "{admins}");
     }
     assert_eq!(with(&home, ADMIN, "POST /v1/reload").status, 202);
-    assert_eq!(with(&home, OPERATE, "POST /v1/types/echo/purge").status, 200);
+    assert_eq!(with(&home, ADMIN, "POST /v1/types/echo/purge").status, 200);
+    assert_eq!(with(&home, OPERATE, "POST /v1/types/echo/pause").status, 200);
     assert_eq!(code(&with(&home, OPERATE, "GET /nothing/here")), (403, "forbidden".into()));
     assert_eq!(code(&with(&home, ADMIN, "GET /nothing/here")), (404, "no_route".into()));
     biotope.stop();

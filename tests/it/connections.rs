@@ -221,19 +221,8 @@ fn p99(biotope: &Biotope<'_>, pushes: usize) -> Duration {
     took[pushes * 99 / 100]
 }
 
-/// As the defaults are: 2,000 slow ones, 20,000 idle ones, claims of 1 GiB, and answers that nobody reads; with fewer of
-/// each where not the long rounds are asked for.
-#[test]
-fn n1_crowds_cost_little_memory_and_no_time() {
-    let (slow, idle, pushes) = if long() { (2000, 20_000, 2000) } else { (200, 1500, 100) };
-    let home = home("");
-    let biotope = home.start();
-    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: most.maximum, ..most };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    let keep = usize::try_from(most.maximum.unwrap_or(1 << 20)).unwrap() / 2;
-    p99(&biotope, 50);
-    let (base, calm) = (memory(&biotope), p99(&biotope, pushes));
+/// Strangers of every kind, as many as this process may have open at once.
+fn besiege(home: &Home, slow: usize, idle: usize, keep: usize) -> VecDeque<TcpStream> {
     let mut crowd = VecDeque::new();
     let texts = [
         strangers()[1].clone(),
@@ -242,23 +231,51 @@ fn n1_crowds_cost_little_memory_and_no_time() {
     ];
     for number in 0..slow + idle {
         let text = if number < slow { texts[number % 3].as_str() } else { "" };
-        crowd.push_back(send(&home, text));
+        crowd.push_back(send(home, text));
         if crowd.len() > keep {
             crowd.pop_front();
         }
     }
-    let (grown, besieged) = (memory(&biotope).saturating_sub(base), p99(&biotope, pushes));
-    for _ in 0..slow {
-        crowd.push_back(send(&home, texts[0].as_str()));
-    }
-    let grown = grown.max(memory(&biotope).saturating_sub(base));
-    tell(&format!(
-        "crowds: {slow} slow, {idle} idle: {} MiB more, p99 of a push {besieged:?}, calm {calm:?}",
-        grown >> 20
-    ));
+    crowd
+}
+
+/// As the defaults are: 2,000 slow ones, 20,000 idle ones, claims of 1 GiB, and answers that nobody reads; with fewer of
+/// each where not the long rounds are asked for. Calm and siege take turns, since others use the machine as well: what is
+/// compared is the median of either. What a quarter of an hour's neighbour does to both, two further tries make up for.
+#[test]
+fn n1_crowds_cost_little_memory_and_no_time() {
+    let (slow, idle, pushes, rounds) = if long() { (2000, 20_000, 1000, 5) } else { (200, 1500, 100, 1) };
+    let home = home("");
+    let biotope = home.start();
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: most.maximum, ..most };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let keep = usize::try_from(most.maximum.unwrap_or(1 << 20)).unwrap() / 2;
+    p99(&biotope, 50);
+    let base = memory(&biotope);
+    let mut grown = 0;
+    let mut compare = || {
+        let (mut calm, mut besieged) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            calm.push(p99(&biotope, pushes));
+            let mut crowd = besiege(&home, slow, idle, keep);
+            grown = memory(&biotope).saturating_sub(base).max(grown);
+            besieged.push(p99(&biotope, pushes));
+            // Those who say nothing give way to those who begin to.
+            crowd.extend((0..slow).map(|_| send(&home, &strangers()[1])));
+            grown = memory(&biotope).saturating_sub(base).max(grown);
+        }
+        tell(&format!(
+            "crowds: {slow} slow, {idle} idle: {} MiB more, p99 of a push {besieged:?}, calm {calm:?}",
+            grown >> 20
+        ));
+        calm.sort_unstable();
+        besieged.sort_unstable();
+        // A few rounds say nothing of a single late sync.
+        let spare = if long() { Duration::ZERO } else { Duration::from_millis(250) };
+        besieged[rounds / 2] <= calm[rounds / 2] * 2 + spare
+    };
+    assert!((0..3).any(|_| compare()), "a push takes more than twice its calm time: see above");
     assert!(grown < MEMORY_MAX, "{grown} bytes more");
-    // On a machine that others use as well a single late sync is no finding.
-    assert!(besieged < calm * 2 + Duration::from_millis(250), "{besieged:?}, calm {calm:?}");
-    drop(crowd);
     biotope.stop();
 }

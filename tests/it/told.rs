@@ -39,7 +39,7 @@ fn a_program_says_on_stderr_how_far_it_is_asks_for_time_and_is_heard_in_the_log(
     assert!(shown(&told).contains("page 3 of 7"), "{}", shown(&told));
     let line = logged(&home, "one ");
     assert!(line.contains(&id) && line.contains("slow") && line.contains("v7"), "{line}");
-    assert!(line.contains("one \\u{1b}[31mred\\u{1b}[0m line"), "nothing of it steers a terminal: {line}");
+    assert!(line.contains("one \\\\u{1b}[31mred\\\\u{1b}[0m line"), "nothing of it steers a terminal: {line}");
     home.open_gate("gate");
     let job = biotope.until_state(&id, "completed");
     assert!(job["progress"].is_null() && job["extended_until"].is_null(), "none of it is kept: {job}");
@@ -75,7 +75,7 @@ fn a_program_that_stays_says_how_far_a_job_is_and_is_heard_in_the_log() {
     assert_eq!((&job["progress"]["fraction"], &job["progress"]["text"]), (&json!(0.4), &json!("page 3")), "{job}");
     assert!(job["extended_until"].is_string(), "{job}");
     let line = logged(&home, "about to begin");
-    assert!(line.contains("WARN") && line.contains(&id) && line.contains("v8"), "{line}");
+    assert!(line.contains(" level=warn ") && line.contains(&id) && line.contains("v8"), "{line}");
     assert!(logged(&home, "from stderr").contains("v8"));
     home.open_gate("gate");
     let job = biotope.until_state(&id, "completed");

@@ -163,6 +163,8 @@ impl Spec {
         let config = Config {
             serving: Default::default(),
             access: Default::default(),
+            core_dumps: false,
+            log_output: Default::default(),
             history_index: false,
             data_dir: self.dir,
             stop_timeout: Duration::from_secs(10),

@@ -25,8 +25,6 @@ use feed::{Feed, Place, parts};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After so much quiet a reader is told that the line is open.
 const SAY_SOMETHING: Duration = Duration::from_secs(15);
-/// Readers at once.
-const READERS_MAX: usize = 64;
 /// What a reader does when the line breaks: it comes back after two seconds.
 const BEGINNING: &str = "retry: 2000\n\n";
 
@@ -68,11 +66,12 @@ impl Events {
         self.state().grown_at
     }
 
-    /// Takes a reader in; `true`: nobody looks yet.
-    fn enter(&self) -> Result<bool, Problem> {
+    /// Takes a reader in, if there are fewer than so many; `true`: nobody looks yet.
+    fn enter(&self, most: u32) -> Result<bool, Problem> {
         let mut told = self.state();
-        if told.readers >= READERS_MAX {
-            let detail = format!("{READERS_MAX} readers of events are there already; try again in a moment");
+        if told.readers >= most as usize {
+            let detail =
+                format!("there are {most} readers of events, the most (`http.events_max`): close one, or raise it");
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail));
         }
         told.readers += 1;
@@ -148,7 +147,7 @@ impl Reader {
 
 pub(super) async fn events(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     let events = app.events.clone();
-    let nobody_looks = events.enter()?;
+    let nobody_looks = events.enter(app.handle.serving().events_max)?;
     let reader = Reader(events.clone());
     if nobody_looks {
         // What happened while nobody looked is told first.

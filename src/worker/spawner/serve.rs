@@ -20,17 +20,23 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, kill_process_group, wait, waitid,
-    waitpid,
+    DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, dumpable_behavior, kill_process,
+    kill_process_group, set_dumpable_behavior, wait, waitid, waitpid,
 };
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use super::orphans::{self, own_children};
 use super::wire::{self, Record, Request, Start};
+use crate::worker::confined::{give_back_open_files, open_files_of_children};
 use crate::worker::spawn::{self, Quick};
 
 /// The hidden first argument that makes the program `biotope` a helper.
 const ARGUMENT: &str = "--spawn-children";
+
+/// What may follow the file to lock: how many files children may have open at first,
+const OPEN_FILES: &str = "--open-files=";
+/// and that nobody is to see this process's memory, since children's secrets go through it.
+const NOT_DUMPED: &str = "--not-dumped";
 
 /// The command that makes this very program, even if its file was replaced meanwhile, the helper that locks a file.
 pub fn asked_of_this_program(lock: &Path) -> std::process::Command {
@@ -41,6 +47,12 @@ pub fn asked_of_this_program(lock: &Path) -> std::process::Command {
     });
     let mut command = std::process::Command::new(program);
     command.arg0("biotope-spawner").arg(ARGUMENT).arg(lock);
+    if let Some(files) = open_files_of_children() {
+        command.arg(format!("{OPEN_FILES}{files}"));
+    }
+    if dumpable_behavior().is_ok_and(|now| now == DumpableBehavior::NotDumpable) {
+        command.arg(NOT_DUMPED);
+    }
     command
 }
 
@@ -52,6 +64,14 @@ pub fn asked() -> Option<PathBuf> {
 
 /// Lives as a helper; the engine is at the other end of stdin.
 pub fn serve(lock: &Path) -> ExitCode {
+    for arg in std::env::args().skip(3) {
+        if let Some(files) = arg.strip_prefix(OPEN_FILES).and_then(|files| files.parse().ok()) {
+            give_back_open_files(files);
+        }
+        if arg == NOT_DUMPED {
+            let _: Result<(), _> = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        }
+    }
     // Before anything is opened here: what is open now is not for children.
     let begun = spawn::become_helper().map_err(std::io::Error::from).and_then(|()| Family::new(lock));
     match begun.and_then(|(mut family, _lock)| family.live()) {

@@ -108,6 +108,8 @@ impl Session {
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let mut command = Command::new("sh");
         command.args(args).current_dir(home.path("here")).env_clear();
+        // A document shows what a terminal shows.
+        command.env("BIOTOPE_LOG_FORMAT", "text");
         command.env("PATH", format!("{}:{system}", bin.display())).env("HOME", home.path("here"));
         command.env("LANG", "C.UTF-8");
         command.stdin(if args.is_empty() { Stdio::piped() } else { Stdio::null() });

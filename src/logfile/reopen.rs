@@ -1,7 +1,6 @@
 //! The file that biotope's log goes to, where stderr is one: opened again on USR1, after something has moved it away.
 //!
-//! Biotope says what it does on stderr and nowhere else; where that leads is the business of whoever starts it. If it is a
-//! file, its name is noted at the start. Closes nothing before the next one is open, and makes no folder.
+//! If stderr is a file, its name is noted at the start. Closes nothing before the next one is open, and makes no folder.
 
 use std::fs::OpenOptions;
 use std::io;

@@ -57,6 +57,8 @@ fn as_a_plain_reader_has_it(job: &NewJob, body: &[u8]) {
     let number = |name: &str| members.get(name).and_then(Value::as_u64);
     assert_eq!(u64::from(job.priority.get()), number("priority").unwrap_or(5));
     assert_eq!(job.max_attempts.map(u64::from), number("max_attempts"));
+    let trace = text_of("traceparent").map(|text| text.parse().expect("a trace that was taken"));
+    assert_eq!(job.traceparent, trace);
     assert_eq!(job.min_version.as_ref().map(|label| label.as_str()), text_of("min_version"));
     let stored: Value = serde_json::from_str(payload).expect("a payload is JSON");
     assert_eq!(&stored, members.get("payload").unwrap_or(&Value::Null));

@@ -187,11 +187,14 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
     }
 }
 
-/// With its least version, which stands in front of the rest.
+/// With its least version and its trace, which stand in front of the rest.
 fn enqueued(meta: &Enqueued<'_>) -> Value {
     let mut members = value(meta);
     if let (Some(min), Value::Object(members)) = (&meta.min_version, &mut members) {
         members.insert("min_version".to_owned(), value(min));
+    }
+    if let (Some(trace), Value::Object(members)) = (&meta.trace, &mut members) {
+        members.insert("traceparent".to_owned(), Value::from(trace.to_string()));
     }
     members
 }

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use super::client::{Client, escape, refused, whole};
 use super::{PushArgs, print, print_while_read};
 use crate::exit::{BUG, DATA, Failure, IO, NO_INPUT, UNAVAILABLE, USAGE};
+use crate::job::trace::TraceParent;
 
 /// Bytes that are read from the file at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -47,10 +48,15 @@ fn push_one(client: &Client, worker_type: &str, payload: &str, min_version: Opti
     let payload: &serde_json::value::RawValue = serde_json::from_str(payload).map_err(|error| {
         Failure::new(DATA, format!("the payload is no JSON: {error}; quote it for the shell, like '{{\"a\":1}}'"))
     })?;
-    let job = match min_version {
+    let mut job = match min_version {
         Some(label) => serde_json::json!({ "type": worker_type, "min_version": label }),
         None => serde_json::json!({ "type": worker_type }),
     };
+    // By this variable programs tell those that they start of the trace that they are in; what is none tells nothing.
+    let trace = std::env::var("TRACEPARENT").ok().and_then(|text| text.parse::<TraceParent>().ok());
+    if let (Some(trace), Some(members)) = (trace, job.as_object_mut()) {
+        members.insert("traceparent".to_owned(), trace.to_string().into());
+    }
     // The payload stays as it was written.
     let text = job.to_string();
     let text = format!("{},\"payload\":{}}}", text.trim_end_matches('}'), payload.get());

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::command::Command;
 use super::core::Core;
-use crate::job::event::{End, Enqueued, Event, Kind, decode_home};
+use crate::job::event::{End, Enqueued, Event, Kind, TraceParent, decode_home};
 use crate::job::table::{Job, OwnedNames};
 use crate::log::reader::ReadError;
 use crate::log::{Poisoned, Reader, StoredRecord};
@@ -28,6 +28,7 @@ pub(super) struct Fact {
     pub(super) end: Option<End>,
     task: String,
     tenant: Option<String>,
+    trace: Option<TraceParent>,
 }
 
 impl Fact {
@@ -40,6 +41,7 @@ impl Fact {
             end: None,
             task: meta.task.to_owned(),
             tenant: meta.tenant.map(str::to_owned),
+            trace: meta.trace,
         };
         match Event::decode(record.kind, record.version, &record.body).ok()? {
             Event::Enqueued(meta, _) => Some(home(record.seq, &meta)),
@@ -55,6 +57,7 @@ impl Fact {
                 end: Some(ended.end),
                 task: String::new(),
                 tenant: None,
+                trace: None,
             }),
             // No other record bears a name: the index took one for another.
             _ => None,
@@ -63,7 +66,8 @@ impl Fact {
 
     /// What a job said of itself.
     pub(super) fn about(&self) -> About {
-        About { task: self.task.clone(), tenant: self.tenant.clone(), names: self.names.clone() }
+        let (task, tenant) = (self.task.clone(), self.tenant.clone());
+        About { task, tenant, names: self.names.clone(), trace: self.trace }
     }
 
     pub(super) fn id(&self) -> Option<&str> {

@@ -361,6 +361,6 @@ impl Core {
         let kind = if home.seq == born { event::Kind::Enqueued } else { event::Kind::Restated };
         let (meta, _) = decode_home(kind as u8, &body).ok()?;
         let names = meta.names.as_ref().map(OwnedNames::from);
-        Some(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names })
+        Some(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names, trace: meta.trace })
     }
 }

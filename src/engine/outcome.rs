@@ -136,8 +136,9 @@ impl Core {
         self.note_pass(born);
         self.make_room(1 + admitted.len(), bytes)?;
         self.put_end(born, End::Completed, result, about);
+        let trace = about.and_then(|about| about.trace);
         for (job, type_no, digest) in admitted {
-            let event = self.enqueued(job, type_no, digest, Some(&parent));
+            let event = self.enqueued(job, type_no, digest, Some((&parent, trace)));
             self.put(&event, true);
         }
         Ok(())
@@ -206,7 +207,8 @@ impl Core {
         let Some(summary) = summary else { return };
         let parent = self.id_of_live(born, about);
         if let Ok(Admitted::New { type_no, digest }) = self.admit(summary) {
-            let event = self.enqueued(summary, type_no, digest, Some(&parent));
+            let trace = about.and_then(|about| about.trace);
+            let event = self.enqueued(summary, type_no, digest, Some((&parent, trace)));
             self.put(&event, true);
         }
     }

@@ -4,7 +4,7 @@ use super::command::{Accepted, Command, Pushing};
 use super::core::Core;
 use super::facts::{Fact, Read};
 use super::words::end_word;
-use crate::job::event::{Enqueued, Event, MinVersion, Names};
+use crate::job::event::{Enqueued, Event, MinVersion, Names, TraceParent};
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::limits::{MAX_ATTEMPTS_DEFAULT, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::log::Poisoned;
@@ -168,7 +168,7 @@ impl Core {
         jobs.iter().flat_map(of).collect()
     }
 
-    /// What a repeated call is compared by: everything that its body says.
+    /// What a repeated call is compared by: everything that its body says, but for the trace, of which it is another part.
     fn digest(&self, job: &NewJob) -> u64 {
         let (start, moment) = match job.start {
             Start::Now => (0_u8, 0_u64),
@@ -192,13 +192,13 @@ impl Core {
         ])
     }
 
-    /// The event that enqueues an admitted job.
+    /// The event that enqueues an admitted job; `parent`: the id of the job that it follows, and the trace which that was in.
     pub(super) fn enqueued<'a>(
         &self,
         job: &'a NewJob,
         type_no: u32,
         digest: u64,
-        parent: Option<&'a str>,
+        parent: Option<(&'a str, Option<TraceParent>)>,
     ) -> Event<'a> {
         let of_type = self.types.get(&type_no).and_then(|of_type| of_type.worker.as_ref());
         let ready_ms = match job.start {
@@ -220,7 +220,8 @@ impl Core {
                 .max_attempts
                 .unwrap_or_else(|| of_type.map_or(MAX_ATTEMPTS_DEFAULT, |worker| worker.live.max_attempts)),
             names: (id.is_some() || key.is_some()).then_some(Names { id, key, digest }),
-            parent,
+            parent: parent.map(|(id, _)| id),
+            trace: job.traceparent.or_else(|| parent?.1),
             min_version: job.min_version.as_ref().map(|label| MinVersion {
                 label: label.as_str(),
                 version_no: self.table.worker_type(type_no).and_then(|of| of.first_number(label)).unwrap_or(0),

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use crate::job::new::NewJob;
+use crate::job::trace::TraceParent;
 use crate::types::ChosenId;
 
 /// The parts of the path that a route leaves open.
@@ -54,6 +55,24 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<ChosenId>, Problem> {
     let key =
         inner.parse().map_err(|bad| Problem::bad_request(format!("the header Idempotency-Key {inner:?} {bad}")))?;
     Ok(Some(key))
+}
+
+/// The header by which a caller says to which trace the jobs belong that name none.
+const TRACE_HEADER: &str = "traceparent";
+
+/// The trace that the header names.
+///
+/// # Errors
+/// It is none, or there is more than one.
+pub(super) fn trace(headers: &HeaderMap) -> Result<Option<TraceParent>, Problem> {
+    let mut given = headers.get_all(TRACE_HEADER).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Problem::bad_request("the header traceparent is given twice"));
+    }
+    let text = value.to_str().map(str::trim).unwrap_or_default();
+    let trace = text.parse().map_err(|bad| Problem::bad_request(format!("the header traceparent {text:?} {bad}")))?;
+    Ok(Some(trace))
 }
 
 /// Gives a job the key of the header; one that its body gives it, too, must be the same.

@@ -12,6 +12,7 @@ use super::{AROUND_PAYLOAD_MAX, App, answer, status_of};
 use crate::job::intake::parse_job;
 use crate::job::lines::{Line, Lines};
 use crate::job::new::{NewJob, Pushed};
+use crate::job::trace::TraceParent;
 use crate::refusal::Refusal;
 use crate::types::WorkerType;
 
@@ -23,13 +24,19 @@ const PORTION_BYTES: usize = 4 << 20;
 const ANSWERS_AHEAD: usize = 1;
 
 /// Answers with a line for each line, as soon as its job is durable or refused.
-pub(super) fn push_lines(app: App, default_type: Option<WorkerType>, body: Body) -> Response {
+/// Jobs that name no trace belong to `trace`.
+pub(super) fn push_lines(
+    app: App,
+    default_type: Option<WorkerType>,
+    trace: Option<TraceParent>,
+    body: Body,
+) -> Response {
     let (answers, channel) = channel::Channel::<Bytes, std::io::Error>::new(ANSWERS_AHEAD);
     tokio::spawn(async move {
         let mut answers = answers;
         let max = app.handle.limits().payload_max * 2 + AROUND_PAYLOAD_MAX;
         let share = app.buffers.share();
-        let mut portions = Portions { app, default_type, waiting: Vec::new(), bytes: 0, answered: 0, share };
+        let mut portions = Portions { app, default_type, trace, waiting: Vec::new(), bytes: 0, answered: 0, share };
         if let Err(problem) = portions.run(body, Lines::new(max), &mut answers).await {
             // In the middle of an answer nothing is left but to break it off, so that nobody takes it for whole.
             tracing::debug!(detail = problem.detail, "an NDJSON request was broken off");
@@ -43,6 +50,7 @@ pub(super) fn push_lines(app: App, default_type: Option<WorkerType>, body: Body)
 struct Portions {
     app: App,
     default_type: Option<WorkerType>,
+    trace: Option<TraceParent>,
     waiting: Vec<(u64, Result<NewJob, Refusal>)>,
     bytes: usize,
     /// Bytes of the last portion's answers, which may not have been read.
@@ -102,6 +110,7 @@ impl Portions {
                 key: "log.payload_max",
             }),
         };
+        let job = job.map(|job| NewJob { traceparent: job.traceparent.or(self.trace), ..job });
         self.waiting.push((line.number, job));
     }
 

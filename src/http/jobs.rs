@@ -15,6 +15,7 @@ use crate::archive::plain;
 use crate::engine::JobAction;
 use crate::engine::view::JobFilter;
 use crate::job::intake::parse_job;
+use crate::job::trace::TraceParent;
 use crate::limits::{ERROR_SEARCH_BYTES_MAX, LIST_DEFAULT, LIST_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::types::{ChosenId, UnixMs, WorkerType};
@@ -36,12 +37,13 @@ pub(super) async fn push(
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let key = asked::key(request.headers())?;
+    let trace = asked::trace(request.headers())?;
     match kind.as_str() {
-        "application/json" => push_one(app, default_type, key, request.into_body()).await,
+        "application/json" => push_one(app, default_type, (key, trace), request.into_body()).await,
         "application/x-ndjson" if key.is_some() => {
             Err(Problem::bad_request("the header Idempotency-Key is for one job; of many, each line has its own"))
         }
-        "application/x-ndjson" => Ok(bulk::push_lines(app, default_type, request.into_body())),
+        "application/x-ndjson" => Ok(bulk::push_lines(app, default_type, trace, request.into_body())),
         _ => {
             let detail =
                 "say what is sent: Content-Type: application/json for one job, application/x-ndjson for one a line";
@@ -57,13 +59,14 @@ fn worker_type(name: &str) -> Result<WorkerType, Problem> {
 async fn push_one(
     app: App,
     default_type: Option<WorkerType>,
-    key: Option<ChosenId>,
+    (key, trace): (Option<ChosenId>, Option<TraceParent>),
     body: Body,
 ) -> Result<Response, Problem> {
     let limits = app.handle.limits();
     let (text, _share) = collect(&app, body, limits.payload_max * 2 + AROUND_PAYLOAD_MAX).await?;
     let mut job = parse_job(&text, default_type.as_ref(), limits, app.clock.wall_ms())?;
     asked::set_key(&mut job, key)?;
+    job.traceparent = job.traceparent.or(trace);
     let pushed = answer(&app.handle, |then| app.handle.submit(vec![job], then)).await?;
     let pushed = pushed.into_iter().next().unwrap_or(Err(Refusal::Stopping))?;
     let body = PushedBody {

@@ -10,6 +10,7 @@ use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::new::{NewJob, Start};
+use super::trace::TraceParent;
 use crate::config::units;
 use crate::limits::{DELAY_MAX, MAX_ATTEMPTS_MAX, PRIORITY_MAX, TASK_BYTES_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
@@ -23,7 +24,7 @@ pub struct IntakeLimits {
 }
 
 /// Members of a job, in the order in which the reference lists them.
-const MEMBERS: [&str; 12] = [
+const MEMBERS: [&str; 13] = [
     "type",
     "task",
     "payload",
@@ -36,6 +37,7 @@ const MEMBERS: [&str; 12] = [
     "max_attempts",
     "min_version",
     "idempotency_key",
+    "traceparent",
 ];
 
 /// Parses one job object; `default_type` stands in where `type` is absent. `now` is what `expires_at` is compared with.
@@ -122,6 +124,7 @@ struct Draft {
     max_attempts: Option<u16>,
     min_version: Option<Label>,
     idempotency_key: Option<ChosenId>,
+    traceparent: Option<TraceParent>,
 }
 
 impl Draft {
@@ -169,6 +172,7 @@ impl Draft {
                 self.max_attempts = Some(attempts.ok_or_else(|| refused("max_attempts is at least 1"))?);
             }
             "min_version" => self.min_version = Some(version(member, &text(member, value)?)?),
+            "traceparent" => self.traceparent = Some(named(member, &text(member, value)?)?),
             _ => self.idempotency_key = Some(named(member, &text(member, value)?)?),
         }
         Ok(())
@@ -212,6 +216,7 @@ impl Draft {
             max_attempts: self.max_attempts,
             min_version: self.min_version,
             idempotency_key: self.idempotency_key,
+            traceparent: self.traceparent,
         })
     }
 }
@@ -300,7 +305,8 @@ mod tests {
         let job = parse(
             r#" {"type":"mail","task":"send","payload":{"a" : [1, "x y\" z"]},"id":"m-1","priority":9,"tenant":"t",
                 "run_at":"2026-11-24T08:00:00+01:00","expires_at":"2027-01-01T00:00:00Z","max_attempts":2,
-                "min_version":"v2+b.1","idempotency_key":"k"} "#,
+                "min_version":"v2+b.1","idempotency_key":"k",
+                "traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"} "#,
         )
         .unwrap();
         assert_eq!((job.worker_type.as_str(), job.task.as_str(), job.priority.get()), ("mail", "send", 9));
@@ -308,6 +314,8 @@ mod tests {
         assert_eq!(job.start, Start::At(1_795_503_600_000));
         assert_eq!((job.max_attempts, job.tenant.as_deref()), (Some(2), Some("t")));
         assert_eq!(job.min_version.as_ref().map(Label::as_str), Some("v2+b.1"));
+        let trace = job.traceparent.map(|trace| trace.to_string());
+        assert_eq!(trace.as_deref(), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         assert_eq!(parse(r#"{"type":"a","min_version":null}"#).unwrap().min_version, None);
         assert_eq!(parse(r#"{"type":"a","delay":"5m"}"#).unwrap().start, Start::After(Duration::from_secs(300)));
         let bare = parse_job(b"{}", Some(&"a".parse().unwrap()), LIMITS, NOW).unwrap();
@@ -331,6 +339,11 @@ mod tests {
              type, like \"v2\""
         );
         assert_eq!(said(r#"{"type":"a","min_version":2}"#), "min_version must be a string");
+        assert_eq!(
+            said(r#"{"type":"a","traceparent":"00-1-2-3"}"#),
+            "traceparent \"00-1-2-3\" is no traceparent; write 00-, 32 hex digits, -, 16 hex digits, -, 2 hex digits, all of \
+             them small"
+        );
         assert!(said(r#"{"type":"a","expires_at":"2020-01-01T00:00:00Z"}"#).contains("has passed"));
         assert!(said(r#"{"type":"a","id":"a/b"}"#).contains("'/'"));
         assert!(said("[1]").contains("a JSON object"));

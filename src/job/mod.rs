@@ -11,4 +11,5 @@ pub mod new;
 pub mod queue;
 pub mod table;
 pub mod tenant;
+pub mod trace;
 pub mod transition;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::trace::TraceParent;
 use crate::refusal::Refusal;
 use crate::types::{ChosenId, Label, Priority, UnixMs, WorkerType};
 
@@ -44,6 +45,8 @@ pub struct NewJob {
     pub min_version: Option<Label>,
     /// Makes a repeated call return the first job.
     pub idempotency_key: Option<ChosenId>,
+    /// The trace that it belongs to; of a follow-up job, `None`: that of the job before it. A repeated call may name another one.
+    pub traceparent: Option<TraceParent>,
 }
 
 impl NewJob {
@@ -84,6 +87,7 @@ impl NewJob {
             max_attempts: None,
             min_version: None,
             idempotency_key: None,
+            traceparent: None,
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn job(id: &str, error: &str) -> JobView {
         extended_until: None,
         result: None,
         error: Some(error.to_owned()),
+        traceparent: None,
         parent: None,
         failures: vec![failure],
     }

@@ -87,6 +87,7 @@ fn jobs() -> (Log, Vec<Task>) {
             names: None,
             parent: None,
             min_version: None,
+            trace: None,
         };
         let event = Event::Enqueued(meta, b"null");
         let (born, position) = log.append(event.record_kind(), false, |out| event.encode(out));

@@ -29,6 +29,7 @@ use crate::config::LiveConfig;
 use crate::job::event::Home;
 use crate::job::ids::IdMaker;
 use crate::job::table::OwnedNames;
+use crate::job::trace::TraceParent;
 use crate::log::Reader;
 use crate::recent::Ran;
 use crate::sync::channel::{Receiver, Sender, TryRecvError};
@@ -71,6 +72,8 @@ pub struct About {
     pub tenant: Option<String>,
     /// What its caller chose.
     pub names: Option<OwnedNames>,
+    /// The trace that it belongs to, and what follows it does.
+    pub trace: Option<TraceParent>,
 }
 
 /// What a pool tells the engine.

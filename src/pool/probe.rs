@@ -45,6 +45,7 @@ pub(super) fn due(shared: &Shared, live: &LiveConfig) -> Option<Assignment> {
         attempt: 1,
         max_attempts: 1,
         tenant: None,
+        traceparent: None,
         created_ms: now,
         deadline_ms,
         run: shared.board.run(LEASE, deadline_ms),

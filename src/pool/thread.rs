@@ -361,7 +361,12 @@ pub(super) fn about(reader: &mut NearbyReader, task: &Task) -> Option<Box<About>
     let body = reader.read(task.home.position(), task.home.seq).ok()?;
     let (meta, _) = decode_home(home_kind(task) as u8, &body).ok()?;
     let names = meta.names.as_ref().map(OwnedNames::from);
-    Some(Box::new(About { task: meta.task.to_owned(), tenant: meta.tenant.map(str::to_owned), names }))
+    Some(Box::new(About {
+        task: meta.task.to_owned(),
+        tenant: meta.tenant.map(str::to_owned),
+        names,
+        trace: meta.trace,
+    }))
 }
 
 /// Reads a task's payload, and what else its worker shall know.
@@ -399,6 +404,7 @@ pub(super) fn assignment(
         attempt: task.attempt,
         max_attempts: task.max_attempts,
         tenant: meta.tenant.map(str::to_owned),
+        traceparent: meta.trace,
         created_ms: task.created_ms,
         deadline_ms,
         run: shared.board.run(task.lease, deadline_ms),

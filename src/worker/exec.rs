@@ -207,7 +207,8 @@ impl ExecWorker {
     fn spawn(&self, job: &Assignment, enqueue: &Path) -> Result<Child, String> {
         let (attempt, max_attempts) = (job.attempt.to_string(), job.max_attempts.to_string());
         let (fence, deadline) = (job.lease.fence.as_number().to_string(), job.deadline_ms.to_string());
-        let env: [(&str, &OsStr); 10] = [
+        let trace = job.traceparent.map(|trace| trace.to_string());
+        let mut env: Vec<(&str, &OsStr)> = vec![
             ("BIOTOPE_JOB_ID", job.id.as_str().as_ref()),
             ("BIOTOPE_TYPE", job.worker_type.as_ref().as_ref()),
             ("BIOTOPE_VERSION", job.version.as_ref().as_ref()),
@@ -219,6 +220,7 @@ impl ExecWorker {
             ("BIOTOPE_DEADLINE_MS", deadline.as_ref()),
             ("BIOTOPE_ENQUEUE", enqueue.as_os_str()),
         ];
+        env.extend(trace.iter().map(|trace| ("TRACEPARENT", trace.as_ref())));
         self.files.look(RealClock.mono(), true);
         // A text result of the largest size has two quotes in JSON, but maybe a newline on stdout.
         Child::begin(&self.spawner, &self.launch, &env, self.limits.result_max.saturating_add(1), self.patience)
@@ -272,7 +274,8 @@ impl ExecWorker {
             match Said::of(&line) {
                 Said::Line(line) => {
                     let (worker_type, version) = (&job.worker_type, &job.version);
-                    tracing::info!(job = job.id.as_str(), %worker_type, %version, "{}", loggable(line));
+                    let traceparent = job.traceparent.map(tracing::field::display);
+                    tracing::info!(job = job.id.as_str(), traceparent, %worker_type, %version, "{}", loggable(line));
                 }
                 Said::Progress(progress) => {
                     job.run.progress(progress);

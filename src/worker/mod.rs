@@ -43,6 +43,7 @@ use bytes::Bytes;
 use crate::config::{Recycle, units};
 use crate::job::ids::JobId;
 use crate::job::new::NewJob;
+use crate::job::trace::TraceParent;
 use crate::types::{Lease, UnixMs};
 use pulse::Pulse;
 
@@ -67,6 +68,8 @@ pub struct Assignment {
     pub max_attempts: u16,
     /// Whom the job is for.
     pub tenant: Option<String>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<TraceParent>,
     /// Unix time at which the job was accepted.
     pub created_ms: UnixMs,
     /// Unix time at which the run is cut off: informative, `timeout` decides.

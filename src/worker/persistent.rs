@@ -345,12 +345,14 @@ impl PersistentWorker {
     fn log(&self, line: &LogLine, batch: &Batch<'_>) {
         let Shared { worker_type, version, .. } = &*self.shared;
         let text = loggable(&line.text);
-        let job = line.lease.and_then(|lease| batch.job(lease)).map(|job| job.id.as_str());
+        let job = line.lease.and_then(|lease| batch.job(lease));
+        let traceparent = job.and_then(|job| job.traceparent).map(tracing::field::display);
+        let job = job.map(|job| job.id.as_str());
         match line.level {
-            Level::Debug => tracing::debug!(job, %worker_type, %version, "{text}"),
-            Level::Info => tracing::info!(job, %worker_type, %version, "{text}"),
-            Level::Warn => tracing::warn!(job, %worker_type, %version, "{text}"),
-            Level::Error => tracing::error!(job, %worker_type, %version, "{text}"),
+            Level::Debug => tracing::debug!(job, traceparent, %worker_type, %version, "{text}"),
+            Level::Info => tracing::info!(job, traceparent, %worker_type, %version, "{text}"),
+            Level::Warn => tracing::warn!(job, traceparent, %worker_type, %version, "{text}"),
+            Level::Error => tracing::error!(job, traceparent, %worker_type, %version, "{text}"),
         }
     }
 

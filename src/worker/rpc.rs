@@ -124,6 +124,9 @@ struct JobParams<'a> {
     tenant: Option<&'a str>,
     fence: u64,
     deadline_ms: UnixMs,
+    /// Last, and only where there is one: what is known of its members by their order stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -197,6 +200,7 @@ impl Session {
             tenant: job.tenant.as_deref(),
             fence: job.lease.fence.as_number(),
             deadline_ms: job.deadline_ms,
+            traceparent: job.traceparent.map(|trace| trace.to_string()),
         };
         let line = request(&id, "job", params);
         self.jobs.insert(id, Asked { lease: job.lease, answered: false });

@@ -24,6 +24,7 @@ pub(super) fn assignment(born: u64) -> Assignment {
         attempt: 1,
         max_attempts: 2,
         tenant: None,
+        traceparent: None,
         created_ms: 1_700_000_000_000,
         deadline_ms: 1_900_000_000_000,
         run: Run::alone(lease, 1_900_000_000_000),

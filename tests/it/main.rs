@@ -43,6 +43,7 @@ mod shop;
 mod support;
 mod tidy;
 mod told;
+mod traces;
 mod upgrade;
 mod why;
 mod zoo;

@@ -160,6 +160,7 @@ impl World {
             names,
             parent: None,
             min_version: None,
+            trace: None,
         };
         let home = self.put(&Event::Enqueued(meta, &payload));
         self.live.insert(home.seq, Live { type_no, tenant, home, attempts: 0, failures: Vec::new() });

@@ -50,6 +50,7 @@ pub(in crate::engine) fn blank(
         result: None,
         error: None,
         parent: None,
+        traceparent: None,
         failures: Vec::new(),
     }
 }
@@ -84,6 +85,7 @@ fn fill_from_meta(view: &mut JobView, meta: &Enqueued<'_>, payload: &[u8]) {
     view.min_version = meta.min_version.map(|min| min.label.to_owned());
     view.expires_at = (meta.expires_ms != 0).then(|| moment(meta.expires_ms));
     view.parent = meta.parent.map(str::to_owned);
+    view.traceparent = meta.trace.map(|trace| trace.to_string());
 }
 
 pub(in crate::engine) fn failure_view(shared: &Shared, failure: &Failure) -> FailureView {

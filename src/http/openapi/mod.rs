@@ -55,6 +55,7 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas(),
+            "responses": problems(),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
         },
         // Where the config has no tokens, none is asked for.
@@ -80,7 +81,8 @@ fn described(operation: &Operation) -> Value {
         answers.insert(status.to_string(), answer);
     }
     for status in ANYWHERE.iter().chain(operation.problems) {
-        answers.entry(status.to_string()).or_insert_with(|| problem(*status));
+        let named = || json!({ "$ref": format!("#/components/responses/Problem{status}") });
+        answers.entry(status.to_string()).or_insert_with(named);
     }
     let mut of = json!({
         "operationId": operation.id,
@@ -128,6 +130,12 @@ fn parameter_of_path(operation: &Operation, name: &'static str) -> Value {
     };
     debug_assert!(operation.path.contains(name), "it is taken from there");
     shown(&Parameter { name, place: "path", required: true, schema, says }, "path")
+}
+
+/// Every refusal that a call names, by its status.
+fn problems() -> Value {
+    let named = OPERATIONS.iter().flat_map(|operation| operation.problems).chain(&ANYWHERE);
+    Value::Object(named.map(|status| (format!("Problem{status}"), problem(*status))).collect())
 }
 
 /// A refusal with this status.
@@ -225,12 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn every_schema_that_is_named_is_there() {
+    fn everything_that_is_named_is_there() {
         let document = document();
         let text = document.to_string();
         for named in text.split("#/components/schemas/").skip(1) {
             let name = named.split('"').next().unwrap();
             assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+        }
+        for named in text.split("\"$ref\":\"#").skip(1) {
+            let place = named.split('"').next().unwrap();
+            assert!(document.pointer(place).is_some(), "{place}");
         }
         for operation in OPERATIONS {
             for parameter in operation.parameters {
@@ -257,6 +269,9 @@ mod tests {
         for operation in OPERATIONS {
             assert!(PAGE.contains(&format!("id=\"{}\"", operation.id)), "{}", operation.id);
         }
+        let with_full = OPERATIONS.iter().filter(|operation| operation.problems.contains(&507)).count();
+        assert!(with_full > 1, "what many calls share is shown with each");
+        assert_eq!(PAGE.matches("<td>507</td><td>The disk is full").count(), with_full);
         assert!(!PAGE.contains("<script") && !PAGE.contains("http://") && !PAGE.contains("https://"));
         assert!(!PAGE.contains(" style=") && !PAGE.contains("onclick"));
     }

@@ -38,9 +38,13 @@ const TYPE: &str = r#"{"type":"string","pattern":"^[A-Za-z0-9_][A-Za-z0-9._-]{0,
 const STATES: &str =
     r#"{"enum":["ready","delayed","reserved","parked","dead","completed","cancelled","expired","discarded"]}"#;
 
+const TRACE: &str = r#"{"type":"string","pattern":"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}"#;
+
 const WAIT: Parameter = query("wait", TRUTH, "Answer only when it is settled.");
 
-const fn get(
+/// One without parameters or a body.
+const fn call(
+    method: &'static str,
     path: &'static str,
     id: &'static str,
     tag: &'static str,
@@ -48,18 +52,7 @@ const fn get(
     answers: &'static [(u16, &'static str, Content)],
     problems: &'static [u16],
 ) -> Operation {
-    Operation { method: "get", path, id, tag, summary, parameters: &[], body: &[], answers, problems }
-}
-
-const fn post(
-    path: &'static str,
-    id: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    answers: &'static [(u16, &'static str, Content)],
-    problems: &'static [u16],
-) -> Operation {
-    Operation { method: "post", path, id, tag, summary, parameters: &[], body: &[], answers, problems }
+    Operation { method, path, id, tag, summary, parameters: &[], body: &[], answers, problems }
 }
 
 /// All of them.
@@ -74,9 +67,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 schema: r#"{"type":"string","pattern":"^[A-Za-z0-9._:-]{1,128}$"}"#,
                 says: "The job's idempotency key, with quotes or without; for one job.",
             },
+            Parameter {
+                name: "traceparent",
+                place: "header",
+                required: false,
+                schema: TRACE,
+                says: "The trace (W3C) of jobs that name none.",
+            },
         ],
         body: &[("application/json", "NewJob"), ("application/x-ndjson", "text")],
-        ..post(
+        ..call(
+            "post",
             "/v1/jobs",
             "enqueue",
             "Jobs",
@@ -102,7 +103,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             query("limit", r#"{"type":"integer","minimum":1,"maximum":10000,"default":100}"#, "So many at most."),
             query("cursor", TEXT, "Where an earlier page ended: its `next_cursor`."),
         ],
-        ..get(
+        ..call(
+            "get",
             "/v1/jobs",
             "listJobs",
             "Jobs",
@@ -111,7 +113,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[404],
         )
     },
-    get(
+    call(
+        "get",
         "/v1/jobs/{id}",
         "showJob",
         "Jobs",
@@ -119,7 +122,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "The job.", &[("application/json", "Job")])],
         &[404],
     ),
-    get(
+    call(
+        "get",
         "/v1/jobs/{id}/why",
         "whyJob",
         "Jobs",
@@ -127,7 +131,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "Why.", &[("application/json", "Why")])],
         &[404],
     ),
-    post(
+    call(
+        "post",
         "/v1/jobs/{id}/{action}",
         "actOnJob",
         "Jobs",
@@ -135,7 +140,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "The job as it is now.", &[("application/json", "Job")])],
         &[404, 409, 429],
     ),
-    post(
+    call(
+        "post",
         "/v1/types/{type}/purge",
         "purgeType",
         "Types",
@@ -151,7 +157,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             schema: r#"{"type":"string","minLength":1}"#,
             says: "The version on which they failed last.",
         }],
-        ..post(
+        ..call(
+            "post",
             "/v1/types/{type}/retry",
             "retryFailed",
             "Types",
@@ -160,7 +167,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[404],
         )
     },
-    post(
+    call(
+        "post",
         "/v1/types/{type}/pause",
         "pauseType",
         "Types",
@@ -168,7 +176,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "It is paused.", &[("application/json", "PausedType")])],
         &[404],
     ),
-    post(
+    call(
+        "post",
         "/v1/types/{type}/resume",
         "resumeType",
         "Types",
@@ -176,7 +185,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "It is not paused.", &[("application/json", "PausedType")])],
         &[404],
     ),
-    post(
+    call(
+        "post",
         "/v1/types/{type}/rollback",
         "rollBack",
         "Types",
@@ -184,7 +194,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "What was done.", &[("application/json", "Rollout")])],
         &[404, 409],
     ),
-    post(
+    call(
+        "post",
         "/v1/types/{type}/rollout/{word}",
         "steerRollout",
         "Types",
@@ -192,7 +203,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "What was done.", &[("application/json", "Rollout")])],
         &[404, 409],
     ),
-    get(
+    call(
+        "get",
         "/v1/ecosystem",
         "showEcosystem",
         "Ecosystem",
@@ -202,7 +214,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     Operation {
         parameters: &[WAIT],
-        ..post(
+        ..call(
+            "post",
             "/v1/reload",
             "reload",
             "Ecosystem",
@@ -214,7 +227,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[422, 504],
         )
     },
-    get(
+    call(
+        "get",
         "/v1/generations",
         "listGenerations",
         "Ecosystem",
@@ -224,7 +238,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     Operation {
         parameters: &[WAIT],
-        ..post(
+        ..call(
+            "post",
             "/v1/upgrade",
             "upgrade",
             "Ecosystem",
@@ -244,7 +259,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             schema: r#"{"type":"string","pattern":"^[0-9]+-[0-9]+$"}"#,
             says: "The id of the last event that was read: what came after it is told first.",
         }],
-        ..get(
+        ..call(
+            "get",
             "/v1/events",
             "watch",
             "Ecosystem",
@@ -253,7 +269,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[429],
         )
     },
-    post(
+    call(
+        "post",
         "/v1/backup",
         "backup",
         "Ecosystem",
@@ -261,7 +278,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "A stream.", &[("application/octet-stream", "any")])],
         &[429],
     ),
-    get(
+    call(
+        "get",
         "/v1/openapi.json",
         "describe",
         "Ecosystem",
@@ -269,7 +287,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "This.", &[("application/json", "any")])],
         &[],
     ),
-    get(
+    call(
+        "get",
         "/metrics",
         "metrics",
         "Health",
@@ -277,7 +296,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "The figures.", &[("text/plain", "text"), ("application/openmetrics-text", "text")])],
         &[],
     ),
-    get(
+    call(
+        "get",
         "/healthz",
         "isAlive",
         "Health",
@@ -285,7 +305,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(200, "It does.", &[("application/json", "Health")])],
         &[],
     ),
-    get(
+    call(
+        "get",
         "/readyz",
         "isReady",
         "Health",

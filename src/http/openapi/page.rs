@@ -35,7 +35,7 @@ fn write_body(out: &mut String, document: &Value) -> std::fmt::Result {
     }
     writeln!(out, "</ul>")?;
     for (method, path, of) in &operations {
-        operation(out, method, path, of)?;
+        operation(out, document, method, path, of)?;
     }
     writeln!(out, "<h2>Shapes</h2>")?;
     for (name, schema) in document.pointer("/components/schemas").and_then(Value::as_object).unwrap_or(&empty) {
@@ -49,7 +49,7 @@ fn of_path<'a>(path: &'a str, methods: &'a Value) -> Vec<(String, &'a str, &'a V
     methods.map(|(method, of)| (method.to_ascii_uppercase(), path, of)).collect()
 }
 
-fn operation(out: &mut String, method: &str, path: &str, of: &Value) -> std::fmt::Result {
+fn operation(out: &mut String, document: &Value, method: &str, path: &str, of: &Value) -> std::fmt::Result {
     writeln!(out, "<section id=\"{}\"><h2><code>{method} {}</code></h2>", text(of, "operationId"), escaped(path))?;
     writeln!(out, "<p>{}.</p>", text(of, "summary"))?;
     let parameters = of["parameters"].as_array().filter(|all| !all.is_empty());
@@ -67,6 +67,8 @@ fn operation(out: &mut String, method: &str, path: &str, of: &Value) -> std::fmt
     }
     writeln!(out, "<table><thead><tr><th>status</th><th>when</th><th>answer</th></tr></thead><tbody>")?;
     for (status, answer) in of["responses"].as_object().into_iter().flatten() {
+        let named = answer["$ref"].as_str().and_then(|place| document.pointer(place.strip_prefix('#')?));
+        let answer = named.unwrap_or(answer);
         let content = answer["content"].as_object().map(contents).unwrap_or_default();
         writeln!(out, "<tr><td>{status}</td><td>{}</td><td>{content}</td></tr>", text(answer, "description"))?;
     }

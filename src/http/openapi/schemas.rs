@@ -69,6 +69,7 @@ fn new_job() -> Value {
             "max_attempts": { "type": ["integer", "null"], "minimum": 1, "maximum": 10000 },
             "min_version": { "type": ["string", "null"], "pattern": "^[A-Za-z0-9._+-]{1,64}$" },
             "idempotency_key": name,
+            "traceparent": { "type": ["string", "null"], "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$" },
         },
     })
 }
@@ -115,6 +116,7 @@ const OBJECTS: &[(&str, &str, Members)] = &[
             ("result?", "any"),
             ("error?", "string"),
             ("parent?", "string"),
+            ("traceparent?", "string"),
             ("failures?", "list:Failure"),
         ],
     ),

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Quarantined, Ramped, Redriven,
-    Released, Reserved, Restated, Routed, Settled, Stopped, Totals, TypeChange, TypeNamed, VERSION, VersionAccepted,
-    VersionRejected, WITH_MIN_VERSION, WITH_TEXT, quick,
+    Released, Reserved, Restated, Routed, Settled, Stopped, TRACE_BYTES, Totals, TraceParent, TypeChange, TypeNamed,
+    VERSION, VersionAccepted, VersionRejected, WITH_MIN_VERSION, WITH_TEXT, WITH_TRACE, quick,
 };
 use crate::log::RecordKind;
 
@@ -62,9 +62,9 @@ impl<'a> Event<'a> {
     /// See [`BadRecord`].
     pub fn decode(kind: u8, version: u8, body: &'a [u8]) -> Result<Self, BadRecord> {
         let with_text = kind == Kind::Generation as u8 && version == WITH_TEXT;
-        let may_have_min = kind == Kind::Enqueued as u8 || kind == Kind::Restated as u8;
-        let with_min = may_have_min && version == WITH_MIN_VERSION;
-        if version != VERSION && !with_text && !with_min {
+        let may_have_more = kind == Kind::Enqueued as u8 || kind == Kind::Restated as u8;
+        let with_more = may_have_more && [WITH_MIN_VERSION, WITH_TRACE].contains(&version);
+        if version != VERSION && !with_text && !with_more {
             return Err(BadRecord::Unknown { kind, version });
         }
         /// A body without a tail.
@@ -75,9 +75,14 @@ impl<'a> Event<'a> {
         const ENQUEUED: u8 = Kind::Enqueued as u8;
         Ok(match kind {
             ENQUEUED => {
-                let (min_version, rest) = if with_min { take_min_version(body)? } else { (None, body) };
+                let (trace, rest) = if version == WITH_TRACE { take_trace(body)? } else { (None, body) };
+                let has_min = match version {
+                    WITH_TRACE => rest.first() == Some(&MIN_VERSION_FIRST),
+                    version => version == WITH_MIN_VERSION,
+                };
+                let (min_version, rest) = if has_min { take_min_version(rest)? } else { (None, rest) };
                 let (meta, tail): (Enqueued<'_>, _) = take(rest, kind)?;
-                Self::Enqueued(Enqueued { min_version, ..meta }, tail)
+                Self::Enqueued(Enqueued { min_version, trace, ..meta }, tail)
             }
             k if k == Kind::Reserved as u8 => Self::Reserved(whole(body, kind)?),
             k if k == Kind::Ended as u8 => take(body, kind).map(|(meta, tail)| Self::Ended(meta, tail))?,
@@ -112,8 +117,9 @@ impl<'a> Event<'a> {
     pub fn record_kind(&self) -> RecordKind {
         let version = match self {
             Self::Generation(_, text) if !text.is_empty() => WITH_TEXT,
+            Self::Enqueued(meta, _) if meta.trace.is_some() => WITH_TRACE,
             Self::Enqueued(meta, _) if meta.min_version.is_some() => WITH_MIN_VERSION,
-            Self::Restated(_, enqueued) if enqueued.first() == Some(&MIN_VERSION_FIRST) => WITH_MIN_VERSION,
+            Self::Restated(_, enqueued) => shape_of(enqueued),
             _ => VERSION,
         };
         RecordKind { version, ..self.kind().record_kind() }
@@ -186,6 +192,7 @@ impl<'a> Event<'a> {
                         + meta.parent.map_or(0, str::len)
                         + names(&meta.names)
                         + meta.min_version.map_or(0, |min| min.label.len() + 16)
+                        + meta.trace.map_or(0, |_| TRACE_FIRST.len() + TRACE_BYTES)
                         + tail.len()
                 }
                 Self::Ended(meta, tail) => names(&meta.names) + tail.len(),
@@ -218,6 +225,29 @@ fn put<T: Serialize>(out: &mut Vec<u8>, meta: &T, tail: &[u8]) {
 
 /// What stands in front of a least version, where otherwise the number of a type does, which is never zero.
 pub(super) const MIN_VERSION_FIRST: u8 = 0;
+/// What stands in front of a trace, where otherwise the zero of a least version and the length of its label do.
+pub(super) const TRACE_FIRST: [u8; 2] = [MIN_VERSION_FIRST, 0];
+
+/// The shape of an `Enqueued` body, by how it begins.
+fn shape_of(enqueued: &[u8]) -> u8 {
+    match enqueued {
+        [MIN_VERSION_FIRST, 0, ..] => WITH_TRACE,
+        [MIN_VERSION_FIRST, ..] => WITH_MIN_VERSION,
+        _ => VERSION,
+    }
+}
+
+/// The trace in front of an `Enqueued` body that has one, and the rest, which is as in shape 1 or 2.
+fn take_trace(body: &[u8]) -> Result<(Option<TraceParent>, &[u8]), BadRecord> {
+    let bad = BadRecord::Shape { kind: Kind::Enqueued as u8 };
+    let rest = body.strip_prefix(&TRACE_FIRST).and_then(<[u8]>::split_first_chunk::<TRACE_BYTES>);
+    let (trace, rest) = rest.ok_or(bad.clone())?;
+    // A second one would be taken for a least version without a label.
+    if shape_of(rest) == WITH_TRACE {
+        return Err(bad);
+    }
+    Ok((Some(TraceParent::from_bytes(*trace).ok_or(bad)?), rest))
+}
 
 fn take<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<(T, &'a [u8]), BadRecord> {
     postcard::take_from_bytes(body).map_err(|_| BadRecord::Shape { kind })
@@ -234,10 +264,14 @@ fn take_min_version(body: &[u8]) -> Result<(Option<MinVersion<'_>>, &[u8]), BadR
 /// The body of an `Enqueued` record, with the number of its least version, which was not known when it was written; `None`
 /// where it has none, or has a number.
 pub fn with_version_no(enqueued: &[u8], version_no: u32) -> Option<Vec<u8>> {
-    enqueued.first().filter(|first| **first == MIN_VERSION_FIRST)?;
-    let (min, rest) = take_min_version(enqueued).ok()?;
+    let (trace, after) = if shape_of(enqueued) == WITH_TRACE { take_trace(enqueued).ok()? } else { (None, enqueued) };
+    after.first().filter(|first| **first == MIN_VERSION_FIRST)?;
+    let (min, rest) = take_min_version(after).ok()?;
     let min = min.filter(|min| min.version_no == 0)?;
     let mut body = Vec::with_capacity(enqueued.len() + 4);
+    if let Some(trace) = &trace {
+        quick::put_trace(&mut body, trace);
+    }
     quick::put_min_version(&mut body, &MinVersion { version_no, ..min });
     body.extend_from_slice(rest);
     Some(body)
@@ -249,8 +283,7 @@ pub fn with_version_no(enqueued: &[u8], version_no: u32) -> Option<Vec<u8>> {
 /// See [`BadRecord`].
 pub fn decode_home(kind: u8, body: &[u8]) -> Result<(Enqueued<'_>, &[u8]), BadRecord> {
     let is_enqueued = kind == Kind::Enqueued as u8;
-    let has_min = is_enqueued && body.first() == Some(&MIN_VERSION_FIRST);
-    match Event::decode(kind, if has_min { WITH_MIN_VERSION } else { VERSION }, body)? {
+    match Event::decode(kind, if is_enqueued { shape_of(body) } else { VERSION }, body)? {
         Event::Enqueued(meta, payload) => Ok((meta, payload)),
         Event::Restated(_, enqueued) => decode_home(Kind::Enqueued as u8, enqueued),
         _ => Err(BadRecord::Shape { kind }),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::{Position, RecordKind};
 use crate::types::{Fence, Priority, Seq, UnixMs};
 
+pub use super::trace::{TRACE_BYTES, TraceParent};
 pub use super::transition::End;
 pub use codec::{BadRecord, Event, decode_home, with_version_no};
 
@@ -72,6 +73,9 @@ const WITH_TEXT: u8 = 2;
 /// what shape 1 has there is a zero, where that has the number of a type, and then the least version. So a body says itself
 /// which it is, and one without a least version is the same in both.
 const WITH_MIN_VERSION: u8 = 2;
+/// The shape of an [`Enqueued`] record with a trace, and of a [`Restated`] one that holds such a body: two zeros and the trace
+/// in front of what shape 1 or 2 has. (A least version's label is never empty, so that a second zero says which it is.)
+const WITH_TRACE: u8 = 3;
 
 impl Kind {
     /// As the log stores it, in its first shape.
@@ -128,6 +132,9 @@ pub struct Enqueued<'a> {
     /// The version that it needs at least. In front of all others where it is: see [`MinVersion`].
     #[serde(skip)]
     pub min_version: Option<MinVersion<'a>>,
+    /// The trace that it belongs to. In front of all others, and of the least version, where it is.
+    #[serde(skip)]
+    pub trace: Option<TraceParent>,
 }
 
 /// A job was handed to a worker.

@@ -1,16 +1,19 @@
 //! The three shapes of which every job writes one record, written field by field: the same bytes as postcard makes, in
 //! less time. A test holds both against each other.
 
-use super::codec::MIN_VERSION_FIRST;
-use super::{End, Ended, Enqueued, Fence, GivenBack, Home, MinVersion, Names, Reserved};
+use super::codec::{MIN_VERSION_FIRST, TRACE_FIRST};
+use super::{End, Ended, Enqueued, Fence, GivenBack, Home, MinVersion, Names, Reserved, TraceParent};
 
 /// Most bytes of one shape's numbers.
 const NUMBERS_MAX: usize = 128;
 
 pub(super) fn enqueued(out: &mut Vec<u8>, meta: &Enqueued<'_>, tail: &[u8]) {
     let Enqueued { type_no, task, priority, tenant, created_ms, ready_ms, expires_ms, max_attempts, .. } = meta;
-    let Enqueued { names, parent, min_version, .. } = meta;
+    let Enqueued { names, parent, min_version, trace, .. } = meta;
     out.reserve(NUMBERS_MAX + tail.len());
+    if let Some(trace) = trace {
+        put_trace(out, trace);
+    }
     if let Some(min) = min_version {
         put_min_version(out, min);
     }
@@ -25,6 +28,11 @@ pub(super) fn enqueued(out: &mut Vec<u8>, meta: &Enqueued<'_>, tail: &[u8]) {
     put_names(out, names.as_ref());
     optional(out, *parent);
     out.extend_from_slice(tail);
+}
+
+pub(super) fn put_trace(out: &mut Vec<u8>, trace: &TraceParent) {
+    out.extend_from_slice(&TRACE_FIRST);
+    out.extend_from_slice(trace.as_bytes());
 }
 
 pub(super) fn put_min_version(out: &mut Vec<u8>, min: &MinVersion<'_>) {
@@ -145,6 +153,7 @@ mod tests {
                 names: names.clone(),
                 parent: text(r),
                 min_version: None,
+                trace: None,
             };
             let mut out = Vec::new();
             enqueued(&mut out, &meta, b"null");
@@ -193,6 +202,7 @@ mod tests {
             names: Some(Names { id: Some("a"), key: None, digest: 9 }),
             parent: None,
             min_version: None,
+            trace: None,
         };
         let plain = Event::Enqueued(meta.clone(), b"null");
         let mut without = Vec::new();
@@ -224,5 +234,52 @@ mod tests {
         }
         let unknown = BadRecord::Unknown { kind: 2, version: 2 };
         assert_eq!(Event::decode(2, 2, &without), Err(unknown), "no other kind has a second shape");
+    }
+
+    #[test]
+    fn a_trace_stands_in_front_of_what_is_there_without_it() {
+        let trace: TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+        for min_version in [None, Some(MinVersion { label: "v2", version_no: 0 })] {
+            let meta = Enqueued {
+                type_no: 7,
+                task: "",
+                priority: Priority::default(),
+                tenant: None,
+                created_ms: 1_764_000_000_000,
+                ready_ms: 0,
+                expires_ms: 0,
+                max_attempts: 4,
+                names: None,
+                parent: None,
+                min_version,
+                trace: None,
+            };
+            let mut without = Vec::new();
+            Event::Enqueued(meta.clone(), b"null").encode(&mut without);
+            let event = Event::Enqueued(Enqueued { trace: Some(trace), ..meta.clone() }, b"null");
+            let mut body = Vec::new();
+            event.encode(&mut body);
+            assert!(body.len() <= event.bytes_max());
+            assert_eq!(body, [&[0, 0], trace.as_bytes().as_slice(), &without].concat());
+            assert_eq!((event.record_kind().kind, event.record_kind().version), (1, 3));
+            assert_eq!(Event::decode(1, 3, &body).as_ref(), Ok(&event));
+            let with = Enqueued { trace: Some(trace), ..meta.clone() };
+            assert_eq!(decode_home(1, &body), Ok((with.clone(), b"null".as_slice())));
+            let numbered = with_version_no(&body, 9);
+            let needs = numbered.as_ref().map(|body| decode_home(1, body).unwrap().0);
+            let min_version = min_version.map(|min| MinVersion { version_no: 9, ..min });
+            assert_eq!(needs, min_version.map(|min| Enqueued { min_version: Some(min), ..with.clone() }));
+            // Of another shape it is nothing that it is not, and cut short nothing at all.
+            assert_eq!(Event::decode(1, 3, &without), Err(BadRecord::Shape { kind: 1 }));
+            assert_ne!(Event::decode(1, 1, &body), Ok(Event::Enqueued(with.clone(), b"null")));
+            assert_ne!(Event::decode(1, 2, &body), Ok(Event::Enqueued(with, b"null")));
+            for cut in 0..body.len() - without.len() {
+                assert_eq!(Event::decode(1, 3, &body[..cut]), Err(BadRecord::Shape { kind: 1 }), "{cut}");
+            }
+            let twice = [&[0, 0], trace.as_bytes().as_slice(), &body].concat();
+            assert_eq!(Event::decode(1, 3, &twice), Err(BadRecord::Shape { kind: 1 }));
+            let zeros = [&[0, 0], [0; 25].as_slice(), &without].concat();
+            assert_eq!(Event::decode(1, 3, &zeros), Err(BadRecord::Shape { kind: 1 }));
+        }
     }
 }

@@ -301,6 +301,7 @@ mod tests {
             names: names.clone(),
             parent: None,
             min_version: None,
+            trace: None,
         };
         let event = Event::Enqueued(meta, b"null");
         let named = namer.name(7, &event);

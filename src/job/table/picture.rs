@@ -291,6 +291,7 @@ mod tests {
                 names: None,
                 parent: None,
                 min_version: None,
+                trace: None,
             };
             put(born, Event::Enqueued(meta, b"{}"));
         }

@@ -78,6 +78,7 @@ impl Life {
             max_attempts: 3,
             names: named.then_some(Names { id: Some(&id), key: Some(&key), digest: self.next }),
             parent: None,
+            trace: None,
             min_version: self.needs.map(|label| {
                 let of_type = self.table.worker_type(type_no).unwrap();
                 let version_no = of_type.first_number(&label.parse().unwrap()).unwrap_or(0);

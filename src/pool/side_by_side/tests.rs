@@ -147,6 +147,7 @@ fn task(log: &mut Log, number: u64) -> Task {
         names: None,
         parent: None,
         min_version: None,
+        trace: None,
     };
     let event = Event::Enqueued(meta, b"null");
     let (born, position) = log.append(event.record_kind(), false, |out| event.encode(out));

@@ -27,6 +27,7 @@ const CE_FENCE: HeaderName = HeaderName::from_static("ce-fence");
 const CE_DEADLINE: HeaderName = HeaderName::from_static("ce-deadline");
 const CE_TASK: HeaderName = HeaderName::from_static("ce-task");
 const CE_TENANT: HeaderName = HeaderName::from_static("ce-tenant");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
@@ -117,6 +118,9 @@ impl Writer {
         }
         if let Some(tenant) = job.tenant.as_deref().filter(|tenant| !tenant.is_empty()) {
             headers.insert(CE_TENANT, text.value(&CE_TENANT, Encoded(tenant))?);
+        }
+        if let Some(trace) = job.traceparent {
+            headers.insert(TRACEPARENT, text.value(&TRACEPARENT, trace)?);
         }
         let id = text.value(&WEBHOOK_ID, &*job.id)?;
         headers.insert(CE_ID, if is_plain(&job.id) { id.clone() } else { text.value(&CE_ID, Encoded(&job.id))? });

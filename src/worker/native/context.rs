@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, RealClock};
 use crate::job::new::NewJob;
+use crate::job::trace::TraceParent;
 use crate::limits::FOLLOW_UPS_MAX;
 use crate::types::UnixMs;
 use crate::worker::pulse::Pulse;
@@ -113,6 +114,11 @@ impl<'a> Context<'a> {
     /// Whom the job is for.
     pub fn tenant(&self) -> Option<&'a str> {
         self.job.tenant.as_deref()
+    }
+
+    /// The trace that it belongs to, for spans of the worker's own; jobs that it enqueues belong to it, too, if they name none.
+    pub fn traceparent(&self) -> Option<TraceParent> {
+        self.job.traceparent
     }
 
     /// The payload as it came: JSON text on one line.

@@ -70,6 +70,7 @@ fn ask(session: &mut Session, first: u64) -> usize {
             attempt: 1,
             max_attempts: 4,
             tenant: None,
+            traceparent: None,
             created_ms: 1_700_000_000_000,
             deadline_ms: 1_764_000_030_000,
             run: Run::alone(lease, 1_764_000_030_000),

@@ -25,6 +25,8 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 #[test]
 fn a_job_is_sent_as_a_cloud_event_with_a_signature_by_every_secret() {
     let service = Service::answering(OK);
@@ -36,6 +38,7 @@ fn a_job_is_sent_as_a_cloud_event_with_a_signature_by_every_secret() {
     let job = Assignment {
         task: "Größe 1".to_owned(),
         tenant: Some("acme".to_owned()),
+        traceparent: Some(TRACE.parse().unwrap()),
         payload: "{\"text\":\"ä\"}".as_bytes().to_vec().into(),
         ..assignment(7)
     };
@@ -63,6 +66,7 @@ fn a_job_is_sent_as_a_cloud_event_with_a_signature_by_every_secret() {
         ("ce-fence", "1099511627783"),
         ("ce-deadline", "2030-03-17T17:46:40Z"),
         ("webhook-id", "job-7"),
+        ("traceparent", TRACE),
     ] {
         assert_eq!(request.header(name), Some(value), "{name} in {request:?}");
     }
@@ -84,7 +88,7 @@ fn what_says_nothing_is_left_out() {
     let hook = hook("http = \"https://example.com\"");
     let job = Assignment { task: String::new(), tenant: None, ..assignment(1) };
     let request = head::Writer::default().request(&hook, &job, 1_700_000_000_999).unwrap();
-    for name in ["ce-task", "ce-tenant", "webhook-signature", "authorization"] {
+    for name in ["ce-task", "ce-tenant", "traceparent", "webhook-signature", "authorization"] {
         assert!(!request.headers().contains_key(name), "{name}");
     }
     assert_eq!(request.headers()["webhook-timestamp"], "1700000000");

@@ -36,7 +36,7 @@ Options:
   --restart needed|never     Whether it may be started anew where nothing else helps [default: needed]
   --prefix DIR               All in this folder of the host, without a unit: for users without root
   --service auto|systemd|none  Who starts biotope there [default: auto]
-  --run COMMAND              Without systemd: what starts it, with \$BIN and \$CONFIG [default: setsid nohup]
+  --run COMMAND              Without systemd: what starts it, with \$BIN and \$CONFIG [default: that binary, by setsid]
   --unit FILE                The unit to install [default: packaging/systemd/biotope.service]
   --root DIR                 No host: lay files down in this folder, for images and packages
   --port N, --identity FILE, -o OPTION  ssh's own
@@ -303,6 +303,10 @@ host_arguments() {
             dry_run=yes
             shift
             continue
+            ;;
+        -h | --help)
+            usage
+            exit 0
             ;;
         -?*)
             [ $# -ge 2 ] || fail 64 "$1 needs a value; $name --help tells more"

@@ -262,8 +262,9 @@ leave() {
 
 make_dir() {
     if [ ! -d "$1" ]; then
-        make_dir_parent=${1%/*}
-        [ -z "$make_dir_parent" ] || [ -d "$make_dir_parent" ] || mkdir -p "$make_dir_parent"
+        case $1 in
+        /*/*) make_dir "${1%/*}" 755 || return 1 ;;
+        esac
         mkdir -m "$2" "$1" || return 1
         made="$1 $made"
     fi

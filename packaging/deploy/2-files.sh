@@ -72,13 +72,18 @@ check_binary() {
     esac
 }
 
+# Shows what was said of a config, by the name that it will have.
+relay_config() {
+    sed "s/\.biotope\.toml\.new/biotope.toml/g" "$1" >"$tmp/renamed"
+    relay "$tmp/renamed"
+}
+
 # The config that is to be, by the binary that is to be, at the place where it will lie: its paths are relative to it.
 check_pair() {
     code=0
     as_service timeout 60 "$1" --config "$2" check-config >"$tmp/out" 2>&1 || code=$?
     if [ "$code" -ne 0 ]; then
-        sed "s/\.biotope\.toml\.new/biotope.toml/g" "$tmp/out" >"$tmp/out2"
-        relay "$tmp/out2"
+        relay_config "$tmp/out"
         fail 78 "the config does not pass on this host; nothing was changed"
     fi
     say "the config passes: $(head -n 1 "$tmp/out" | sed 's/\.biotope\.toml\.new/biotope.toml/')"

@@ -25,10 +25,12 @@ start_by_hand() {
     apart=
     ! command -v setsid >/dev/null 2>&1 || apart=setsid
     (
-        trap - HUP INT PIPE EXIT
+        trap - INT PIPE EXIT
+        # Without a session of its own it might still hear of the end of this one.
+        [ -z "$apart" ] || trap - HUP
         cd / || exit 1
         umask 077
-        exec $apart nohup "$bin" run "$config" >>"$out" 2>&1 </dev/null
+        exec $apart "$bin" run "$config" >>"$out" 2>&1 </dev/null
     ) &
     started=$!
 }

@@ -198,7 +198,7 @@ lay_down() {
         0) say "the config passes, seen from inside $root" ;;
         126 | 127) say "not checked: the binary does not run here, or not in $root" ;;
         *)
-            relay "$tmp/out"
+            relay_config "$tmp/out"
             fail 78 "the config does not pass, seen from inside $root; nothing was changed"
             ;;
         esac
@@ -240,7 +240,7 @@ tell_start() {
     elif [ -n "$run" ]; then
         say "would start it ($run)"
     else
-        say "would start it (setsid nohup $bin run $config); nothing starts it after a reboot"
+        say "would start it (setsid $bin run $config); nothing starts it after a reboot"
     fi
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::host::Host;
-use crate::support::{repository, shown};
+use crate::support::{has_program, repository, shown, skipped};
 
 #[test]
 fn a_dry_run_says_everything_and_changes_nothing() {
@@ -92,4 +92,90 @@ fn a_root_gets_files_alone() {
     let other = lay_down("upgrade", &root, &["--binary", &two, "--config", &v2]);
     assert!(other.status.success(), "{}", shown(&other));
     assert!(host.holds("image/usr/local/bin/biotope", &two) && host.holds("image/etc/biotope/biotope.toml", &v2));
+}
+
+/// What a config names is looked for in the folder that will be `/`, not on the machine that lays it down.
+#[test]
+fn a_root_is_checked_as_seen_from_inside() {
+    if !rustix::process::geteuid().is_root() {
+        skipped("a_root_is_checked_as_seen_from_inside", "needs chroot, which is root's");
+        return;
+    }
+    let host = Host::silent();
+    let (one, v1) = (host.binary("1"), host.config("v1"));
+    let root = host.path("image");
+    // The binary that ships needs no library; the one under test does.
+    let needed = Command::new("ldd").arg(&one).output().unwrap();
+    for library in String::from_utf8(needed.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+        let place = root.join(library.trim_start_matches('/'));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::copy(library, place).unwrap();
+    }
+    let text = std::fs::read_to_string(&v1).unwrap();
+    let of = |name: &str, program: &str| {
+        host.write(name, &text.replace("[\"cat\"]", &format!("[{program:?}]")));
+        host.path(name).display().to_string()
+    };
+    let before = host.tree("image");
+    let outside = lay_down("install", &root, &["--binary", &one, "--config", &of("outside.toml", "/bin/sh")]);
+    assert_eq!(outside.status.code(), Some(78), "{}", shown(&outside));
+    assert!(
+        shown(&outside).contains("/etc/biotope/biotope.toml:"),
+        "by the name that it has there: {}",
+        shown(&outside)
+    );
+    assert_eq!(host.tree("image").keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    std::fs::create_dir(root.join("opt")).unwrap();
+    std::fs::rename(host.program("hello", b"#!/bin/sh\n"), root.join("opt/hello")).unwrap();
+    let inside = lay_down("install", &root, &["--binary", &one, "--config", &of("inside.toml", "/opt/hello")]);
+    assert!(inside.status.success() && shown(&inside).contains("seen from inside"), "{}", shown(&inside));
+}
+
+/// A host that has nothing but busybox: its shell, and its own coreutils.
+#[test]
+fn a_host_needs_no_more_than_busybox() {
+    if !has_program("busybox") {
+        skipped("a_host_needs_no_more_than_busybox", "needs busybox, of the package busybox-static");
+        return;
+    }
+    let host = Host::silent();
+    std::fs::create_dir(host.path("bin")).unwrap();
+    let said = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let busybox = said("sh", &["-c", "command -v busybox"]);
+    for applet in said("busybox", &["--list"]).lines() {
+        std::os::unix::fs::symlink(&busybox, host.path("bin").join(applet)).unwrap();
+    }
+    let run = |settings: &[String]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat packaging/deploy/*.sh | env -i HOME=/ PATH=\"$0\" busybox sh -s -- \"$@\""]);
+        command.arg(host.path("bin")).args(settings);
+        command.arg(format!("prefix={}", host.path("h").display())).arg("settle=0");
+        let output = command.current_dir(repository()).output().unwrap();
+        assert!(output.status.success(), "{}\n{}", shown(&output), host.text("h/biotope.log"));
+        shown(&output)
+    };
+    let (one, two) = (host.binary("1"), host.binary("2"));
+    let (v1, v2) = (host.config("v1"), host.config("v2"));
+    let file = |what: &str, path: &str| {
+        let sum = said("sha256sum", &[path]);
+        [format!("{what}_file={path}"), format!("{what}_sha={}", sum.split(' ').next().unwrap())]
+    };
+    let with = |action: &str, files: &[[String; 2]]| {
+        let words = files.iter().flatten().cloned();
+        run(&[vec![format!("action={action}")], words.collect()].concat())
+    };
+    with("install", &[file("binary", &one), file("config", &v1)]);
+    let pid = host.pid();
+    host.under_load(|| {
+        with("upgrade", &[file("binary", &two), file("config", &v2)]);
+        assert_eq!(host.version(), "v2");
+        with("rollback", &[]);
+    });
+    assert_eq!((host.version(), host.pid()), ("v1".to_owned(), pid));
+    assert!(host.holds("h/biotope", &one));
+    let shown = with("status", &[]);
+    assert!(shown.contains("of that binary"), "{shown}");
 }

@@ -72,6 +72,32 @@ fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
 }
 
 #[test]
+fn a_page_that_has_slept_looks_at_once_and_follows_anew() {
+    if !browser::is_here() {
+        return skipped("a_page_that_has_slept_looks_at_once_and_follows_anew", "no chromium with its driver");
+    }
+    let home = Home::new("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
+    let biotope = home.start();
+    let browser = Browser::open();
+    browser.go(&format!("http://127.0.0.1:{}/", home.port));
+    browser.until_live();
+    // An hour has passed since it looked at the clock last: a line that was open then is not to be trusted.
+    browser.run(&format!("{WATCH} const now = Date.now; Date.now = () => now.call(Date) + 3600000;"));
+    until("another stream, and a look", SOON, || {
+        let asked = browser.run("return window.asked.map(([url]) => url)");
+        let all = asked.as_array().unwrap();
+        if all.contains(&json!("/v1/events")) && all.contains(&json!("/fragment")) {
+            Ok(())
+        } else {
+            Err(asked.to_string())
+        }
+    });
+    browser.until_live();
+    assert_eq!(browser.run("return document.getElementById('lost').hidden"), true);
+    biotope.stop();
+}
+
+#[test]
 fn two_hundred_types_and_thousands_of_events_cost_what_has_changed() {
     let name = "two_hundred_types_and_thousands_of_events_cost_what_has_changed";
     if !browser::is_here() {

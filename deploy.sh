@@ -15,10 +15,12 @@ usage() {
 Usage: $name build [--target TRIPLE]
        $name check|install|upgrade|rollback|status [OPTION...] user@host
        $name check|install|upgrade --root DIR [OPTION...]
+       $name cargo COMMAND [ARG...]
 
 Commands:
   build     Build target/dist/biotope: one static file, stripped; the same bytes from the same commit and toolchain.
-            For musl where Rust's std for it is at hand or can be had by rustup, else for glibc.
+            Linked to glibc where that can be linked statically, else to musl, whose std rustup then gets.
+  cargo     Run a command of cargo for the same target with the same flags: $name cargo bench --bench lifecycle
   check     Copy binary and config to the host, and see whether they would pass there; nothing is changed
   install   The first time: user, unit, binary, config, start; later, as upgrade, with the unit brought up to date
   upgrade   A new config, a new binary, or both, without an interruption; taken back if it does not serve
@@ -73,23 +75,33 @@ has_std() {
     [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]
 }
 
-# The target to build for: musl, whose libc is meant to be linked statically, or else the host's own.
+# Whether the C compiler can link a file statically to its own libc.
+links_statically() {
+    probe=${TMPDIR:-/tmp}/biotope-probe.$$
+    done=0
+    echo 'int main(void) { return 0; }' | ${CC:-cc} -static -x c -o "$probe" - 2>/dev/null || done=1
+    rm -f "$probe"
+    return "$done"
+}
+
+# The target to build for: the host's own, where its libc is there to be linked statically; else musl, which always is. Of the
+# two glibc is the faster, and takes less memory: benches/README.md has the figures.
 choose_target() {
     host=$(rustc -vV | sed -n 's/^host: //p')
     case $host in
-    *-linux-gnu) musl=${host%-gnu}-musl ;;
+    *-linux-musl*) musl=$host ;;
     *-linux-gnueabihf) musl=${host%-gnueabihf}-musleabihf ;;
-    *) musl=$host ;;
+    *) musl=${host%-gnu}-musl ;;
     esac
-    if ! has_std "$musl" && command -v rustup >/dev/null 2>&1; then
-        rustup -q target add "$musl" </dev/null >/dev/null 2>&1 || true
-    fi
-    if has_std "$musl"; then
-        echo "$musl"
-    else
-        say "there is no std for $musl (rustup target add $musl): linking glibc statically"
+    if [ "$host" = "$musl" ] || links_statically; then
         echo "$host"
+        return
     fi
+    say "there is no libc.a to link (Debian: libc6-dev, Fedora: glibc-static): building for musl, which is slower"
+    if ! has_std "$musl" && command -v rustup >/dev/null 2>&1; then
+        rustup -q target add "$musl" </dev/null >&2 || true
+    fi
+    echo "$musl"
 }
 
 # The commit of this tree: what the environment, git, or the archive that it came in says.
@@ -105,11 +117,12 @@ commit_here() {
     fi
 }
 
-# Flags of rustc, one a line: linked statically, and no path of this machine in the result. Later prefixes win.
+# Flags of rustc, one a line: linked statically, random numbers from the kernel's call (which getrandom looks for in a library
+# that is loaded, and then in /dev), and no path of this machine in the result. Later prefixes win.
 rustc_flags() {
     rust_commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
-    printf '%s\n' -Ctarget-feature=+crt-static \
+    printf '%s\n' -Ctarget-feature=+crt-static '--cfg=getrandom_backend="linux_getrandom"' \
         "--remap-path-prefix=$cargo_home=/cargo" \
         "--remap-path-prefix=$here=/biotope" \
         "--remap-path-prefix=$target_dir=/target" \
@@ -131,6 +144,31 @@ choose_cc() {
     fi
 }
 
+# Sets `target`, `target_dir` and `commit`, and what rustc and the C compiler are told, for the target $1 or one that is chosen.
+prepare() {
+    target=$1
+    command -v cargo >/dev/null 2>&1 || fail 69 "cargo is missing: install the Rust toolchain"
+    cd "$here"
+    [ -n "$target" ] || target=$(choose_target)
+    has_std "$target" || fail 69 "there is no std for $target: rustup target add $target"
+    cc=$(choose_cc "$target")
+    command -v "${cc%% *}" >/dev/null 2>&1 || fail 69 "there is no C compiler $cc: install gcc, or set CC"
+    mkdir -p "${CARGO_TARGET_DIR:-target}/dist"
+    target_dir=$(cd "${CARGO_TARGET_DIR:-target}" && pwd -P)
+    commit=$(commit_here)
+    # Everything is unpacked first, so that its paths are known.
+    cargo fetch --locked --quiet --target "$target"
+    CARGO_ENCODED_RUSTFLAGS=$(rustc_flags | tr '\n' '\037')
+    CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS%?}
+    triple=$(echo "$target" | tr - _)
+    export "CC_$triple=$cc" "CFLAGS_$triple=${CFLAGS-} -U_FORTIFY_SOURCE"
+    BIOTOPE_COMMIT=$commit
+    CARGO_BUILD_TARGET=$target
+    CARGO_TARGET_DIR=$target_dir
+    export CARGO_ENCODED_RUSTFLAGS BIOTOPE_COMMIT CARGO_BUILD_TARGET CARGO_TARGET_DIR
+    unset RUSTFLAGS CC CFLAGS
+}
+
 build() {
     target=
     while [ $# -gt 0 ]; do
@@ -143,27 +181,9 @@ build() {
         *) fail 64 "build knows no $1; $name --help tells more" ;;
         esac
     done
-    command -v cargo >/dev/null 2>&1 || fail 69 "cargo is missing: install the Rust toolchain"
-    cd "$here"
-    [ -n "$target" ] || target=$(choose_target)
-    has_std "$target" || fail 69 "there is no std for $target: rustup target add $target"
-    cc=$(choose_cc "$target")
-    command -v "${cc%% *}" >/dev/null 2>&1 || fail 69 "there is no C compiler $cc: install gcc, or set CC"
-    mkdir -p "${CARGO_TARGET_DIR:-target}/dist"
-    target_dir=$(cd "${CARGO_TARGET_DIR:-target}" && pwd -P)
-    commit=$(commit_here)
+    prepare "$target"
     say "building $commit for $target"
-
-    # Everything is unpacked first, so that its paths are known.
-    cargo fetch --locked --quiet --target "$target"
-    CARGO_ENCODED_RUSTFLAGS=$(rustc_flags | tr '\n' '\037' | sed 's/\x1f$//')
-    TARGET_CC=$cc
-    TARGET_CFLAGS="${CFLAGS-} -U_FORTIFY_SOURCE -ffile-prefix-map=$here=/biotope"
-    BIOTOPE_COMMIT=$commit
-    SOURCE_DATE_EPOCH=0
-    export CARGO_ENCODED_RUSTFLAGS TARGET_CC TARGET_CFLAGS BIOTOPE_COMMIT SOURCE_DATE_EPOCH
-    unset RUSTFLAGS CC CFLAGS
-    cargo build --release --locked --bin biotope --target "$target" --target-dir "$target_dir" >&2
+    cargo build --release --locked --bin biotope >&2
 
     # What was there goes on to run, and nobody sees half a file.
     made=$target_dir/dist/.biotope.$$
@@ -446,6 +466,11 @@ build)
     ;;
 check | install | upgrade | rollback | status)
     on_a_host "$@"
+    ;;
+cargo)
+    shift
+    prepare ""
+    exec cargo "$@"
     ;;
 -h | --help | help)
     usage

@@ -2,7 +2,7 @@
 # What a biotope costs that has nothing to do: processor time and memory over ten seconds with four pools, or so many, and
 # how long a start takes until a request is answered.
 #
-#   benches/idle.sh [--pools N] [BIOTOPE]     the program to measure; by default the release build, made first
+#   benches/idle.sh [--pools N] [BIOTOPE]     the program to measure; by default what is shipped, made if it is not there
 #
 # Prints each figure beside its target; exits with 1 if one is missed. Five starts, medians. The first start makes the
 # log, and writes a spare segment behind: it is measured by itself, and waited for before anything else is.
@@ -22,9 +22,8 @@ spent_most=$(awk -v pools="$pools" 'BEGIN { printf "%.2f", 0.02 + pools * 0.0003
 if [ $# -gt 0 ]; then
     biotope=$(realpath -- "$1")
 else
-    cargo build --release --locked --quiet
-    biotope=$PWD/${CARGO_TARGET_DIR:-target}/release/biotope
-    [ -x "$biotope" ] || biotope=$CARGO_TARGET_DIR/release/biotope
+    biotope=$(realpath -m -- "${CARGO_TARGET_DIR:-target}/dist/biotope")
+    [ -x "$biotope" ] || ./deploy.sh build >/dev/null
 fi
 [ -x /usr/bin/time ] || { echo "benches/idle.sh: /usr/bin/time is missing: install the package time" >&2; exit 69; }
 

@@ -39,6 +39,7 @@ mod rollover;
 mod scaling;
 mod scarcity;
 mod services;
+mod shipped;
 mod shop;
 mod support;
 mod tidy;

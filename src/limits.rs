@@ -36,6 +36,10 @@ pub const ATTEMPTS_KEPT: usize = 8;
 /// Follow-up jobs of one completion.
 pub const FOLLOW_UPS_MAX: usize = 1000;
 
+/// So long the engine may wait for one write or sync of the disk and still count as one that makes progress, for whoever
+/// supervises the process: a disk that has to repair itself may take tens of seconds.
+pub const DISK_PATIENCE: Duration = Duration::from_secs(120);
+
 /// A frame is filled to this size before it is written, in bytes.
 pub const FRAME_BYTES_FULL: usize = 1 << 20;
 /// Largest frame, in bytes: one command larger than a full frame has a frame of its own.

@@ -127,7 +127,9 @@ impl Core {
         while let Some(carrier) = self.carrier.as_ref().filter(|_| self.ahead.is_some()) {
             let mut either = Select::new();
             let (done, inbox) = (either.recv(&carrier.done), either.recv(&self.inbox));
+            let waits = self.waits_for_disk();
             let ready = either.ready();
+            drop(waits);
             if ready == inbox
                 && let Ok(command) = self.inbox.try_recv()
             {
@@ -141,8 +143,10 @@ impl Core {
     }
 
     fn await_commit_if(&mut self, wait: bool) -> Result<(), Poisoned> {
-        let carrier = self.carrier.as_ref().filter(|_| self.ahead.is_some());
-        let Some((commit, carried_out, took)) = carrier.and_then(|carrier| carrier.end(wait)) else { return Ok(()) };
+        let Some(carrier) = self.carrier.as_ref().filter(|_| self.ahead.is_some()) else { return Ok(()) };
+        let waits = if wait { self.waits_for_disk() } else { None };
+        let Some((commit, carried_out, took)) = carrier.end(wait) else { return Ok(()) };
+        drop(waits);
         let ended = self.log.end_commit(commit, carried_out);
         let Some(ahead) = self.ahead.take() else { return Ok(()) };
         if ended.is_err() {

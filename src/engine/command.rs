@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::GenerationSpec;
 use super::facts::Facts;
+use super::pulse::Pulse;
 use super::rollover::described::Described;
 use super::shown::why::Asked;
 use super::view::{EcosystemView, GenerationsView, MeasuresView, ReloadVerdict, RolloutView};
@@ -183,6 +184,8 @@ pub(super) enum Command {
     Reload { generation: Box<GenerationSpec>, to: To<Result<ReloadVerdict, Refusal>> },
     /// The newest config did not pass.
     ReloadFailed { why: String },
+    /// Let somebody hear that the engine makes progress.
+    Beat(Arc<Pulse>),
     /// End the segment that is written, and hold all ended ones.
     Backup { to: To<Result<Held, Refusal>> },
     /// End everything but the taking in of jobs.
@@ -252,7 +255,7 @@ impl Command {
             Self::Known { then, .. } | Self::Described { then, .. } => then.needs_room(room),
             Self::Outcome { .. } | Self::ForgetDead => true,
             Self::Backup { .. } | Self::NamesGathered(_) => false,
-            Self::ReloadFailed { .. } | Self::HandOver { .. } | Self::Stop { .. } => false,
+            Self::ReloadFailed { .. } | Self::Beat(_) | Self::HandOver { .. } | Self::Stop { .. } => false,
             Self::Act { .. }
             | Self::Pause { .. }
             | Self::Rollout { .. }

@@ -14,6 +14,7 @@ use super::awaited::Awaited;
 use super::command::{Command, To};
 use super::facts::{Facts, Librarian, LookUp};
 use super::open::Beside;
+use super::pulse::Beating;
 use super::runs::{PoolRun, Rollover, TypeRun};
 use super::scaling::Sizes;
 use super::shared::Shared;
@@ -32,16 +33,10 @@ use crate::log::lock::DirLock;
 use crate::log::{Log, Poisoned};
 use crate::pool::{PoolId, PoolMaker, Task};
 use crate::refusal::Refusal;
-use crate::types::{Seq, UnixMs, millis};
+use crate::types::{Seq, UnixMs};
 
 /// A seal follows a burst of commits after so much quiet.
 const SEAL_AFTER: Duration = Duration::from_millis(10);
-/// Longest sleep: the wall clock may have been set meanwhile.
-const SLEEP_MAX: Duration = Duration::from_secs(30);
-/// Where no segment can be made, the engine looks so often whether one can.
-const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_millis(250);
-/// While a checkpoint is being written and nothing else happens, the engine gives more of it away so often.
-const GO_ON_WITH_CHECKPOINT: Duration = Duration::from_micros(200);
 /// Commands that one commit gathers at most, so that the first of them does not wait for ever.
 const COMMANDS_PER_COMMIT: usize = 4096;
 /// Commands between two looks at whether the frame before is durable.
@@ -117,10 +112,11 @@ pub(super) struct Core {
     /// There is more to do than one commit holds.
     pub(super) again: bool,
     /// There is more of a checkpoint to be given away.
-    more_of_checkpoint: bool,
-    seal_at: Option<Duration>,
-    sync_at: Option<Duration>,
+    pub(super) more_of_checkpoint: bool,
+    pub(super) seal_at: Option<Duration>,
+    pub(super) sync_at: Option<Duration>,
     pub(super) stopping: Option<Stopping>,
+    pub(super) beating: Beating,
     _lock: Option<DirLock>,
 }
 
@@ -193,6 +189,7 @@ impl Core {
             seal_at: None,
             sync_at: None,
             stopping: None,
+            beating: Beating::default(),
             _lock: parts.lock,
         }
     }
@@ -252,6 +249,7 @@ impl Core {
     /// The log is poisoned.
     pub(super) fn turn(&mut self, first: Option<Command>) -> Result<bool, Poisoned> {
         self.tick();
+        self.beat_if_due();
         self.again = false;
         if self.stands_still() {
             // Nothing may be committed for long: what can never be made is told here.
@@ -320,26 +318,6 @@ impl Core {
         self.inbox.recv_timeout(sleep).ok()
     }
 
-    /// How long nothing is due.
-    pub(super) fn sleep(&mut self) -> Duration {
-        self.tick();
-        let retain_ms = millis(self.config.log.dead_retain);
-        let dead = self.table.oldest_dead().map(|(since, _)| since.saturating_add(retain_ms));
-        let moments = [self.table.next_moment(), dead].into_iter().flatten();
-        let space = self.stands_still().then_some(LOOK_FOR_SPACE_EVERY);
-        let checkpoint = self.more_of_checkpoint.then_some(GO_ON_WITH_CHECKPOINT);
-        let by_wall =
-            moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
-        let stop = self.stop_due();
-        let drains = self.pools.values().filter_map(|run| run.deadline).chain(self.next_of_trials());
-        let looks = self.pools.values().filter_map(PoolRun::look_due);
-        let deadlines = [self.seal_at, self.sync_at, stop].into_iter().flatten().chain(drains).chain(looks);
-        let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
-        // While nothing is handed out, no size changes.
-        let sizes = if space.is_none() { self.sizes_due() } else { None };
-        by_wall.chain(by_mono).chain(sizes).chain(space).chain(checkpoint).min().unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
-    }
-
     pub(super) fn handle(&mut self, command: Command) -> Result<(), Poisoned> {
         match command {
             Command::Push(pushing) => self.push(pushing),
@@ -367,6 +345,10 @@ impl Core {
             Command::LiveAt { places, to } => self.answer_live_at(&places, to),
             Command::Reload { generation, to } => self.reload(*generation, to),
             Command::ReloadFailed { why } => self.reload_failed(why),
+            Command::Beat(pulse) => {
+                self.begin_to_beat(pulse);
+                Ok(())
+            }
             Command::Backup { to } => self.hold_for_backup(to),
             Command::HandOver { to } => self.hand_over_to_successor(to),
             Command::Stop { to } => self.stop(to),
@@ -404,7 +386,9 @@ impl Core {
 
     /// Ends the segment; everything was written. The next one begins with what a replay from there needs.
     pub(super) fn end_segment(&mut self) -> Result<(), Poisoned> {
+        let waits = self.waits_for_disk();
         self.log.rotate()?;
+        drop(waits);
         self.begin_checkpoint();
         self.put_context();
         self.clean_if_due();
@@ -432,7 +416,9 @@ impl Core {
     pub(super) fn commit(&mut self) -> Result<(), Poisoned> {
         self.await_commit()?;
         if self.log.has_unwritten() {
+            let waits = self.waits_for_disk();
             self.log.write()?;
+            drop(waits);
             self.hand_out(true);
             match self.config.log.sync {
                 SyncPolicy::Always => self.sync()?,
@@ -456,7 +442,9 @@ impl Core {
 
     pub(super) fn sync(&mut self) -> Result<(), Poisoned> {
         let before = self.clock.mono();
+        let waits = self.waits_for_disk();
         self.log.sync()?;
+        drop(waits);
         self.mono = self.clock.mono();
         self.measured.synced(self.mono.saturating_sub(before), self.log.durable_up_to());
         self.sync_at = None;
@@ -467,31 +455,5 @@ impl Core {
     /// After some quiet a seal follows a sync.
     pub(super) fn note_synced(&mut self) {
         self.seal_at = Some(self.mono + SEAL_AFTER);
-    }
-
-    /// What follows from the clocks.
-    fn timers(&mut self) -> Result<(), Poisoned> {
-        self.table.ripen(self.now);
-        if self.log.full().is_some() {
-            self.clean_if_due();
-        }
-        if !self.stands_still() {
-            self.expire()?;
-            self.forget_dead()?;
-        }
-        if self.sync_at.is_some_and(|at| at <= self.mono) {
-            self.sync()?;
-        }
-        if self.seal_at.is_some_and(|at| at <= self.mono) && !self.log.has_unwritten() {
-            self.seal_at = None;
-            self.await_commit()?;
-            self.log.seal()?;
-        }
-        self.look_for_overdue()?;
-        self.end_of_deadlines()?;
-        self.go_on_with_trials()?;
-        self.cut_off_late_stop();
-        self.tell_idle();
-        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 pub use super::command::{JobAction, Then};
 
 use super::command::{Command, Known, LiveJob, LiveOrEnded, PushAnswers, Pushing, To};
+use super::pulse::Pulse;
 use super::shared::Shared;
 use super::shown::{ended, listing, lookup, timeline};
 use super::view::{
@@ -265,6 +266,11 @@ impl Handle {
     /// Tells that the newest config was not accepted, for the page.
     pub fn reload_failed(&self, why: String) {
         drop(self.to_engine.send(Command::ReloadFailed { why }));
+    }
+
+    /// Has the engine's own loop beat from now on.
+    pub fn beat(&self, pulse: Arc<Pulse>) {
+        drop(self.to_engine.send(Command::Beat(pulse)));
     }
 
     /// Holds everything that was acknowledged up to now, for a copy: nothing of it leaves the disk while what is answered

@@ -11,6 +11,7 @@ mod awaited;
 mod command;
 mod core;
 mod dispatch;
+mod due;
 mod ends;
 mod facts;
 pub mod handle;
@@ -18,6 +19,7 @@ mod open;
 mod outcome;
 mod overdue;
 mod pause;
+mod pulse;
 mod push;
 mod redrive;
 mod rehearsal;
@@ -36,7 +38,8 @@ pub mod view;
 mod words;
 
 pub use handle::{Handle, JobAction};
-pub use open::{Engine, OpenError, Opened};
+pub use open::{Engine, OpenError, Opened, Progress};
+pub use pulse::Pulse;
 pub use rehearsal::{Rehearsed, rehearse};
 
 use command::Command;

@@ -101,6 +101,11 @@ pub struct Opened {
     pub took: Duration,
 }
 
+/// Told every so often while a log opens: how many records of it, and blocks of its picture, have been read by now.
+pub type Progress = Box<dyn FnMut(u64) + Send>;
+/// How often: after so many records, which take some milliseconds, and after each block.
+const PROGRESS_EVERY: u64 = 4096;
+
 /// The engine: starts, and is reached by a [`Handle`] from then on.
 pub struct Engine;
 
@@ -124,11 +129,11 @@ impl Engine {
         clock: Arc<dyn Clock>,
     ) -> Result<(Handle, Opened), OpenError> {
         let lock = DirLock::take(&spec.config.data_dir)?;
-        Self::open_locked(spec, resolver, clock, lock)
+        Self::open_locked(spec, resolver, clock, lock, Box::new(|_| ()))
     }
 
     /// As [`Engine::open_with`], with the lock of the data directory in the caller's hand: it is given back when the engine
-    /// has stopped, unless the caller holds a copy of it.
+    /// has stopped, unless the caller holds a copy of it. `progress` hears how the opening goes on.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -137,6 +142,7 @@ impl Engine {
         resolver: Resolver,
         clock: Arc<dyn Clock>,
         lock: DirLock,
+        progress: Progress,
     ) -> Result<(Handle, Opened), OpenError> {
         let dir = spec.config.data_dir.clone();
         let disk = open_disk(&dir.join("log"))?;
@@ -159,6 +165,7 @@ impl Engine {
                 threads: true,
                 random: fastrand::Rng::new(),
                 lock: Some(lock),
+                progress,
             },
         )?;
         let shared = Arc::clone(&core.shared);
@@ -184,6 +191,7 @@ pub(super) struct Surroundings {
     pub(super) threads: bool,
     pub(super) random: fastrand::Rng,
     pub(super) lock: Option<DirLock>,
+    pub(super) progress: Progress,
 }
 
 /// Who works beside the engine's thread: threads, or nobody, where a simulation must see none.
@@ -218,17 +226,21 @@ impl Beside {
 }
 
 /// The table that comes of what is in the log.
-pub(super) struct Replayed(Option<Table>);
+pub(super) struct Replayed {
+    table: Option<Table>,
+    progress: Progress,
+    read: u64,
+}
 
 impl Replayed {
     /// Nothing yet.
-    pub(super) fn nothing() -> Self {
-        Self(None)
+    pub(super) fn nothing(progress: Progress) -> Self {
+        Self { table: None, progress, read: 0 }
     }
 
     /// Jobs that live.
     pub(super) fn live_jobs(&self) -> u64 {
-        self.0.as_ref().map_or(0, Table::live_jobs)
+        self.table.as_ref().map_or(0, Table::live_jobs)
     }
 }
 
@@ -238,16 +250,22 @@ impl recovery::Replay for Replayed {
     }
 
     fn begin(&mut self, names_id: LogId) {
-        self.0 = Some(Table::to_replay(names_id));
+        self.table = Some(Table::to_replay(names_id));
     }
 
     fn block(&mut self, block: &[u8]) -> Result<(), String> {
-        self.0.as_mut().map_or(Ok(()), |table| table.load(block))
+        self.read += 1;
+        (self.progress)(self.read);
+        self.table.as_mut().map_or(Ok(()), |table| table.load(block))
     }
 
     fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
         let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
-        let table = self.0.get_or_insert_with(|| Table::to_replay(names_id));
+        self.read += 1;
+        if self.read.is_multiple_of(PROGRESS_EVERY) {
+            (self.progress)(self.read);
+        }
+        let table = self.table.get_or_insert_with(|| Table::to_replay(names_id));
         table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
     }
 }
@@ -255,11 +273,11 @@ impl recovery::Replay for Replayed {
 /// Replays the log and takes the config over. When it returns, that is on disk; nothing runs yet but pools.
 pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(Core, Handle, Opened), OpenError> {
     let began = around.clock.mono();
-    let mut replayed = Replayed::nothing();
+    let mut replayed = Replayed::nothing(around.progress);
     let disk = Arc::clone(&around.disk);
     let found = recovery::open(around.disk, around.options, around.new_id, &mut replayed)?;
     let ids = IdMaker::new(found.log.names_id());
-    let mut table = replayed.0.unwrap_or_else(|| Table::new(found.log.names_id()));
+    let mut table = replayed.table.unwrap_or_else(|| Table::new(found.log.names_id()));
     table.forget_below(found.log.reader().first_seq());
     let unclean = !found.created && !table.stopped_cleanly();
     let shared = Arc::new(Shared::new(found.log.reader(), ids, &spec));

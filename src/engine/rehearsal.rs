@@ -19,6 +19,6 @@ pub struct Rehearsed {
 /// # Errors
 /// What an opening would say of anything but the log's tail.
 pub fn rehearse(data_dir: &Path) -> Result<Rehearsed, OpenError> {
-    let replayed = recovery::rehearse(&data_dir.join("log"), Replayed::nothing)?;
+    let replayed = recovery::rehearse(&data_dir.join("log"), || Replayed::nothing(Box::new(|_| ())))?;
     Ok(Rehearsed { live_jobs: replayed.map_or(0, |replayed| replayed.live_jobs()) })
 }

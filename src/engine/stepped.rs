@@ -64,6 +64,7 @@ impl Stepped {
                 threads: false,
                 random: fastrand::Rng::with_seed(around.seed),
                 lock: None,
+                progress: Box::new(|_| ()),
             },
         )?;
         Ok((Self { core, handle }, opened))

@@ -118,6 +118,7 @@ impl Core {
         }
         self.record(&Event::Stopped(Stopped { at: self.now }))?;
         self.commit()?;
+        let _waits = self.waits_for_disk();
         self.log.sync()?;
         self.log.seal()?;
         self.shared.set_closed();

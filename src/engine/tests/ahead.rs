@@ -36,6 +36,7 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::Join
         threads: true,
         random: fastrand::Rng::with_seed(1),
         lock: None,
+        progress: Box::new(|_| ()),
     };
     let (core, handle, _) = open_core(Spec::new(dir).with("echo", "v1", echo()).make(), around).ok()?;
     let shared = Arc::clone(&core.shared);

@@ -264,3 +264,27 @@ fn d17_an_index_that_hangs_changes_no_answer() {
     assert_eq!(ecosystem(&handle).history.state, "degraded");
     handle.stop_and_wait();
 }
+
+#[test]
+fn an_opening_tells_how_far_it_is_by_the_records_that_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spec::new(dir.path()).with("rest", "v1", echo()).open();
+    let later = || NewJob { start: Start::After(Duration::from_secs(1_000_000)), ..job("rest", "1") };
+    for _ in 0..10 {
+        handle.push_many((0..1000).map(|_| later()).collect()).into_iter().for_each(|pushed| drop(pushed.unwrap()));
+    }
+    handle.stop_and_wait();
+    // All of them are read, and no picture of them.
+    files(dir.path(), ".ckpt").iter().for_each(|file| std::fs::remove_file(file).unwrap());
+
+    let (heard, told) = crossbeam_channel::unbounded();
+    let lock = crate::log::lock::DirLock::take(dir.path()).unwrap();
+    let spec = Spec::new(dir.path()).with("rest", "v1", echo()).make();
+    let clock = Arc::new(TestClock(AtomicU64::new(2_000_000), AtomicU64::new(0)));
+    let progress = Box::new(move |read| heard.send(read).unwrap());
+    let (handle, opened) = Engine::open_locked(spec, crate::engine::no_resolver(), clock, lock, progress).unwrap();
+    assert_eq!(opened.live_jobs, 10_000);
+    let told: Vec<u64> = told.try_iter().collect();
+    assert!(told.len() >= 2 && told.is_sorted() && told.iter().all(|read| *read <= 10_100), "{told:?}");
+    handle.stop_and_wait();
+}

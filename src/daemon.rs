@@ -17,10 +17,11 @@ use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, Buffers, Events, Guard, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::logfile::{self, LogFile, tell};
-use crate::reload::Reloader;
+use crate::reload::{Reloader, Stage};
 use crate::rights::{self, OpenFiles};
 use crate::signal::{self, Wish};
 use crate::start::{self, Instead, Starting};
+use crate::systemd::{Reporter, Sockets, Supervisor};
 use crate::takeover::{Arrival, Checked, Connection, Handing, Upgrader};
 use crate::worker::native::Natives;
 use crate::worker::spawner::{self, Orphans, Spawner};
@@ -29,6 +30,8 @@ use crate::worker::spawner::{self, Orphans, Spawner};
 const HTTP_THREADS: usize = 2;
 /// Times that a port in use is tried again, with pauses that double from a millisecond on: a quarter of a second in all.
 const BIND_TRIES: u32 = 8;
+/// The last words.
+const STOPPED: &str = "biotope stopped; every acknowledged job is in the log";
 
 /// What the main thread is told.
 enum Event {
@@ -61,51 +64,73 @@ struct Running {
     start_took: Duration,
     to_main: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
+    supervisor: Supervisor,
 }
 
 fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::new(SYSTEM, format!("cannot {doing}: {error}"))
 }
 
-/// Runs a biotope until a signal ends it, or its disk fails. `arrival` is what an earlier image of the program in this
-/// process has left; `strict`: only what the file says is run.
-pub(crate) fn run(path: &Path, natives: &Natives, strict: bool, arrival: Option<Arrival>) -> Result<(), Failure> {
+/// What this image of the program was given to begin with.
+pub(crate) struct Given {
+    /// What an earlier one in this process has left.
+    pub(crate) arrival: Option<Arrival>,
+    /// What systemd has handed over.
+    pub(crate) sockets: Sockets,
+}
+
+/// Runs a biotope until a signal ends it, or its disk fails; `strict`: only what the file says is run.
+pub(crate) fn run(path: &Path, natives: &Natives, strict: bool, given: Given) -> Result<(), Failure> {
     // First of all, so that no signal comes too early, and none not at all.
     let signals = signal::catch().map_err(system("catch signals"))?;
     logfile::start();
-    if arrival.is_some() {
+    let supervisor = Supervisor::of_environment();
+    let is_first = given.arrival.is_none();
+    if !is_first {
         spawner::reap_what_was_left();
     }
-    set_up(path, natives, strict, arrival, signals)?.until_end()
+    let running = set_up(path, natives, strict, given, signals, &supervisor).inspect_err(|failure| {
+        // Else the image before goes on.
+        if is_first {
+            supervisor.says(&format!("did not start: {}", failure.message));
+        }
+    });
+    running?.until_end()
+}
+
+/// The config to start with: that of the file, unless another image was here before.
+fn starting(path: &Path, natives: &Natives, strict: bool, arrival: Option<&Arrival>) -> Result<Starting, Failure> {
+    let fits = |config: &Config| arrival.is_none_or(|arrival| arrival.fits(config));
+    let starting = match arrival {
+        // With what ran, whatever has become of the file.
+        Some(arrival) if arrival.is_back() => start::as_before(path, natives, arrival.data_dir(), fits),
+        _ => start::config(path, natives, strict),
+    }?;
+    if !fits(&starting.spec.config) {
+        return Err(Failure::new(CONFIG, "`data_dir` or `http.listen` of the config was changed since it was checked"));
+    }
+    Ok(starting)
 }
 
 fn set_up(
     path: &Path,
     natives: &Natives,
     strict: bool,
-    mut arrival: Option<Arrival>,
+    Given { mut arrival, sockets }: Given,
     signals: signal_hook::iterator::Signals,
+    supervisor: &Supervisor,
 ) -> Result<Running, Failure> {
     let clock = RealClock::shared();
     let began = clock.mono();
     let spawner = Spawner::helper(spawner::asked_of_this_program, Orphans::Adopted);
     let natives = &natives.clone().with_spawner(spawner.clone());
-    let Starting { spec, instead } = match &arrival {
-        // With what ran, whatever has become of the file.
-        Some(arrival) if arrival.is_back() => {
-            start::as_before(path, natives, arrival.data_dir(), |config| arrival.fits(config))
-        }
-        _ => start::config(path, natives, strict),
-    }?;
-    if arrival.as_ref().is_some_and(|arrival| !arrival.fits(&spec.config)) {
-        return Err(Failure::new(CONFIG, "`data_dir` or `http.listen` of the config was changed since it was checked"));
-    }
+    let Starting { spec, instead } = starting(path, natives, strict, arrival.as_ref())?;
     let open_files = rights::take_descriptors(arrival.as_ref().and_then(Arrival::open_files));
     obey(&spec.config, open_files);
     let data_dir = spec.config.data_dir.clone();
     spawner.live_in(&data_dir);
     // Before the log is opened: a biotope that nobody can reach must not take jobs up.
-    let listener = listen(spec.config.listen, &data_dir, arrival.as_mut())?;
+    let listener = listen(spec.config.listen, &data_dir, arrival.as_mut(), sockets)?;
     let address = listener.local_addr().map_err(system("find out the address"))?;
     let (runtime, to_serve) = ready_to_serve(&listener)?;
     let said = Said::of(&spec, path, instead.as_ref());
@@ -114,7 +139,7 @@ fn set_up(
     let go = Box::new(move |checked| drop(go.send(Event::Upgrade(checked))));
     let upgrader = Upgrader::new(path, &data_dir, spec.config.listen, arrival.as_ref(), go);
     let history_dir = spec.config.history_index.then(|| data_dir.join("history"));
-    let (lock, handle, opened) = open_engine(path, natives, spec, &clock, arrival.as_mut())?;
+    let (lock, handle, opened) = open_engine(path, natives, spec, &clock, arrival.as_mut(), supervisor)?;
     if let Some(instead) = instead {
         // Everyone who looks is told that another config runs than that of the file.
         handle.reload_failed(instead.error);
@@ -125,7 +150,10 @@ fn set_up(
     let archive = start_archive(history_dir, &handle, &clock)?;
     let poisoned = to_main.clone();
     handle.on_poisoned(Box::new(move |why| drop(poisoned.send(Event::Poisoned(why)))));
-    let reloader = start_reloader(path, natives, &handle, open_files)?;
+    let place = format!("{}://{address}/", said.scheme);
+    let reporter = Reporter::start(supervisor, place, handle.clone(), upgrader.clone(), Arc::clone(&clock));
+    let reporter = reporter.map_err(system("start a thread"))?;
+    let reloader = start_reloader(path, natives, &handle, open_files, &reporter)?;
     let (stop_serving, stopping) = watch::channel(false);
     let app = App {
         handle: handle.clone(),
@@ -137,12 +165,15 @@ fn set_up(
         clock: Arc::clone(&clock),
     };
     let stop_asked = Arc::new(AtomicBool::new(false));
-    let told = Told { handle: handle.clone(), reloader, upgrader: upgrader.clone(), to_main: to_main.clone() };
+    let (upgrades, to_stop) = (upgrader.clone(), to_main.clone());
+    let told =
+        Told { handle: handle.clone(), reloader, upgrader: upgrades, reporter: reporter.clone(), to_main: to_stop };
     let signals = watch_signals(signals, told, Arc::clone(&stop_asked)).map_err(system("start a thread"))?;
     let start_took = clock.mono().saturating_sub(began);
     let (came, connections) = upgrader.settled(arrival);
     let serving = runtime.spawn(serve(to_serve, connections, app, crate::page::routes(), stopping));
     said.tell(address, &opened, start_took, came.as_deref());
+    reporter.up(&came.unwrap_or_else(|| format!("serves {}://{address}/", said.scheme)));
     Ok(Running {
         handle,
         archive,
@@ -158,6 +189,7 @@ fn set_up(
         start_took,
         to_main,
         events,
+        supervisor: supervisor.clone(),
     })
 }
 
@@ -202,11 +234,13 @@ impl Running {
             archive.stop();
         }
         self.spawner.stop();
-        tell("biotope stopped; every acknowledged job is in the log");
+        tell(STOPPED);
+        self.supervisor.says(STOPPED);
         Ok(())
     }
 
     fn poisoned(self, why: &str) -> Failure {
+        self.supervisor.ends(why);
         // Nothing is waited for: whoever still asks is not answered any more.
         self.runtime.shutdown_background();
         let remedy = "nothing more is acknowledged, and what was is in the log. Mend the disk, then start again";
@@ -216,6 +250,7 @@ impl Running {
     /// Nothing runs any more: the rest ends, and another image of the program goes on in this process. Returns if a stop was
     /// asked for meanwhile, or if that cannot be.
     fn hand_over(mut self, mut handing: Handing) -> Result<(), Failure> {
+        self.supervisor.hands_over(handing.within());
         // Nobody needs it any more, and it may take a moment.
         self.spawner.stop();
         handing.silent_from_now();
@@ -236,16 +271,28 @@ impl Running {
         }
         self.signals.end();
         if self.stop_asked.load(Ordering::Acquire) {
-            tell("biotope stopped; every acknowledged job is in the log");
+            tell(STOPPED);
+            self.supervisor.says(STOPPED);
             return Ok(());
         }
         Err(handing.go())
     }
 }
 
-fn start_reloader(path: &Path, natives: &Natives, handle: &Handle, open_files: OpenFiles) -> Result<Reloader, Failure> {
-    let taken = move |config: &Config| obey(config, open_files);
-    Reloader::start(path.to_path_buf(), natives.clone(), handle.clone(), taken).map_err(system("start a thread"))
+fn start_reloader(
+    path: &Path,
+    natives: &Natives,
+    handle: &Handle,
+    open_files: OpenFiles,
+    reporter: &Reporter,
+) -> Result<Reloader, Failure> {
+    let reporter = reporter.clone();
+    let told = move |stage: Stage<'_>| match stage {
+        Stage::Begun => reporter.reload_begun(),
+        Stage::Passed(config) => obey(config, open_files),
+        Stage::Decided => reporter.reload_decided(),
+    };
+    Reloader::start(path.to_path_buf(), natives.clone(), handle.clone(), told).map_err(system("start a thread"))
 }
 
 /// Does what a config says of this process itself.
@@ -262,6 +309,7 @@ fn open_engine(
     spec: GenerationSpec,
     clock: &Arc<dyn Clock>,
     arrival: Option<&mut Arrival>,
+    supervisor: &Supervisor,
 ) -> Result<(DirLock, Handle, Opened), Failure> {
     let failure = |error: OpenError| Failure::new(error.exit_code(), error.in_full());
     let folder = crate::generation::folder_of(path).map_err(system("find the config's folder"))?;
@@ -273,7 +321,9 @@ fn open_engine(
     };
     let lock = lock.map_err(|error| failure(error.into()))?;
     let to_engine = lock.copy().map_err(system("keep the lock of the data directory"))?;
-    let (handle, opened) = Engine::open_locked(spec, resolver, Arc::clone(clock), to_engine).map_err(failure)?;
+    supervisor.opening("opening the log");
+    let opened = Engine::open_locked(spec, resolver, Arc::clone(clock), to_engine, supervisor.progress());
+    let (handle, opened) = opened.map_err(failure)?;
     Ok((lock, handle, opened))
 }
 
@@ -305,8 +355,14 @@ fn ready_to_serve(listener: &TcpListener) -> Result<(tokio::runtime::Runtime, to
     Ok((runtime, to_serve.map_err(system("serve HTTP"))?))
 }
 
-fn listen(address: SocketAddr, data_dir: &Path, arrival: Option<&mut Arrival>) -> Result<TcpListener, Failure> {
-    let listener = match arrival.and_then(|arrival| arrival.listener(address)) {
+fn listen(
+    address: SocketAddr,
+    data_dir: &Path,
+    arrival: Option<&mut Arrival>,
+    sockets: Sockets,
+) -> Result<TcpListener, Failure> {
+    let left = arrival.and_then(|arrival| arrival.listener(address));
+    let listener = match left.map_or_else(|| sockets.listener(address), |left| Ok(Some(left)))? {
         Some(listener) => listener,
         None => bind(address, data_dir)?,
     };
@@ -353,6 +409,7 @@ struct Told {
     handle: Handle,
     reloader: Reloader,
     upgrader: Upgrader,
+    reporter: Reporter,
     to_main: mpsc::Sender<Event>,
 }
 
@@ -372,6 +429,7 @@ fn watch_signals(
             let stopped = told.to_main.clone();
             tracing::info!("stopping: running jobs may finish; a second signal cuts them off");
             stop_asked.store(true, Ordering::Release);
+            told.reporter.stopping();
             told.handle.stop(Box::new(move |()| drop(stopped.send(Event::Stopped))));
         }
     })

@@ -3,7 +3,8 @@
 //! # The house
 //!
 //! ```text
-//!   cli ── daemon ── signal          people, scripts, signals; `logfile`: how it says what it does; `rights`: what the kernel allows it
+//!   cli ── daemon ── signal          people, scripts, signals; `logfile`: how it says what it does; `rights`: what the kernel allows
+//!            │                       it; `systemd`, if that watches
 //!            │
 //!     http ──┤── page                producers; the status page
 //!     care ──┘                       data directories that nobody runs on: verify, dump, salvage, backup, restore
@@ -111,6 +112,8 @@ pub mod simulate;
 #[cfg(feature = "daemon")]
 mod start;
 pub mod sync;
+#[cfg(feature = "daemon")]
+mod systemd;
 #[cfg(feature = "daemon")]
 mod takeover;
 pub mod testing;

@@ -2,7 +2,7 @@
 //!
 //! A thread of its own reads and checks the file, since that may take its time. Requests that come meanwhile become one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -16,6 +16,18 @@ use crate::worker::native::Natives;
 
 type Waiter = Then<Result<ReloadVerdict, Refusal>>;
 
+/// How far a reload is; whoever watches over the process may want to know.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage<'a> {
+    /// The file is about to be read.
+    Begun,
+    /// This config has passed; the engine is about to take it over.
+    Passed(&'a Config),
+    /// It was accepted or refused: whatever the engine is asked from now on it answers after it has decided. What an accepted
+    /// one asks for may take its time.
+    Decided,
+}
+
 /// Asks for reloads. Cheap to clone.
 #[derive(Clone)]
 pub struct Reloader {
@@ -23,7 +35,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts the thread. `taken` is told of each config that has passed, just before the engine takes it over.
+    /// Starts the thread. `told` hears how far each reload is.
     ///
     /// # Errors
     /// No thread to be had.
@@ -31,11 +43,11 @@ impl Reloader {
         path: PathBuf,
         natives: Natives,
         handle: Handle,
-        taken: impl Fn(&Config) + Send + 'static,
+        told: impl Fn(Stage<'_>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (requests, inbox) = crossbeam_channel::unbounded();
         let thread = std::thread::Builder::new().name("reload".to_owned());
-        thread.spawn(move || run(&path, &natives, &handle, &taken, &inbox))?;
+        thread.spawn(move || run(&path, &natives, &handle, &inbox, &told))?;
         Ok(Self { requests })
     }
 
@@ -45,10 +57,11 @@ impl Reloader {
     }
 }
 
-fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, taken: &impl Fn(&Config), inbox: &Receiver<Waiter>) {
+fn run(path: &Path, natives: &Natives, handle: &Handle, inbox: &Receiver<Waiter>, told: &impl Fn(Stage<'_>)) {
     while let Ok(first) = inbox.recv() {
         // Whoever asked up to here is served by the file as it is now.
         let waiters: Vec<Waiter> = std::iter::once(first).chain(inbox.try_iter()).collect();
+        told(Stage::Begun);
         match generation::load(path, natives) {
             Ok(spec) => {
                 let then: Waiter = Box::new(move |answer| {
@@ -71,7 +84,7 @@ fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, taken: &impl 
                         waiter(answer.clone());
                     }
                 });
-                taken(&spec.config);
+                told(Stage::Passed(&spec.config));
                 handle.reload(spec, then);
             }
             Err(error) => {
@@ -83,5 +96,6 @@ fn run(path: &std::path::Path, natives: &Natives, handle: &Handle, taken: &impl 
                 }
             }
         }
+        told(Stage::Decided);
     }
 }

@@ -1,6 +1,7 @@
 //! Tokens as they lie in files and variables.
 //!
-//! A file must be its owner's alone, and its owner this process's user, or root.
+//! A file must be its owner's alone, and its owner this process's user, or root. Of the credentials that systemd lays down for
+//! a service, the bits of the group are the mask of an access list that names the service's user: they may be read.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -42,7 +43,9 @@ pub fn read_token(
         }
         EnvValue::File(path) => {
             let path = folder.join(path);
-            (from_file(&path)?, path.display().to_string())
+            let credentials = variable("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
+            let is_credential = credentials.is_some_and(|dir| path.parent() == Some(Path::new(&dir)));
+            (from_file(&path, is_credential)?, path.display().to_string())
         }
     };
     let token = token.trim_ascii().to_vec();
@@ -56,12 +59,13 @@ pub fn read_token(
     Ok(token)
 }
 
-fn from_file(path: &Path) -> Result<Vec<u8>, (String, String)> {
+fn from_file(path: &Path, is_credential: bool) -> Result<Vec<u8>, (String, String)> {
     let name = path.display();
     let unreadable = |error| (format!("{name} cannot be read: {error}"), "create it, or mend its mode".to_owned());
     let file = File::open(path).map_err(unreadable)?;
     let about = file.metadata().map_err(unreadable)?;
-    if about.mode() & 0o077 != 0 {
+    let open = if is_credential && about.uid() == 0 { 0o037 } else { 0o077 };
+    if about.mode() & open != 0 {
         let message = format!("{name} is open to others (mode {:o})", about.mode() & 0o777);
         return Err((message, format!("chmod 600 {name}, and make a new token: this one may have been read")));
     }
@@ -102,6 +106,24 @@ mod tests {
             std::fs::write(&path, bad).unwrap();
             let (message, _) = read().unwrap_err();
             assert!(!message.contains("Zeichen"), "what was read is not told: {message}");
+        }
+    }
+
+    #[test]
+    fn a_credential_of_root_may_be_read_by_the_group_of_its_access_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.token");
+        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        let roots = std::fs::metadata(&path).unwrap().uid() == 0;
+        let there = dir.path().as_os_str().to_owned();
+        let set = move |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| there.clone());
+        for (mode, passes) in [(0o400, true), (0o440, roots), (0o444, false), (0o460, false), (0o404, false)] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let read = |variable: &dyn Fn(&str) -> Option<OsString>, folder: &Path, name: &str| {
+                read_token(&EnvValue::File(name.into()), folder, variable).is_ok()
+            };
+            assert_eq!(read(&set, Path::new("/etc"), path.to_str().unwrap()), passes, "{mode:o}");
+            assert_eq!(read(&|_| None, dir.path(), "admin.token"), mode == 0o400, "{mode:o}: no credential");
         }
     }
 

@@ -22,7 +22,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::daemon::Given;
 use crate::exit::{CONFIG, Failure, IO, USAGE};
+use crate::systemd::Sockets;
 use crate::takeover::Arrival;
 use crate::worker::native::Natives;
 use client::{Client, Url};
@@ -258,6 +260,8 @@ pub fn main(natives: Natives) -> ExitCode {
             return failed(&failure);
         }
     };
+    // The next act, for the same reason: before anything is opened. What an image before has left comes of that one.
+    let sockets = if arrival.is_some() { Sockets::default() } else { Sockets::of_environment() };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -270,7 +274,7 @@ pub fn main(natives: Natives) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match dispatch(cli, natives, arrival) {
+    match dispatch(cli, natives, arrival, sockets) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             crate::takeover::retreat(&failure.message);
@@ -301,11 +305,12 @@ fn misuse(error: &clap::Error) -> Option<String> {
     Some(format!("biotope: {}; `biotope --help` tells more", words.join(" ")))
 }
 
-fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>) -> Result<(), Failure> {
+fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>, sockets: Sockets) -> Result<(), Failure> {
     let given = cli.config.as_deref();
     match cli.command {
         Command::Run { file, strict } => {
-            crate::daemon::run(&own_config(&cli.url, given, file.as_deref())?, &natives, strict, arrival)
+            let config = own_config(&cli.url, given, file.as_deref())?;
+            crate::daemon::run(&config, &natives, strict, Given { arrival, sockets })
         }
         Command::TakeoverCheck => print(&crate::takeover::answer(&config_path(given)?, &natives)?),
         Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),

@@ -4,7 +4,6 @@
 //! answers. The answer changes nothing on disk, and takes no lock. Only what is a program of the machine's own kind is
 //! asked: a script could answer, and yet not bring this program back should it fail later.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::VARIABLE;
+use super::environment;
 use crate::config::units;
 use crate::exit::{CONFIG, Failure};
 use crate::log::FORMAT;
@@ -96,8 +95,7 @@ pub(super) fn ask(place: &Place) -> Result<Checked, String> {
 
 fn launch(place: &Place) -> Result<Launch, String> {
     let config = place.config.to_str().ok_or("the config's path is no UTF-8 text")?;
-    let env = std::env::vars_os().filter(|(name, _)| name != VARIABLE);
-    let mut env: Vec<(OsString, OsString)> = env.collect();
+    let mut env = environment::of_a_child();
     env.sort();
     Ok(Launch {
         program: place.program.clone(),

@@ -80,10 +80,11 @@ pub(crate) fn block_only(signals: &[c_int]) -> Result<(), Errno> {
     if failed == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(failed)) }
 }
 
-/// Takes a descriptor over that the image before left open; it closes on the next exec. `None` if nothing is open there.
-pub(super) fn adopt(fd: RawFd) -> Option<OwnedFd> {
+/// Takes a descriptor over that was left open for this process, by the image before or by who started it; it closes on the
+/// next exec. `None` if nothing is open there.
+pub(crate) fn adopt(fd: RawFd) -> Option<OwnedFd> {
     #[expect(unsafe_code, reason = "descriptors that nobody in this process owns have no safe handle")]
-    // SAFETY: it is open, and nobody's: the image before left it to this one, which takes each over once, as its first act.
+    // SAFETY: it is open, and nobody's: it was left to this image, which takes each over once, as its first act.
     unsafe {
         (fd > 2 && libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0).then(|| OwnedFd::from_raw_fd(fd))
     }

@@ -21,6 +21,7 @@
 //! crash, and the next start is of the new file.
 
 mod check;
+mod environment;
 #[cfg(debug_assertions)]
 mod ill;
 mod image;
@@ -40,7 +41,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use check::{Checked, Place, answer};
-pub(crate) use image::block_only;
+pub(crate) use image::{adopt, block_only};
 pub(crate) use table::Arrival;
 pub use table::Connection;
 
@@ -325,6 +326,11 @@ impl Upgrader {
 }
 
 impl Handing {
+    /// How long the new image may take to come up.
+    pub(crate) fn within(&self) -> Duration {
+        Duration::from_millis(self.table.ready_ms)
+    }
+
     /// Notes since when nobody is answered.
     pub(crate) fn silent_from_now(&mut self) {
         self.table.silent_since_us = u64::try_from(RealClock.mono().as_micros()).unwrap_or(u64::MAX);

@@ -22,6 +22,7 @@ use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
+use super::environment;
 use super::image::{self, Before, Words};
 use crate::config::Config;
 
@@ -120,14 +121,15 @@ fn text(file: &OwnedFd) -> io::Result<String> {
     Ok(text)
 }
 
-/// The environment for another image: this one's, but for the table.
+/// The environment for another image, with the table.
 pub(super) fn environment(table: RawFd, back: bool) -> Vec<(OsString, OsString)> {
     let mut value = format!("{}:{table}", std::process::id());
     if back {
         value.push_str(":back");
     }
-    let own = std::env::vars_os().filter(|(name, _)| name != VARIABLE);
-    own.chain([(VARIABLE.into(), value.into())]).collect()
+    let mut all = environment::of_an_image();
+    all.push((VARIABLE.into(), value.into()));
+    all
 }
 
 /// The words for another image.

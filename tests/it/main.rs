@@ -42,6 +42,7 @@ mod services;
 mod shipped;
 mod shop;
 mod support;
+mod systemd;
 mod tidy;
 mod told;
 mod traces;

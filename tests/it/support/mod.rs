@@ -1,6 +1,7 @@
 //! What every test needs: a home for one biotope, the running process, and a patient look at it.
 
 pub(crate) mod http;
+pub(crate) mod manager;
 pub(crate) mod wait;
 
 use std::os::unix::fs::PermissionsExt;

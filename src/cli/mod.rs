@@ -7,6 +7,7 @@ mod client;
 mod copies;
 mod credentials;
 mod log;
+mod pages;
 mod push;
 mod reload;
 mod rollovers;
@@ -141,6 +142,18 @@ enum Command {
     /// Run the core in simulated worlds with faults and crashes, and see whether it holds
     #[command(after_help = "Example: biotope simulate --minutes 5")]
     Simulate(simulate::SimulateArgs),
+    /// Print what a shell has to know to complete commands and options
+    #[command(after_help = "Example: biotope completions bash >~/.local/share/bash-completion/completions/biotope")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the pages of the manual, one for each command; without DIR, print the first
+    #[command(after_help = "Example: biotope man /usr/local/share/man/man1 && man biotope-jobs-list")]
+    Man {
+        /// The directory
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -315,6 +328,8 @@ fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>, sockets: Socke
         Command::TakeoverCheck => print(&crate::takeover::answer(&config_path(given)?, &natives)?),
         Command::CheckConfig { file } => check_config(&own_config(&cli.url, given, file.as_deref())?, &natives),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::man(dir.as_deref()),
         Command::Log(command) => log::run(&command),
         Command::Restore { dir, to } => copies::restore(&dir, &to),
         Command::Backup { dir } => match &cli.url {
@@ -342,6 +357,7 @@ fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>, sockets: Socke
                 Command::Rollback(of) => show::rollout(&client, &of.worker_type, "rollback"),
                 Command::Run { .. } | Command::CheckConfig { .. } | Command::Simulate(_) | Command::Log(_) => Ok(()),
                 Command::Backup { .. } | Command::Restore { .. } | Command::TakeoverCheck => Ok(()),
+                Command::Completions { .. } | Command::Man { .. } => Ok(()),
             }
         }
     }

@@ -1,9 +1,9 @@
-//! What packaging/ holds: the service and its drop-ins, as systemd itself judges them.
+//! What a package holds: the service and its drop-ins, as systemd itself judges them; the config; completions and the manual.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use crate::support::{BIOTOPE, has_program, repository, skipped};
+use crate::support::{BIOTOPE, has_program, repository, shown, skipped};
 
 /// The highest exposure, of 10, that the service may have.
 const EXPOSURE_MAX: f64 = 1.5;
@@ -74,4 +74,100 @@ fn the_service_is_hardened() {
     for name in ["jit-workers.conf", "other-users.conf"] {
         assert!(service.contains(&format!("drop-ins/{name}")), "{name} is told of where it is needed");
     }
+}
+
+fn biotope(args: &[&str]) -> Output {
+    Command::new(BIOTOPE).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn the_config_of_the_package_passes() {
+    let path = repository().join("packaging/biotope.toml");
+    let checked = biotope(&["check-config", path.to_str().unwrap()]);
+    assert!(checked.status.success(), "{}", shown(&checked));
+}
+
+/// Every command that `--help` shows, as words behind `biotope`.
+fn commands(of: &[String]) -> Vec<Vec<String>> {
+    let args: Vec<&str> = of.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = biotope(&args);
+    assert!(help.status.success(), "{args:?}: {}", shown(&help));
+    let text = String::from_utf8(help.stdout).unwrap();
+    let listed = text.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let names = listed
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names
+        .flat_map(|name| {
+            let words: Vec<String> = of.iter().cloned().chain([name.to_owned()]).collect();
+            let below = commands(&words);
+            std::iter::once(words).chain(below)
+        })
+        .collect()
+}
+
+#[test]
+fn every_command_has_a_page_in_the_manual() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let pages = dir.path().join("made/man1");
+    let made = biotope(&["man", pages.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", shown(&made));
+    let all = commands(&[]);
+    assert!(all.len() > 30 && all.contains(&vec!["jobs".to_owned(), "list".to_owned()]), "{all:?}");
+    let mut wanted: Vec<String> = all.iter().map(|words| format!("biotope-{}.1", words.join("-"))).collect();
+    wanted.push("biotope.1".to_owned());
+    wanted.sort();
+    let names = std::fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut there: Vec<String> = names.collect();
+    there.sort();
+    assert_eq!(there, wanted);
+    for name in &there {
+        let text = std::fs::read_to_string(pages.join(name)).unwrap();
+        for part in [".TH ", ".SH NAME", ".SH SYNOPSIS"] {
+            assert!(text.contains(part), "{name} has no {part}:\n{text}");
+        }
+    }
+    let list = std::fs::read_to_string(pages.join("biotope-jobs-list.1")).unwrap();
+    assert!(list.contains("Only of this worker type") && list.contains("cursor"), "{list}");
+
+    let first = biotope(&["man"]);
+    assert!(
+        first.status.success() && String::from_utf8_lossy(&first.stdout).contains(".SH SUBCOMMANDS"),
+        "{}",
+        shown(&first)
+    );
+    let nowhere = biotope(&["man", "/dev/null/man1"]);
+    assert_eq!(nowhere.status.code(), Some(74), "{}", shown(&nowhere));
+}
+
+#[test]
+fn completions_know_every_command_and_are_sound() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = biotope(&["completions", shell]);
+        assert!(script.status.success(), "{shell}: {}", shown(&script));
+        let text = String::from_utf8(script.stdout).unwrap();
+        for words in commands(&[]) {
+            let name = words.last().unwrap();
+            assert!(text.contains(name.as_str()), "{shell} does not know {words:?}");
+        }
+        for option in ["failed-on", "wait", "config"] {
+            assert!(text.contains(option), "{shell} does not know --{option}");
+        }
+        if has_program(shell) {
+            let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            let path = dir.path().join("biotope");
+            std::fs::write(&path, &text).unwrap();
+            let sound = Command::new(shell).arg("-n").arg(&path).output().unwrap();
+            assert!(sound.status.success() && sound.stderr.is_empty(), "{shell}: {}", shown(&sound));
+        }
+    }
+    // What bash makes of it: every command, where none is begun.
+    let asks = "source <(\"$0\" completions bash); COMP_WORDS=(biotope r); COMP_CWORD=1; _biotope biotope r biotope; echo \"${COMPREPLY[*]}\"";
+    let completed = Command::new("bash").args(["-c", asks, BIOTOPE]).output().unwrap();
+    let words = String::from_utf8_lossy(&completed.stdout).into_owned();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    assert_eq!(words, ["run", "reload", "restore", "resume", "rollout", "rollback"], "{}", shown(&completed));
+    assert_eq!(biotope(&["completions", "tcsh"]).status.code(), Some(64));
 }

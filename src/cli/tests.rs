@@ -50,8 +50,10 @@ fn every_help_has_an_example_that_can_be_typed() {
         let path = path.join(" ");
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let example = help.rsplit_once("Example: ").unwrap_or_else(|| panic!("{path}: its help has no example")).1;
-        let typed =
-            example.split(['|', '&']).map(words_of).filter(|words| words.first().is_some_and(|word| word == "biotope"));
+        let typed = example
+            .split(['|', '&', '>'])
+            .map(words_of)
+            .filter(|words| words.first().is_some_and(|word| word == "biotope"));
         let mut names_itself = false;
         for words in typed {
             let matches = Cli::command().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, LATER};
+use crate::support::wait::until;
+use crate::support::{Home, LATER, SOON};
 
 /// One who reads events.
 pub(crate) struct Reader(BufReader<TcpStream>);
@@ -74,6 +75,12 @@ fn readers_are_told_what_changes_and_go_on_where_they_were() {
     };
     let home = Home::new(&table("v1"));
     let biotope = home.start();
+    // What a start changes is over.
+    until("both versions up", SOON, || {
+        let all = biotope.get("/v1/ecosystem").json();
+        let up = ["a", "b"].iter().all(|name| of(&all, name)["versions"][0]["state"] == "current");
+        if up && all["generation"]["state"] == "ok" { Ok(()) } else { Err(all.to_string()) }
+    });
     let mut reader = Reader::new(&home, None);
     let (_, kind, all) = reader.next().unwrap();
     assert_eq!((kind.as_str(), all["types"].as_array().unwrap().len()), ("ecosystem", 2));

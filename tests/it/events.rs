@@ -122,7 +122,7 @@ fn readers_are_few() {
         assert_eq!(reader.next().unwrap().1, "ecosystem");
     }
     drop(readers);
-    crate::support::wait::until("room", LATER, || {
+    until("room", LATER, || {
         let mut stream = TcpStream::connect(("127.0.0.1", home.port)).unwrap();
         stream.set_read_timeout(Some(LATER)).unwrap();
         stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();

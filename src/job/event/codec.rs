@@ -82,6 +82,10 @@ impl<'a> Event<'a> {
                 };
                 let (min_version, rest) = if has_min { take_min_version(rest)? } else { (None, rest) };
                 let (meta, tail): (Enqueued<'_>, _) = take(rest, kind)?;
+                // However it is written, it would be taken for what stands in front of a least version.
+                if version == WITH_TRACE && meta.type_no == 0 {
+                    return Err(BadRecord::Shape { kind });
+                }
                 Self::Enqueued(Enqueued { min_version, trace, ..meta }, tail)
             }
             k if k == Kind::Reserved as u8 => Self::Reserved(whole(body, kind)?),

@@ -261,7 +261,11 @@ fn take<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<(T, &'a [u8]
 fn take_min_version(body: &[u8]) -> Result<(Option<MinVersion<'_>>, &[u8]), BadRecord> {
     let kind = Kind::Enqueued as u8;
     let rest = body.strip_prefix(&[MIN_VERSION_FIRST]).ok_or(BadRecord::Shape { kind })?;
-    let (min, rest) = take(rest, kind)?;
+    let (min, rest): (MinVersion<'_>, _) = take(rest, kind)?;
+    // However that is written, it would be taken for what stands in front of a trace.
+    if min.label.is_empty() {
+        return Err(BadRecord::Shape { kind });
+    }
     Ok((Some(min), rest))
 }
 

@@ -246,10 +246,6 @@ fn take_trace(body: &[u8]) -> Result<(Option<TraceParent>, &[u8]), BadRecord> {
     let bad = BadRecord::Shape { kind: Kind::Enqueued as u8 };
     let rest = body.strip_prefix(&TRACE_FIRST).and_then(<[u8]>::split_first_chunk::<TRACE_BYTES>);
     let (trace, rest) = rest.ok_or(bad.clone())?;
-    // A second one would be taken for a least version without a label.
-    if shape_of(rest) == WITH_TRACE {
-        return Err(bad);
-    }
     Ok((Some(TraceParent::from_bytes(*trace).ok_or(bad)?), rest))
 }
 

@@ -27,6 +27,8 @@ pub(crate) const TEMPORARY: u8 = 75;
 pub(crate) const CONFIG: u8 = 78;
 /// A reload was accepted, and a version of it was rejected.
 pub(crate) const PARTIAL: u8 = 79;
+/// Only a stop and a start can take over what is asked for.
+pub(crate) const NEEDS_RESTART: u8 = 80;
 /// A file that was named cannot be read.
 pub(crate) const NO_INPUT: u8 = 66;
 /// A bug.

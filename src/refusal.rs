@@ -117,6 +117,18 @@ pub enum Refusal {
         /// All problems, as printed by `check-config`.
         detail: String,
     },
+    /// What is to be taken over cannot be while this process runs; a stop and a start can.
+    #[error("{detail}")]
+    NeedsRestart {
+        /// What it is that cannot, and what to do.
+        detail: String,
+    },
+    /// The new binary may not take over.
+    #[error("{detail}")]
+    UpgradeRefused {
+        /// Why not.
+        detail: String,
+    },
 }
 
 impl Refusal {
@@ -138,6 +150,8 @@ impl Refusal {
             Self::Stopping => "stopping",
             Self::Poisoned => "poisoned",
             Self::InvalidConfig { .. } => "invalid_config",
+            Self::NeedsRestart { .. } => "needs_restart",
+            Self::UpgradeRefused { .. } => "upgrade_refused",
         }
     }
 }

@@ -128,11 +128,7 @@ evolve_binary() {
         fi
         until_healthy
         ;;
-    65)
-        grep -q 'start it again instead' "$tmp/out" || return 1
-        restart_service
-        ;;
-    69) restart_service ;;
+    69 | 80) restart_service ;;
     *) return 1 ;;
     esac
 }
@@ -146,11 +142,7 @@ evolve_config() {
     case $code in
     0) ;;
     75 | 124) say "accepted; the rollout goes on after $rollout_timeout s: \`biotope status\` shows how it stands" ;;
-    78)
-        grep -q 'cannot change while biotope runs' "$tmp/out" || return 1
-        restart_service || return 1
-        ;;
-    69) restart_service || return 1 ;;
+    69 | 80) restart_service || return 1 ;;
     *) return 1 ;;
     esac
     answers || { relay "$tmp/why"; return 1; }

@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::credentials;
 use crate::config::Config;
 use crate::config::target::own_addresses;
-use crate::exit::{CONFIG, DATA, Failure, PERMISSION, SYSTEM, TEMPORARY, UNAVAILABLE, USAGE};
+use crate::exit::{CONFIG, DATA, Failure, NEEDS_RESTART, PERMISSION, SYSTEM, TEMPORARY, UNAVAILABLE, USAGE};
 use crate::worker::native::Natives;
 
 /// How long a connection may take to be made.
@@ -223,6 +223,7 @@ pub(super) fn refused(status: StatusCode, text: &[u8]) -> Failure {
     let problem: Option<Problem> = serde_json::from_slice(text).ok();
     let code = match problem.as_ref().map(|problem| problem.code.as_str()) {
         Some("invalid_config") => CONFIG,
+        Some("needs_restart") => NEEDS_RESTART,
         Some("busy" | "disk_full" | "reload_timeout") => TEMPORARY,
         Some("stopping" | "poisoned") => UNAVAILABLE,
         Some("unauthenticated" | "wrong_token" | "forbidden" | "too_many_attempts") => PERMISSION,

@@ -212,10 +212,8 @@ async fn upgrade(State(app): State<App>, Query(query): Query<WaitQuery>) -> Resu
         app.upgrader.upgrade(Box::new(|_| ()));
         return Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "accepted": true }))).into_response());
     }
-    match answer(&app.handle, |then| app.upgrader.upgrade(then)).await? {
-        Ok(underway) => Ok(Json(underway).into_response()),
-        Err(why) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "upgrade_refused", why)),
-    }
+    let underway = answer(&app.handle, |then| app.upgrader.upgrade(then)).await??;
+    Ok(Json(underway).into_response())
 }
 
 async fn reload(State(app): State<App>, Query(query): Query<WaitQuery>) -> Result<Response, Problem> {

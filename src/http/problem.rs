@@ -41,7 +41,10 @@ pub fn status_of(refusal: &Refusal) -> StatusCode {
         }
         Refusal::InvalidJson { .. } | Refusal::InvalidJob { .. } => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::KeyConflict { .. } | Refusal::InvalidConfig { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::KeyConflict { .. }
+        | Refusal::InvalidConfig { .. }
+        | Refusal::NeedsRestart { .. }
+        | Refusal::UpgradeRefused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::WrongState { .. } | Refusal::NoRollout { .. } => StatusCode::CONFLICT,
         Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,

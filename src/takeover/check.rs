@@ -17,6 +17,7 @@ use super::environment;
 use crate::config::units;
 use crate::exit::{CONFIG, Failure};
 use crate::log::FORMAT;
+use crate::refusal::Refusal;
 use crate::worker::launch::Launch;
 use crate::worker::native::Natives;
 use crate::worker::once::{Ran, run_once};
@@ -68,27 +69,28 @@ pub(crate) struct Checked {
 /// Asks the new file whether it can take over.
 ///
 /// # Errors
-/// Why not, in one line or more.
-pub(super) fn ask(place: &Place) -> Result<Checked, String> {
+/// Why not, in one line or more: `NeedsRestart` where a stop and a start would do, else `UpgradeRefused`.
+pub(super) fn ask(place: &Place) -> Result<Checked, Refusal> {
+    let refused = |detail| Refusal::UpgradeRefused { detail };
     let name = place.program.display();
     // A pipe in its place must not be waited for.
     let mut how = OpenOptions::new();
     how.read(true).custom_flags(libc::O_NONBLOCK);
-    let mut file = how.open(&place.program).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let mut file = how.open(&place.program).map_err(|error| refused(format!("cannot read {name}: {error}")))?;
     let mut first = [0; ELF.len()];
     if file.read_exact(&mut first).is_err() || first != ELF {
-        return Err(format!("{name} is no program of this machine's own kind (ELF)"));
+        return Err(refused(format!("{name} is no program of this machine's own kind (ELF)")));
     }
     let identity = |file: io::Result<std::fs::Metadata>| {
         file.map(|of| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec())).ok()
     };
     let before = identity(file.metadata());
-    let ran = run_once(&launch(place)?, ANSWER_BYTES_MAX, CHECK_MAX)
-        .map_err(|error| format!("{name} cannot be started: {error}"))?;
-    let answer = answer_of(&ran)?;
-    fits(&answer, place)?;
+    let ran = run_once(&launch(place).map_err(refused)?, ANSWER_BYTES_MAX, CHECK_MAX)
+        .map_err(|error| refused(format!("{name} cannot be started: {error}")))?;
+    let answer = answer_of(&ran).map_err(refused)?;
+    fits(&answer, place).map_err(|detail| Refusal::NeedsRestart { detail })?;
     if before.is_none() || identity(std::fs::metadata(&place.program)) != before {
-        return Err(format!("{name} was replaced again while it was looked at; try again"));
+        return Err(refused(format!("{name} was replaced again while it was looked at; try again")));
     }
     Ok(Checked { file, version: answer.version })
 }

@@ -51,6 +51,7 @@ use crate::engine::view::BinaryView;
 use crate::exit::{Failure, SYSTEM};
 use crate::log::FORMAT;
 use crate::log::lock::DirLock;
+use crate::refusal::Refusal;
 use crate::types::UnixMs;
 use image::Words;
 use table::{Left, Listener, Table};
@@ -122,7 +123,7 @@ pub struct Underway {
     pub to: String,
 }
 
-type Waiter = Then<Result<Underway, String>>;
+type Waiter = Then<Result<Underway, Refusal>>;
 
 /// Asks for the binary to be replaced, and knows how that stands. Cheap to clone.
 #[derive(Clone)]
@@ -212,7 +213,7 @@ impl Upgrader {
         let own = self.clone();
         let check = move || match check::ask(&own.0.place) {
             Ok(checked) => own.goes(attempt, checked),
-            Err(why) => own.failed(why),
+            Err(refusal) => own.refused(refusal),
         };
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(check) {
             self.failed(format!("no thread to ask the new file: {error}"));
@@ -231,13 +232,17 @@ impl Upgrader {
 
     /// Notes that the attempt came to nothing: this image goes on.
     pub(crate) fn failed(&self, why: String) {
-        tracing::error!("the binary was not replaced, this one goes on: {why}");
+        self.refused(Refusal::UpgradeRefused { detail: why });
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        tracing::error!("the binary was not replaced, this one goes on: {refusal}");
         let mut state = self.state();
-        state.last_error = Some((why.clone(), RealClock.wall_ms()));
+        state.last_error = Some((refusal.to_string(), RealClock.wall_ms()));
         let before = std::mem::replace(&mut state.stage, Stage::Serving);
         drop(state);
         if let Stage::Checking(waiters) = before {
-            waiters.into_iter().for_each(|waiter| waiter(Err(why.clone())));
+            waiters.into_iter().for_each(|waiter| waiter(Err(refusal.clone())));
         }
     }
 

@@ -70,6 +70,28 @@ fn a_reload_says_what_changed_and_generations_remember_it() {
     biotope.stop();
 }
 
+/// Scripts tell by the code alone that a stop and a start would do.
+#[test]
+fn what_only_a_restart_can_change_is_refused_with_a_code_of_its_own() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "cat");
+    let biotope = home.start();
+    home.configure_with("", &(table("v2", "w.sh") + "[log]\nsegment = \"8MiB\"\n[history]\nindex = \"off\"\n"));
+    let refused = biotope.post("/v1/reload?wait=true", "");
+    assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("needs_restart")), "{refused:?}");
+    let output = home.cli(&["reload", "--wait"]);
+    let said = shown(&output);
+    assert!(
+        output.status.code() == Some(80) && said.contains("`log.segment`, `history.index` cannot change"),
+        "{said}"
+    );
+    biotope.until_version("w", "v1", "current");
+    biotope.stop();
+    let biotope = home.start();
+    biotope.until_version("w", "v2", "current");
+    biotope.stop();
+}
+
 #[test]
 fn a_start_with_a_broken_file_runs_what_was_accepted_last_and_says_so() {
     let home = Home::new(&table("v1", "w.sh"));

@@ -381,10 +381,13 @@ fn a_config_that_a_successor_could_not_run_keeps_the_old_one() {
     let biotope = home.start_by(own_copy(&home));
     let elsewhere = format!("data_dir = \"elsewhere\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{ECHO}", home.port);
     let other_port = format!("data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:1\"\n{ECHO}");
-    let configs = [("nonsense = 1", "nonsense"), (&elsewhere, "`data_dir`"), (&other_port, "`http.listen`")];
-    for (attempt, (config, why)) in (1..).zip(configs) {
+    let configs =
+        [("nonsense = 1", "nonsense", 65), (&elsewhere, "`data_dir`", 80), (&other_port, "`http.listen`", 80)];
+    let url = format!("http://127.0.0.1:{}", home.port);
+    for (attempt, (config, why, code)) in (1..).zip(configs) {
         home.write("biotope.toml", config);
-        biotope.signal(Signal::USR2);
+        let upgraded = Command::new(BIOTOPE).args(["--url", &url, "upgrade", "--wait"]).output().unwrap();
+        assert_eq!(upgraded.status.code(), Some(code), "{why}: {}", shown(&upgraded));
         let binary = until_attempt(&home, attempt);
         assert!(binary["last_error"].as_str().unwrap_or_default().contains(why), "{why}: {binary}");
         assert!(!home.path("elsewhere").exists(), "a check makes nothing");

@@ -47,7 +47,7 @@ impl Core {
         let refusal = if self.is_stopping() {
             Some(Refusal::Stopping)
         } else {
-            fixed_keys(&self.config, &generation.config).map(|detail| Refusal::InvalidConfig { detail })
+            fixed_keys(&self.config, &generation.config).map(|detail| Refusal::NeedsRestart { detail })
         };
         if let Some(refusal) = refusal {
             self.rollover.refuse(refusal.to_string(), self.now);

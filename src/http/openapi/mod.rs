@@ -150,7 +150,9 @@ fn problem(status: u16) -> Value {
         413 => ("Larger than the config allows: `too_large`.", false),
         415 => ("Content of another kind: `wrong_content_type`.", false),
         421 => ("The Host header names another machine: `wrong_host`.", false),
-        422 => ("Understood, and refused: `key_conflict`, `invalid_config`, `upgrade_refused`.", false),
+        422 => {
+            ("Understood, and refused: `key_conflict`, `invalid_config`, `needs_restart`, `upgrade_refused`.", false)
+        }
         429 => ("More than the bounds allow: `busy`, `too_many_attempts`. The same call may pass later.", true),
         500 => ("A record on which the answer hangs is damaged, or a bug: `damaged`, `bug`.", false),
         503 => ("Not now: `stopping`, `poisoned`, `damaged`.", true),

@@ -1,5 +1,7 @@
 //! What does not pass is refused before anything changes; what does not come up is taken back.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
 use super::host::Host;
@@ -147,4 +149,27 @@ fn what_only_a_restart_can_change_is_restarted_or_left() {
     host.port = port;
     assert_eq!((host.version(), host.holds("h/biotope.toml", &moved)), ("v2".to_owned(), true));
     assert_ne!(host.pid(), pid);
+
+    // What the running one itself refuses with a word on it, of a config and of a binary: here, of a config that somebody has
+    // changed by hand since.
+    let text = std::fs::read_to_string(&moved).unwrap();
+    host.write("segment.toml", &format!("{text}[log]\nsegment = \"8MiB\"\n"));
+    let segment = host.path("segment.toml").display().to_string();
+    let pid = host.pid();
+    let said = host.deploys(79, "upgrade", &["--config", &segment, "--restart", "never"]);
+    assert!(said.contains("`log.segment` cannot change while biotope runs"), "{said}");
+    assert_eq!((host.pid(), host.holds("h/biotope.toml", &moved)), (pid, true));
+    let said = host.deploys(0, "upgrade", &["--config", &segment]);
+    assert!(said.contains("stopping biotope and starting it again"), "{said}");
+    assert_ne!(host.pid(), pid);
+    let pid = host.pid();
+    host.write("h/token", "0123456789abcdef0123456789abcdef\n");
+    std::fs::set_permissions(host.path("h/token"), PermissionsExt::from_mode(0o600)).unwrap();
+    let open = text.replace("127.0.0.1", "0.0.0.0");
+    host.write("h/biotope.toml", &format!("{open}[http.tokens]\nadmin = {{ file = \"token\" }}\n"));
+    let said = host.deploys(0, "upgrade", &["--binary", &host.binary("2")]);
+    assert!(said.contains("`http.listen` of the config is not what it was"), "{said}");
+    assert!(said.contains("stopping biotope and starting it again"), "{said}");
+    assert_ne!(host.pid(), pid);
+    assert!(host.deploys(0, "status", &[]).contains("of that binary"));
 }

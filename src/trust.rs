@@ -81,6 +81,12 @@ pub(crate) fn add(roots: &mut RootCertStore, path: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use tokio_rustls::rustls::client::WebPkiServerVerifier;
+    use tokio_rustls::rustls::client::danger::ServerCertVerifier;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
+    use tokio_rustls::rustls::{CertificateError, Error};
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
@@ -101,6 +107,33 @@ mod tests {
         assert_eq!(count(found(Some(file.clone().into()), &[])), 1);
         let why = found(Some(none.into()), &[&file]).unwrap_err();
         assert!(why.contains("holds no certificate"), "{why}");
+    }
+
+    /// A chain that a server of the open internet once showed, whose root is built in: judged as the connections of http workers
+    /// do, at a time when it was valid.
+    #[test]
+    fn the_authorities_that_are_built_in_vouch_for_a_server_of_the_open_internet() {
+        let chain: Vec<_> =
+            CertificateDer::pem_file_iter(fixture("public-chain.pem")).unwrap().map(Result::unwrap).collect();
+        let judge = |roots: Arc<RootCertStore>, name: &'static str, date: &str| {
+            let provider = Arc::new(ring::default_provider());
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().unwrap();
+            let at: jiff::Timestamp = date.parse().unwrap();
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(at.as_second().cast_unsigned()));
+            let name = ServerName::try_from(name).unwrap();
+            verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], now).map(drop)
+        };
+        let (built_in, name, valid) = (found(None, &[]).unwrap(), "www.google.com", "2023-02-01T00:00:00Z");
+        assert_eq!(judge(Arc::clone(&built_in), name, valid), Ok(()));
+        let wrong = |error| Err(Error::InvalidCertificate(error));
+        assert_eq!(
+            judge(found(None, &[&fixture("ca.pem")]).unwrap(), name, valid),
+            wrong(CertificateError::UnknownIssuer)
+        );
+        for (name, date) in [("www.example.com", valid), (name, "2023-06-01T00:00:00Z")] {
+            let refused = judge(Arc::clone(&built_in), name, date);
+            assert!(matches!(refused, Err(Error::InvalidCertificate(_))), "{name} {date}: {refused:?}");
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ look() {
     echo "has $(sha_of "$config")"
 }
 
-# Runs a command as whom the service runs as: what root may read says nothing about it.
+# Runs a command as whom the service runs as: what root may read says nothing about it, and its tokens are its own.
 as_service() {
     user=
     if [ "$service" = systemd ] && [ "$(id -u)" -eq 0 ]; then
@@ -199,7 +199,7 @@ running_sha() {
 
 # Asks the running biotope for its state; what it says of itself is then in $tmp/status.
 answers() {
-    timeout 10 "$bin" --config "$config" status --json >"$tmp/status" 2>"$tmp/why" </dev/null
+    as_service timeout 10 "$bin" --config "$config" status --json >"$tmp/status" 2>"$tmp/why"
 }
 
 # A value of one line of JSON, as it is written.

@@ -88,7 +88,7 @@ check_pair() {
     fi
     say "the config passes: $(head -n 1 "$tmp/out" | sed 's/\.biotope\.toml\.new/biotope.toml/')"
     code=0
-    timeout 120 "$1" --config "$2" takeover-check >"$tmp/takeover" 2>"$tmp/why" </dev/null || code=$?
+    as_service timeout 120 "$1" --config "$2" takeover-check >"$tmp/takeover" 2>"$tmp/why" || code=$?
     if [ "$code" -ne 0 ]; then
         relay "$tmp/why"
         fail 65 "the new binary cannot read what is in the data directory (exit code $code); nothing was changed"
@@ -102,7 +102,7 @@ find_data() {
     data_dir=
     if [ -f "$config" ]; then
         for program in "$bin" "$bin_new"; do
-            if [ -x "$program" ] && timeout 120 "$program" --config "$config" takeover-check >"$tmp/out" 2>/dev/null </dev/null; then
+            if [ -x "$program" ] && as_service timeout 120 "$program" --config "$config" takeover-check >"$tmp/out" 2>/dev/null; then
                 data_dir=$(member data_dir "$tmp/out")
                 break
             fi

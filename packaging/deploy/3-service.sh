@@ -118,7 +118,7 @@ evolve_binary() {
     [ "$(running_sha)" != "$want" ] || return 0
     say "replacing the running binary, in the same process"
     code=0
-    "$bin" --config "$config" upgrade --wait >"$tmp/out" 2>&1 </dev/null || code=$?
+    as_service "$bin" --config "$config" upgrade --wait >"$tmp/out" 2>&1 || code=$?
     relay "$tmp/out"
     case $code in
     0)
@@ -137,7 +137,7 @@ evolve_binary() {
 evolve_config() {
     say "having the config taken over"
     code=0
-    timeout "$rollout_timeout" "$bin" --config "$config" reload --wait >"$tmp/out" 2>&1 </dev/null || code=$?
+    as_service timeout "$rollout_timeout" "$bin" --config "$config" reload --wait >"$tmp/out" 2>&1 || code=$?
     relay "$tmp/out"
     case $code in
     0) ;;

@@ -86,7 +86,7 @@ switch() {
         put_binary && put_config && start_new
         return
     fi
-    if [ -e "$bin_new" ] && [ -e "$config_new" ] && "$bin_new" --config "$config" check-config >/dev/null 2>&1 </dev/null; then
+    if [ -e "$bin_new" ] && [ -e "$config_new" ] && as_service "$bin_new" --config "$config" check-config >/dev/null 2>&1; then
         put_binary && evolve_binary && put_config && evolve_config
     else
         put_binary && put_config && evolve_binary && evolve_config
@@ -303,7 +303,7 @@ status() {
     else
         echo "running: process $pid, of ANOTHER binary: $(short "$(running_sha)")"
     fi
-    timeout 60 "$bin" --config "$config" status </dev/null
+    as_service timeout 60 "$bin" --config "$config" status
 }
 
 main() {

@@ -102,6 +102,19 @@ fn who_may_use_sudo_installs_a_service_and_evolves_it() {
     let calls = std::fs::read_to_string(host.world("/run/systemctl/calls")).unwrap();
     assert_eq!(calls.lines().filter(|line| *line == "daemon-reload").count(), 1, "the unit is as it is: {calls}");
     assert_eq!(http::get(host.port, "/readyz").unwrap().status, 200);
+
+    // Tokens and secrets are of whom the service runs as, and of nobody else: so is who asks.
+    let token = host.world("/etc/biotope/token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&token, Some(data.uid()), Some(data.gid())).unwrap();
+    let named = "{ file = \"/etc/biotope/token\" }";
+    host.write("own.toml", &format!("{text}env = {{ X = {named} }}\n[http.tokens]\nadmin = {named}\n"));
+    host.deploys(0, "upgrade", &["--config", &host.path("own.toml").display().to_string()]);
+    host.deploys(0, "upgrade", &["--binary", &two]);
+    let said = host.deploys(0, "status", &[]);
+    assert!(said.contains("of that binary") && said.contains("v2-r2 current"), "{said}");
+    assert_eq!(http::get(host.port, "/v1/ecosystem").unwrap().status, 401);
 }
 
 #[test]

@@ -164,8 +164,21 @@ exec = [\"sh\", \"-c\", \"true\"]
         for (name, text) in [("b.toml", CONFIG), ("shout.sh", "#!/bin/sh\n"), ("words.txt", "a\n"), ("key", "1\n")] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        std::fs::set_permissions(dir.path().join("shout.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+        for (name, mode) in [("shout.sh", 0o755), ("key", 0o600)] {
+            std::fs::set_permissions(dir.path().join(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
         dir
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_refused() {
+        let dir = folder();
+        std::fs::set_permissions(dir.path().join("key"), PermissionsExt::from_mode(0o640)).unwrap();
+        let Err(LoadError::Invalid(problems)) = load(&dir.path().join("b.toml"), &Natives::none()) else { panic!() };
+        assert!(
+            problems.list.len() == 1 && problems.to_string().contains("is open to others (mode 640)"),
+            "{problems}"
+        );
     }
 
     fn hash(dir: &Path, name: &str) -> [u8; 32] {
@@ -221,6 +234,9 @@ headers = { Authorization = { file = \"token\" }, X-A = \"a\" }
         write("b.toml", SERVICE);
         write("token", "one\n");
         write("secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+        for name in ["token", "secret"] {
+            std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o600)).unwrap();
+        }
         let mut seen = vec![hash(dir, "notify")];
         write("secret", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
         seen.push(hash(dir, "notify"));

@@ -99,6 +99,7 @@ mod own;
 #[cfg(feature = "daemon")]
 mod page;
 pub mod pool;
+mod private;
 pub mod recent;
 pub mod refusal;
 pub mod reload;

@@ -1,19 +1,14 @@
-//! Tokens as they lie in files and variables.
-//!
-//! A file must be its owner's alone, and its owner this process's user, or root. Of the credentials that systemd lays down for
-//! a service, the bits of the group are the mask of an access list that names the service's user: they may be read.
+//! Tokens as they lie in files, which must be private, and in variables.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::Hash;
 use crate::config::EnvValue;
+use crate::private;
 
 /// Shortest token, in bytes: what is drawn at random from so many characters is not guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -43,9 +38,7 @@ pub fn read_token(
         }
         EnvValue::File(path) => {
             let path = folder.join(path);
-            let credentials = variable("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
-            let is_credential = credentials.is_some_and(|dir| path.parent() == Some(Path::new(&dir)));
-            (from_file(&path, is_credential)?, path.display().to_string())
+            (private::read(&path, TOKEN_BYTES_MAX as u64 * 2, variable)?, path.display().to_string())
         }
     };
     let token = token.trim_ascii().to_vec();
@@ -57,26 +50,6 @@ pub fn read_token(
         return Err((message, MAKE.to_owned()));
     }
     Ok(token)
-}
-
-fn from_file(path: &Path, is_credential: bool) -> Result<Vec<u8>, (String, String)> {
-    let name = path.display();
-    let unreadable = |error| (format!("{name} cannot be read: {error}"), "create it, or mend its mode".to_owned());
-    let file = File::open(path).map_err(unreadable)?;
-    let about = file.metadata().map_err(unreadable)?;
-    let open = if is_credential && about.uid() == 0 { 0o037 } else { 0o077 };
-    if about.mode() & open != 0 {
-        let message = format!("{name} is open to others (mode {:o})", about.mode() & 0o777);
-        return Err((message, format!("chmod 600 {name}, and make a new token: this one may have been read")));
-    }
-    let own = rustix::process::geteuid().as_raw();
-    if about.uid() != own && about.uid() != 0 {
-        let message = format!("{name} belongs to user {}, who can change it", about.uid());
-        return Err((message, "make it this process's user's, or root's".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    file.take(TOKEN_BYTES_MAX as u64 * 2).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
 }
 
 /// What stands in for a token. Tokens are random and long, so that a plain hash of one is not undone.
@@ -106,24 +79,6 @@ mod tests {
             std::fs::write(&path, bad).unwrap();
             let (message, _) = read().unwrap_err();
             assert!(!message.contains("Zeichen"), "what was read is not told: {message}");
-        }
-    }
-
-    #[test]
-    fn a_credential_of_root_may_be_read_by_the_group_of_its_access_list() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("admin.token");
-        std::fs::write(&path, "0123456789abcdef\n").unwrap();
-        let roots = std::fs::metadata(&path).unwrap().uid() == 0;
-        let there = dir.path().as_os_str().to_owned();
-        let set = move |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| there.clone());
-        for (mode, passes) in [(0o400, true), (0o440, roots), (0o444, false), (0o460, false), (0o404, false)] {
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            let read = |variable: &dyn Fn(&str) -> Option<OsString>, folder: &Path, name: &str| {
-                read_token(&EnvValue::File(name.into()), folder, variable).is_ok()
-            };
-            assert_eq!(read(&set, Path::new("/etc"), path.to_str().unwrap()), passes, "{mode:o}");
-            assert_eq!(read(&|_| None, dir.path(), "admin.token"), mode == 0o400, "{mode:o}: no credential");
         }
     }
 

@@ -14,6 +14,7 @@ use super::confined::Confined;
 use super::files::{self, Files};
 use super::launch::Launch;
 use crate::config::{EnvValue, ExecConfig, ExecMode, Places, Problem};
+use crate::private;
 use crate::types::WorkerType;
 
 /// Where a child's programs are looked up, unless its own environment says otherwise.
@@ -125,21 +126,23 @@ impl<'a> Resolving<'a> {
     /// A value out of a file, without the newline at its end.
     fn env_file(&mut self, key: &str, file: &Path) -> Option<OsString> {
         let path = self.around.folder.join(file);
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(&path).and_then(|file| file.take(ENV_FILE_BYTES_MAX + 1).read_to_string(&mut text));
-        match read {
-            Ok(read) if read as u64 > ENV_FILE_BYTES_MAX => {
-                let message = format!("{} is larger than {ENV_FILE_BYTES_MAX} bytes", path.display());
-                self.problem(key, message, "a variable is small: pass the file's path instead");
-                None
+        let bytes = match private::read(&path, ENV_FILE_BYTES_MAX + 1, self.around.variable) {
+            Ok(bytes) => bytes,
+            Err((message, help)) => {
+                self.problem(key, message, &help);
+                return None;
             }
-            Ok(_) => Some(text.strip_suffix('\n').unwrap_or(&text).into()),
-            Err(error) => {
-                self.problem(key, format!("{} cannot be read: {error}", path.display()), "create it, or mend its mode");
-                None
-            }
+        };
+        if bytes.len() as u64 > ENV_FILE_BYTES_MAX {
+            let message = format!("{} is larger than {ENV_FILE_BYTES_MAX} bytes", path.display());
+            self.problem(key, message, "a variable is small: pass the file's path instead");
+            return None;
         }
+        let Ok(text) = String::from_utf8(bytes) else {
+            self.problem(key, format!("{} is no text in UTF-8", path.display()), "pass the file's path instead");
+            return None;
+        };
+        Some(text.strip_suffix('\n').unwrap_or(&text).into())
     }
 
     /// The files that match `watch`.

@@ -18,7 +18,7 @@ env = { GREETING = "hello", SECRET = { file = "secret.txt" }, COPIED = { from = 
 env_pass = ["BIOTOPE_TEST_PASSED"]
 "#,
     );
-    home.write("secret.txt", "s3cret\n");
+    home.private("secret.txt", "s3cret\n");
     let mut command = home.command(&["run"]);
     command.env("BIOTOPE_TEST_SOURCE", "copied").env("BIOTOPE_TEST_PASSED", "passed").env("BIOTOPE_TEST_KEPT_OUT", "x");
     let biotope = home.start_by(command);

@@ -139,6 +139,12 @@ impl Home {
         std::fs::rename(&new, self.path(name)).unwrap();
     }
 
+    /// Writes a file that is nobody else's to read.
+    pub(crate) fn private(&self, name: &str, text: &str) {
+        self.write(name, text);
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     /// Writes a program, of POSIX sh unless its first line says otherwise.
     pub(crate) fn script(&self, name: &str, text: &str) {
         let first = if text.starts_with("#!") { "" } else { "#!/bin/sh\n" };

@@ -24,7 +24,7 @@ use super::followups::Tray;
 use super::launch::{Launch, OutputLimits};
 use super::output::{error_text, result_of};
 use super::process::Ended;
-use super::progress::{Said, loggable, not_to_us};
+use super::progress::{Said, not_to_us};
 use super::pulse::Pulse;
 use super::run::Bell;
 use super::spawner::Spawner;
@@ -275,7 +275,7 @@ impl ExecWorker {
                 Said::Line(line) => {
                     let (worker_type, version) = (&job.worker_type, &job.version);
                     let traceparent = job.traceparent.map(tracing::field::display);
-                    tracing::info!(job = job.id.as_str(), traceparent, %worker_type, %version, "{}", loggable(line));
+                    tracing::info!(job = job.id.as_str(), traceparent, %worker_type, %version, "{line}");
                 }
                 Said::Progress(progress) => {
                     job.run.progress(progress);

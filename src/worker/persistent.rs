@@ -25,7 +25,6 @@ use super::files::Files;
 use super::launch::{Launch, OutputLimits};
 use super::output::error_text;
 use super::process::Ended;
-use super::progress::loggable;
 use super::pulse::Pulse;
 use super::rpc::{Event, LINE_BYTES_MAX, Level, LogLine, Session};
 use super::run::Bell;
@@ -344,7 +343,7 @@ impl PersistentWorker {
 
     fn log(&self, line: &LogLine, batch: &Batch<'_>) {
         let Shared { worker_type, version, .. } = &*self.shared;
-        let text = loggable(&line.text);
+        let text = &line.text;
         let job = line.lease.and_then(|lease| batch.job(lease));
         let traceparent = job.and_then(|job| job.traceparent).map(tracing::field::display);
         let job = job.map(|job| job.id.as_str());
@@ -360,7 +359,7 @@ impl PersistentWorker {
     fn pass_on(&self, child: &mut Child) {
         let Shared { worker_type, version, .. } = &*self.shared;
         while let Some(line) = child.lines().next() {
-            tracing::info!(%worker_type, %version, "{}", loggable(&line));
+            tracing::info!(%worker_type, %version, "{line}");
         }
     }
 }

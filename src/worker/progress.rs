@@ -1,6 +1,7 @@
 //! What a worker says while it works: how far it is, and lines for the log.
 //!
-//! Owns their bounds, and that nothing of them can steer a terminal: control characters come out escaped, or as blanks.
+//! Owns their bounds, and that no progress can steer a terminal: control characters of it come out as blanks. Lines are as they were
+//! written: how they are written out is the log's.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -102,19 +103,6 @@ impl<'a> Said<'a> {
 pub(super) fn not_to_us(stderr: &str) -> String {
     let others = stderr.lines().filter(|line| matches!(Said::of(line), Said::Line(_)));
     others.collect::<Vec<_>>().join("\n")
-}
-
-/// A line fit for a log: cut, and with its control characters written out.
-pub(super) fn loggable(line: &str) -> String {
-    let mut fit = String::with_capacity(line.len().min(LOG_LINE_BYTES_MAX));
-    for c in front(line, LOG_LINE_BYTES_MAX).chars() {
-        match c {
-            '\t' => fit.push(' '),
-            c if c.is_control() => fit.extend(c.escape_default()),
-            c => fit.push(c),
-        }
-    }
-    fit
 }
 
 /// The lines of a stream, whole ones: each is cut, and so many are given out until there may be more again.
@@ -232,8 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_said_can_steer_a_terminal() {
-        assert_eq!(loggable("a\u{1b}[31mb\tc\u{7f}\u{9b}ä"), "a\\u{1b}[31mb c\\u{7f}\\u{9b}ä");
+    fn no_progress_can_steer_a_terminal() {
         let progress = Progress::new(Some(f64::NAN), Some("\u{1b}[2Jx\ny"));
         assert_eq!((progress.fraction(), progress.text()), (None, Some("[2Jx y")));
         let long = "ä".repeat(1000);

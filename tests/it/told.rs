@@ -39,7 +39,7 @@ fn a_program_says_on_stderr_how_far_it_is_asks_for_time_and_is_heard_in_the_log(
     assert!(shown(&told).contains("page 3 of 7"), "{}", shown(&told));
     let line = logged(&home, "one ");
     assert!(line.contains(&id) && line.contains("slow") && line.contains("v7"), "{line}");
-    assert!(line.contains("one \\\\u{1b}[31mred\\\\u{1b}[0m line"), "nothing of it steers a terminal: {line}");
+    assert!(line.contains("one \\u001b[31mred\\u001b[0m line"), "escaped once, so that it steers no terminal: {line}");
     home.open_gate("gate");
     let job = biotope.until_state(&id, "completed");
     assert!(job["progress"].is_null() && job["extended_until"].is_null(), "none of it is kept: {job}");

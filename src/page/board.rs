@@ -64,14 +64,17 @@ pub(super) enum Fresh {
 }
 
 impl Fresh {
-    /// The moment from which on a look will do.
-    fn since(self, app: &App) -> Duration {
-        let now = app.clock.mono();
+    /// The moment from which on a look will do at `now`, when readers of events were told something last at `told`.
+    fn since(self, now: Duration, told: Duration) -> Duration {
         match self {
             Self::Now => now,
             // Who comes because he was told of something sees it.
-            Self::Tick => now.saturating_sub(TICK).max(app.events.grown_at()),
+            Self::Tick => now.saturating_sub(TICK).max(told),
         }
+    }
+
+    fn since_in(self, app: &App) -> Duration {
+        self.since(app.clock.mono(), app.events.grown_at())
     }
 }
 
@@ -84,7 +87,7 @@ impl<T> Kept<T> {
 impl Board {
     /// A look at everything.
     pub(super) async fn look(&self, app: &App, fresh: Fresh) -> Result<Arc<Look>, Problem> {
-        self.look_since(app, fresh.since(app)).await.map(|(_, look)| look)
+        self.look_since(app, fresh.since_in(app)).await.map(|(_, look)| look)
     }
 
     async fn look_since(&self, app: &App, wanted: Duration) -> Result<(Duration, Arc<Look>), Problem> {
@@ -125,7 +128,7 @@ impl Board {
 
     /// The first screen.
     pub(super) async fn screen(&self, app: &App, fresh: Fresh) -> Result<Arc<Screen>, Problem> {
-        let wanted = fresh.since(app);
+        let wanted = fresh.since_in(app);
         let mut kept = self.screen.lock().await;
         if let Some(shown) = kept.as_ref().and_then(|kept| kept.if_since(wanted)) {
             return Ok(shown);
@@ -134,5 +137,22 @@ impl Board {
         let shown = Arc::new(overview::screen(&look)?);
         *kept = Some(Kept { since, shown: Arc::clone(&shown) });
         Ok(shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_told_of_something_sees_it() {
+        let at = Duration::from_millis;
+        let kept = Kept { since: at(9_500), shown: Arc::new(()) };
+        let does = |fresh: Fresh, now, told| kept.if_since(fresh.since(at(now), at(told))).is_some();
+        assert!(does(Fresh::Tick, 10_000, 3_000), "nothing is new, and it is not old");
+        assert!(!does(Fresh::Tick, 10_000, 9_600), "it began before that was told");
+        assert!(does(Fresh::Tick, 10_000, 9_500), "it began when that was told");
+        assert!(!does(Fresh::Tick, 10_501, 3_000), "it is old");
+        assert!(!does(Fresh::Now, 10_000, 3_000) && does(Fresh::Now, 9_500, 9_500));
     }
 }

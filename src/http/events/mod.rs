@@ -19,7 +19,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::problem::Problem;
 use super::{App, answer};
-use feed::{Feed, Place, parts};
+use crate::types::UnixMs;
+use feed::{Feed, Parts, Place, parts};
 
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +50,17 @@ struct Told {
     readers: usize,
     /// Whether somebody looks: from when the first reader comes until one look finds none.
     looked_after: bool,
+}
+
+impl Told {
+    /// Takes in what was seen and is known at `at`; whether the feed has grown by it.
+    fn take(&mut self, life: UnixMs, seen: Parts, at: Duration) -> bool {
+        let grows = self.feed.look(life, seen);
+        if grows {
+            self.grown_at = at;
+        }
+        grows
+    }
 }
 
 impl Events {
@@ -84,8 +96,7 @@ impl Events {
         let mut told = self.state();
         let view = view.ok().and_then(Result::ok).filter(|_| told.readers > 0);
         told.looked_after = view.is_some();
-        if view.is_some_and(|view| told.feed.look(view.started_at_ms, parts(&view))) {
-            told.grown_at = app.clock.mono();
+        if view.is_some_and(|view| told.take(view.started_at_ms, parts(&view), app.clock.mono())) {
             self.0.grown.send_modify(|times| *times += 1);
         }
         told.looked_after
@@ -160,4 +171,21 @@ pub(super) async fn events(State(app): State<App>, headers: HeaderMap) -> Result
     let (to, channel) = Channel::<Bytes, std::io::Error>::new(1);
     tokio::spawn(reader.read(place, to));
     Ok(([(header::CONTENT_TYPE, "text/event-stream")], Body::new(channel)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use feed::Part;
+
+    #[test]
+    fn the_feed_has_grown_when_readers_are_told_something_and_not_by_a_look() {
+        let (_stop, stopping) = watch::channel(false);
+        let events = Events::new(stopping);
+        let seen = |ready: u32| Parts::from([(Part::Type("a".to_owned()), format!("{{\"ready\":{ready}}}"))]);
+        let take = |ready, second| events.state().take(17, seen(ready), Duration::from_secs(second));
+        assert!(take(1, 10) && events.grown_at() == Duration::from_secs(10));
+        assert!(!take(1, 20) && events.grown_at() == Duration::from_secs(10), "nothing is told of what is as before");
+        assert!(take(2, 30) && events.grown_at() == Duration::from_secs(30));
+    }
 }

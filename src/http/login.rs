@@ -83,7 +83,21 @@ pub(super) async fn show(
     if !access.asks() || app.guard.sessions.role_of(&headers, &access).is_some() {
         return see(then, None);
     }
-    form(StatusCode::OK, then, shows_session(&headers).then_some(Why::Ended))
+    let shows = shows_session(&headers);
+    let mut response = form(StatusCode::OK, then, shows.then_some(Why::Ended))?;
+    if !shows && is_led_from_elsewhere(&headers) {
+        // Whoever follows a link on another site's page has no cookie sent along (SameSite=Strict), be there a session or not. From
+        // here the way on is this house's own: with a session it leads there, and without one back here.
+        let on =
+            HeaderValue::try_from(format!("0; url={then}")).map_err(|_| Problem::bug("an address that is none"))?;
+        response.headers_mut().insert(header::REFRESH, on);
+    }
+    Ok(response)
+}
+
+/// Whether a browser says that another site's page led here.
+fn is_led_from_elsewhere(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site")
 }
 
 /// `POST /login`.

@@ -135,3 +135,38 @@ fn who_may_only_look_is_offered_nothing_and_a_refusal_is_a_page() {
     assert!(!browser.text().contains("Purge"), "that takes the role admin: {}", browser.text());
     biotope.stop();
 }
+
+#[test]
+fn s9_a_link_from_elsewhere_leads_on_with_a_session_and_to_the_form_without() {
+    const NAME: &str = "s9_a_link_from_elsewhere_leads_on_with_a_session_and_to_the_form_without";
+    if !browser::is_here() {
+        return skipped(NAME, "no chromium with its driver");
+    }
+    let home = Home::new("");
+    secret(&home, FIRST);
+    home.configure(
+        "[http.tokens]\noperate = { file = \"operate\" }\n[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n",
+    );
+    let biotope = home.start();
+    let browser = Browser::open();
+    // As a mail in a browser, or a chat, has it.
+    let follow = || {
+        browser.go(&format!("data:text/html,<a href='http://127.0.0.1:{}/types/echo?a=b'>a job</a>", home.port));
+        browser.click("a");
+    };
+    follow();
+    browser.until_shown("the form", &["Log in", "Token"]);
+    // The form led on by itself, and back to it: once.
+    until("the form in the place of the first one", SOON, || {
+        let seen =
+            browser.try_run("return [location.pathname + location.search, navigation.activation.navigationType]")?;
+        if seen == json!(["/login?then=%2Ftypes%2Fecho%3Fa%3Db", "replace"]) { Ok(()) } else { Err(seen.to_string()) }
+    });
+    browser.write(FIRST);
+    browser.key("Enter");
+    browser.until_shown("the page", &["echo", "v1"]);
+    follow();
+    browser.until_shown("the page, without a word of the form", &["echo", "v1"]);
+    assert_eq!(browser.run("return location.pathname + location.search"), "/types/echo?a=b");
+    biotope.stop();
+}

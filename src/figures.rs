@@ -1,5 +1,7 @@
 //! Figures as people read them: short, in the largest unit that says enough. For the page and the command line.
 
+use crate::types::UnixMs;
+
 /// Times below this many milliseconds are told in milliseconds.
 const MS_UP_TO: f64 = 999.5;
 
@@ -38,6 +40,12 @@ pub(crate) fn ago(ms: &u64) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
+}
+
+/// A moment: RFC 3339, UTC, milliseconds.
+pub(crate) fn moment(at: UnixMs) -> String {
+    let at = i64::try_from(at).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    at.map_or_else(String::new, |at| format!("{at:.3}"))
 }
 
 /// How long something takes, in milliseconds or more; two digits say enough.

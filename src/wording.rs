@@ -1,4 +1,4 @@
-//! How rollovers read: one wording for the page and the command line.
+//! How rollovers and the steps of a job read: one wording for the page and the command line.
 //!
 //! Owns the words; knows no views, since the page has values and the command line what an answer says.
 
@@ -46,6 +46,27 @@ pub(crate) struct Drain<'a> {
 pub(crate) fn state(state: &str, percent: u64) -> String {
     let word = if state == "gating" { "first jobs" } else { state };
     if (1..100).contains(&percent) { format!("{word} {percent} %") } else { word.to_owned() }
+}
+
+/// A step of a job's life, by its word on the wire.
+pub(crate) fn step(what: &str) -> &'static str {
+    match what {
+        "accepted" => "Accepted",
+        "completed" => "Completed",
+        "failed" => "Failed",
+        "failed_uncharged" => "Failed, at no cost",
+        "died" => "Failed, and is dead",
+        "given_back" => "Given back by a drain or a stop, at no cost",
+        "deferred" => "Given back for later by its worker",
+        "not_started" => "No worker could be started",
+        "lost" => "The process ended while it ran",
+        "running" => "Runs",
+        "redriven" => "Retried by hand: all attempts again",
+        "cancelled" => "Cancelled",
+        "expired" => "Expired",
+        "discarded" => "Discarded",
+        _ => "Went on",
+    }
 }
 
 impl Trial<'_> {

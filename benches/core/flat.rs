@@ -216,7 +216,7 @@ impl InMemory {
         times.push.push(since(began));
         let task = self.hand.0.lock().unwrap().0.remove(0);
         let outcome = Outcome::Done { result: None, enqueue: Vec::new() };
-        let report = Report::Outcome { lease: task.lease, outcome, about: None, ran: None };
+        let report = Report::Outcome { lease: task.lease, worker: 1, outcome, about: None, ran: None };
         let began = RealClock.mono();
         self.report(report);
         times.ack.push(since(began));

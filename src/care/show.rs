@@ -160,11 +160,13 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
     match event {
         Event::Enqueued(meta, payload) => (enqueued(meta), Some(("payload", data(payload)))),
         Event::Reserved(meta) => (value(meta), None),
-        Event::Ended(meta, []) => (value(meta), None),
-        Event::Ended(meta, reason) if meta.end == End::Cancelled => (value(meta), Some(("reason", text(reason)))),
-        Event::Ended(meta, result) => (value(meta), Some(("result", data(result)))),
-        Event::Failed(meta, error) => (value(meta), Some(("error", text(error)))),
-        Event::Released(meta, reason) => (value(meta), Some(("reason", text(reason)))),
+        Event::Ended(meta, []) => (with_worker(value(meta), meta.worker), None),
+        Event::Ended(meta, reason) if meta.end == End::Cancelled => {
+            (with_worker(value(meta), meta.worker), Some(("reason", text(reason))))
+        }
+        Event::Ended(meta, result) => (with_worker(value(meta), meta.worker), Some(("result", data(result)))),
+        Event::Failed(meta, error) => (with_worker(value(meta), meta.worker), Some(("error", text(error)))),
+        Event::Released(meta, reason) => (with_worker(value(meta), meta.worker), Some(("reason", text(reason)))),
         Event::Redriven(meta) => (value(meta), None),
         Event::Restated(meta, enqueued) => {
             let home = crate::job::event::decode_home(crate::job::event::Kind::Enqueued as u8, enqueued);
@@ -185,6 +187,16 @@ fn parts(event: &Event<'_>) -> (Value, Option<(&'static str, Value)>) {
         Event::Totals(meta) => (value(meta), None),
         Event::Lost(_) => (Value::Null, None),
     }
+}
+
+/// With the number of the worker that ran it, which stands in front of the rest, if it has one.
+fn with_worker(mut members: Value, worker: u32) -> Value {
+    if let Value::Object(members) = &mut members
+        && worker > 0
+    {
+        members.insert("worker".to_owned(), worker.into());
+    }
+    members
 }
 
 /// With its least version and its trace, which stand in front of the rest.

@@ -230,6 +230,9 @@ enum JobsCommand {
     Show {
         /// Its id
         id: String,
+        /// What became of it instead, step by step: each attempt with its version, worker, duration and error
+        #[arg(long)]
+        steps: bool,
     },
     /// Give dead jobs all their attempts again, or run delayed ones now
     #[command(after_help = "Example: biotope jobs retry --failed-on order-processor@v2")]
@@ -381,7 +384,8 @@ fn jobs(client: &Client, command: &JobsCommand) -> Result<(), Failure> {
             let filter = filter.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
             show::list(client, filter, *limit, cursor.clone(), *json)
         }
-        JobsCommand::Show { id } => show::job(client, id),
+        JobsCommand::Show { id, steps: false } => show::job(client, id),
+        JobsCommand::Show { id, steps: true } => show::steps(client, id),
         JobsCommand::Retry { failed_on: Some(failed_on), .. } => show::retry_failed(client, failed_on),
         JobsCommand::Retry { ids, failed_on: None } => show::act(client, ids, "retry"),
         JobsCommand::Cancel { ids } => show::act(client, ids, "cancel"),

@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::client::{Client, escape, whole};
 use super::print;
 use crate::exit::{Failure, UNAVAILABLE, USAGE};
+use crate::figures::{moment, took};
+use crate::wording;
 
 /// Jobs that are asked for at once.
 const PAGE: usize = 1000;
@@ -70,6 +72,38 @@ pub(super) fn list(
 pub(super) fn job(client: &Client, id: &str) -> Result<(), Failure> {
     let job = get(client, &format!("/v1/jobs/{}", escape(id)))?;
     print(&serde_json::to_string_pretty(&job).unwrap_or_else(|_| job.to_string()))
+}
+
+/// What became of a job.
+pub(super) fn steps(client: &Client, id: &str) -> Result<(), Failure> {
+    let timeline = get(client, &format!("/v1/jobs/{}/timeline", escape(id)))?;
+    if timeline.get("whole") != Some(&Value::Bool(true)) {
+        drop(writeln!(
+            std::io::stderr(),
+            "not all of it: some of its records have left the log, or lie far apart in it"
+        ));
+    }
+    for step in list_of(&timeline, "steps") {
+        print(&step_line(step))?;
+    }
+    list_of(&timeline, "enqueued").iter().filter_map(Value::as_str).try_for_each(|id| print(&format!("enqueued {id}")))
+}
+
+fn step_line(step: &Value) -> String {
+    let mut line = format!("{}  {}", moment(count(step, "at_ms")), wording::step(text(step, "what")));
+    if let Some(version) = step.get("version").and_then(Value::as_str) {
+        line += &format!(" on {version}");
+    }
+    if let Some(worker) = step.get("worker").and_then(Value::as_u64) {
+        line += &format!(", worker {worker},");
+    }
+    if let Some(ms) = step.get("took_ms").and_then(Value::as_f64) {
+        line += &format!(" after {}", took(&ms));
+    }
+    for said in step.get("says").and_then(Value::as_str).into_iter().flat_map(str::lines) {
+        line += &format!("\n    {said}");
+    }
+    line
 }
 
 /// Why a job is not running now.

@@ -2,6 +2,7 @@
 
 use super::command::{Command, JobAction, Known, LiveJob, LiveOrEnded, Parked, Purging, To};
 use super::core::Core;
+use super::ends::By;
 use super::facts::Fact;
 use super::words::{end_word, state_word};
 use crate::job::event::{End, Event, Redriven};
@@ -169,14 +170,14 @@ impl Core {
                 Ok(job.ok_or(Refusal::NotFound { id }))
             }
             (JobAction::Cancel, State::Ready | State::Delayed | State::Reserved) => {
-                self.end(born, End::Cancelled, &[], None)?;
+                self.end(born, End::Cancelled, &[], By::default())?;
                 if live.job.state == State::Reserved {
                     self.stop_run(Lease { born, fence: live.job.fence }, live.job.version_no);
                 }
                 Ok(Ok(LiveOrEnded::Ended { last: live, end: End::Cancelled, at }))
             }
             (JobAction::Discard, State::Dead) => {
-                self.end(born, End::Discarded, &[], None)?;
+                self.end(born, End::Discarded, &[], By::default())?;
                 Ok(Ok(LiveOrEnded::Ended { last: live, end: End::Discarded, at }))
             }
             _ => Ok(Err(Refusal::WrongState { id, state, remedy: remedy(action) })),
@@ -213,7 +214,7 @@ impl Core {
                 Some(State::Dead) => End::Discarded,
                 Some(State::Reserved) | None => continue,
             };
-            self.end(born, end, &[], None)?;
+            self.end(born, end, &[], By::default())?;
             purge.count += 1;
         }
         drop(self.to_self.send(Command::PurgeRest(purge)));

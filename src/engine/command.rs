@@ -199,7 +199,7 @@ pub(super) enum Command {
     /// The chosen names of the log that was opened, or why they cannot be known.
     NamesGathered(Result<Box<IdIndex>, String>),
     /// What became of a run, once more.
-    Outcome { lease: Lease, outcome: Outcome, about: Option<Box<About>> },
+    Outcome { lease: Lease, worker: u32, outcome: Outcome, about: Option<Box<About>> },
     /// Dead jobs whose time is over leave.
     ForgetDead,
     /// A pool reports.

@@ -337,7 +337,7 @@ impl Core {
             Command::Known { facts, then } => self.known(facts, *then),
             Command::Described { described, then } => self.described(*described, *then),
             Command::NamesGathered(gathered) => self.names_gathered(gathered),
-            Command::Outcome { lease, outcome, about } => self.outcome(lease, outcome, about),
+            Command::Outcome { lease, worker, outcome, about } => self.outcome(lease, worker, outcome, about),
             Command::ForgetDead => {
                 self.forgetting = false;
                 self.forget_dead()

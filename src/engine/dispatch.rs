@@ -184,7 +184,7 @@ impl Core {
     /// Takes a pool's report over.
     pub(super) fn pool_report(&mut self, pool: PoolId, report: Report) -> Result<(), Poisoned> {
         match report {
-            Report::Outcome { lease, outcome, about, ran } => {
+            Report::Outcome { lease, worker, outcome, about, ran } => {
                 if let Some(run) = self.pools.get_mut(&pool) {
                     run.got_back(self.mono, outcome.is_own_end());
                     if run.not_up.is_none() && matches!(outcome, Outcome::Done { .. }) {
@@ -201,7 +201,7 @@ impl Core {
                     self.note_pace(pool, ran.took);
                 }
                 self.note_empty(pool)?;
-                self.outcome(lease, outcome, about)
+                self.outcome(lease, worker, outcome, about)
             }
             Report::Up => self.pool_up(pool),
             Report::Left => self.worker_left(pool),
@@ -230,7 +230,7 @@ impl Core {
                 run.got_back(self.mono, false);
             }
             if self.is_leased(task.lease) {
-                self.release(task.lease.born, release, "")?;
+                self.release(task.lease.born, release, "", 0)?;
             } else {
                 self.forget_run(task.lease);
             }

@@ -10,11 +10,20 @@ use crate::log::Poisoned;
 use crate::pool::About;
 use crate::types::{Seq, millis};
 
+/// What is known of a run that ended, beside its job.
+#[derive(Clone, Copy, Default)]
+pub(super) struct By<'a> {
+    /// The worker that had it, by its number within its pool; 0: none, or it has no number.
+    pub(super) worker: u32,
+    /// What the job said of itself.
+    pub(super) about: Option<&'a About>,
+}
+
 impl Core {
     /// Waiting jobs that ought to have begun by now end.
     pub(super) fn expire(&mut self) -> Result<(), Poisoned> {
         while let Some(born) = self.table.expired(self.now) {
-            self.end(born, End::Expired, &[], None)?;
+            self.end(born, End::Expired, &[], By::default())?;
         }
         Ok(())
     }
@@ -35,7 +44,7 @@ impl Core {
                 let seqs = named.filter(|job| job.named).map(|job| job.home.seq).collect();
                 return self.look_up(seqs, Command::ForgetDead);
             }
-            self.end(born, End::Discarded, &[], None)?;
+            self.end(born, End::Discarded, &[], By::default())?;
         }
         Ok(())
     }
@@ -43,18 +52,18 @@ impl Core {
     /// Records that a live job is finished; `result` is empty unless it was completed with one, or cancelled by
     /// its worker: then it is the reason. The job's names are at hand,
     /// or cannot be read.
-    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) -> Result<(), Poisoned> {
+    pub(super) fn end(&mut self, born: Seq, end: End, result: &[u8], by: By<'_>) -> Result<(), Poisoned> {
         let bytes = 512 + result.len();
         self.make_room(1, bytes)?;
-        self.put_end(born, end, result, about);
+        self.put_end(born, end, result, by);
         Ok(())
     }
 
     /// As [`Core::end`], where there is room.
-    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8], about: Option<&About>) {
+    pub(super) fn put_end(&mut self, born: Seq, end: End, result: &[u8], by: By<'_>) {
         let found = self.table.noted(born).map(Cow::Borrowed).or_else(|| self.table.job(born).map(Cow::Owned));
         let Some(job) = found else { return };
-        let names = self.names_of(&job, about);
+        let names = self.names_of(&job, by.about);
         let ended = Ended {
             born,
             end,
@@ -66,6 +75,7 @@ impl Core {
             created_ms: job.created_ms,
             home: job.home,
             names: names.as_ref().map(OwnedNames::as_names),
+            worker: by.worker,
         };
         self.put(&Event::Ended(ended, result), false);
         self.tell_end(born);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::command::Command;
 use super::core::Core;
+use super::ends::By;
 use super::push::Admitted;
 use super::runs::PoolRun;
 use super::words::moment;
@@ -28,6 +29,7 @@ impl Core {
     pub(super) fn outcome(
         &mut self,
         lease: Lease,
+        worker: u32,
         outcome: Outcome,
         about: Option<Box<About>>,
     ) -> Result<(), Poisoned> {
@@ -40,25 +42,25 @@ impl Core {
         };
         let named = |job: &NewJob| job.id.is_some() || job.idempotency_key.is_some();
         if self.gathers_names() && outcome.follow_ups().iter().any(named) {
-            return self.look_up(Vec::new(), Command::Outcome { lease, outcome, about });
+            return self.look_up(Vec::new(), Command::Outcome { lease, worker, outcome, about });
         }
         let seqs = self.to_read_for(job, &outcome, about.as_deref());
         if seqs.iter().any(|seq| self.facts.get(*seq).is_none()) {
-            return self.look_up(seqs, Command::Outcome { lease, outcome, about });
+            return self.look_up(seqs, Command::Outcome { lease, worker, outcome, about });
         }
         let about = about.or_else(|| self.facts.fact(job.home.seq).map(|fact| Box::new(fact.about())));
-        let about = about.as_deref();
+        let by = By { worker, about: about.as_deref() };
         match outcome {
-            Outcome::Done { result, enqueue } => self.done(born, result.as_deref(), &enqueue, about),
-            Outcome::Fail { error, killed } => self.fail(born, &error, killed, false, about),
-            Outcome::Dead { error } => self.fail(born, &error, false, true, about),
+            Outcome::Done { result, enqueue } => self.done(born, result.as_deref(), &enqueue, by),
+            Outcome::Fail { error, killed } => self.fail(born, &error, killed, false, by),
+            Outcome::Dead { error } => self.fail(born, &error, false, true, by),
             Outcome::Cancel { reason } => {
                 let reason = tail_of(&reason, ERROR_BYTES_MAX).as_bytes();
-                self.end(born, End::Cancelled, reason, about)
+                self.end(born, End::Cancelled, reason, by)
             }
-            Outcome::Defer { error, after } => self.defer(born, &error, after, about),
-            Outcome::Interrupted => self.give_back(born),
-            Outcome::NotStarted { error } => self.release(born, Release::NotStarted, &error),
+            Outcome::Defer { error, after } => self.defer(born, &error, after, by),
+            Outcome::Interrupted => self.give_back(born, worker),
+            Outcome::NotStarted { error } => self.release(born, Release::NotStarted, &error, worker),
         }
     }
 
@@ -73,37 +75,31 @@ impl Core {
     }
 
     /// Gives a reserved job back at no cost.
-    pub(super) fn give_back(&mut self, born: Seq) -> Result<(), Poisoned> {
-        self.release(born, Release::Interrupt, "")
+    pub(super) fn give_back(&mut self, born: Seq, worker: u32) -> Result<(), Poisoned> {
+        self.release(born, Release::Interrupt, "", worker)
     }
 
-    pub(super) fn release(&mut self, born: Seq, release: Release, reason: &str) -> Result<(), Poisoned> {
+    pub(super) fn release(&mut self, born: Seq, release: Release, reason: &str, worker: u32) -> Result<(), Poisoned> {
         let reason = tail_of(reason, ERROR_BYTES_MAX).as_bytes();
-        self.record(&Event::Released(Released { born, at: self.now, release }, reason))?;
+        self.record(&Event::Released(Released { born, at: self.now, release, worker }, reason))?;
         Ok(())
     }
 
     /// The completion and its follow-up jobs are one group of records: all of it happens, or none.
-    fn done(
-        &mut self,
-        born: Seq,
-        result: Option<&[u8]>,
-        enqueue: &[NewJob],
-        about: Option<&About>,
-    ) -> Result<(), Poisoned> {
+    fn done(&mut self, born: Seq, result: Option<&[u8]>, enqueue: &[NewJob], by: By<'_>) -> Result<(), Poisoned> {
         let result = result.unwrap_or_default();
         let result_max = self.config.log.result_max;
         if result.len() > result_max {
             let error = format!("the result is {} bytes, the most is {result_max} (`log.result_max`)", result.len());
-            return self.fail(born, &error, false, false, about);
+            return self.fail(born, &error, false, false, by);
         }
         if enqueue.len() > FOLLOW_UPS_MAX {
             let error = format!("{} follow-up jobs, the most is {FOLLOW_UPS_MAX}", enqueue.len());
-            return self.fail(born, &error, false, false, about);
+            return self.fail(born, &error, false, false, by);
         }
         if enqueue.is_empty() {
             self.note_pass(born);
-            return self.end(born, End::Completed, result, about);
+            return self.end(born, End::Completed, result, by);
         }
         let mut admitted = Vec::with_capacity(enqueue.len());
         let mut bytes = RECORD_SPARE + result.len();
@@ -123,20 +119,20 @@ impl Core {
             };
             if let Some(refused) = refused {
                 let error = format!("follow-up job {number} was refused: {refused}");
-                return self.fail(born, &error, false, false, about);
+                return self.fail(born, &error, false, false, by);
             }
             bytes += job.payload.len() + RECORD_SPARE;
         }
         let most = self.log.options().frame_bytes_max;
         if bytes > most {
             let error = format!("result and follow-up jobs are {bytes} bytes together, the most is {most}");
-            return self.fail(born, &error, false, false, about);
+            return self.fail(born, &error, false, false, by);
         }
-        let parent = self.id_of_live(born, about);
+        let parent = self.id_of_live(born, by.about);
         self.note_pass(born);
         self.make_room(1 + admitted.len(), bytes)?;
-        self.put_end(born, End::Completed, result, about);
-        let trace = about.and_then(|about| about.trace);
+        self.put_end(born, End::Completed, result, by);
+        let trace = by.about.and_then(|about| about.trace);
         for (job, type_no, digest) in admitted {
             let event = self.enqueued(job, type_no, digest, Some((&parent, trace)));
             self.put(&event, true);
@@ -153,14 +149,7 @@ impl Core {
         }
     }
 
-    fn fail(
-        &mut self,
-        born: Seq,
-        error: &str,
-        killed: bool,
-        at_once: bool,
-        about: Option<&About>,
-    ) -> Result<(), Poisoned> {
+    fn fail(&mut self, born: Seq, error: &str, killed: bool, at_once: bool, by: By<'_>) -> Result<(), Poisoned> {
         let Some(job) = self.table.noted(born) else { return Ok(()) };
         let (type_no, version_no, max_attempts) = (job.type_no, job.version_no, job.max_attempts);
         let attempts = job.attempts.saturating_add(1);
@@ -178,13 +167,13 @@ impl Core {
         } else {
             After::Retry { ready_ms: self.now + self.backoff(type_no, u32::from(attempts)) }
         };
-        let failed = Failed { born, at: self.now, type_no, version_no, after };
-        let summary = if after == After::Dead { self.summary(born, attempts, error, about) } else { None };
+        let failed = Failed { born, at: self.now, type_no, version_no, after, worker: by.worker };
+        let summary = if after == After::Dead { self.summary(born, attempts, error, by.about) } else { None };
         let event = Event::Failed(failed, error.as_bytes());
         let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + RECORD_SPARE);
         self.make_room(2, event.bytes_max() + summary_bytes)?;
         self.put(&event, false);
-        self.put_summary(born, summary.as_ref(), about);
+        self.put_summary(born, summary.as_ref(), by.about);
         if after == After::Dead {
             self.tell_end(born);
         }
@@ -243,24 +232,18 @@ impl Core {
         Some(NewJob::new(to, summary.to_string()))
     }
 
-    fn defer(
-        &mut self,
-        born: Seq,
-        error: &str,
-        after: Option<Duration>,
-        about: Option<&About>,
-    ) -> Result<(), Poisoned> {
+    fn defer(&mut self, born: Seq, error: &str, after: Option<Duration>, by: By<'_>) -> Result<(), Poisoned> {
         let Some(job) = self.table.noted(born) else { return Ok(()) };
         let (type_no, deferrals) = (job.type_no, job.given_back.deferrals);
         if deferrals >= DEFERRALS_MAX {
             let error = format!("given back {DEFERRALS_MAX} times for a pause, the most; at last: {error}");
-            return self.fail(born, &error, false, true, about);
+            return self.fail(born, &error, false, true, by);
         }
         let pause = match after {
             Some(after) => millis(after) + self.hold(type_no, millis(after)),
             None => self.backoff(type_no, u32::from(deferrals) + 1),
         };
-        self.release(born, Release::Deferral { ready_ms: self.now + pause }, error)
+        self.release(born, Release::Deferral { ready_ms: self.now + pause }, error, by.worker)
     }
 
     /// The pause after the n-th failure, in ms: a random time up to the bound, so that what failed together does not come back

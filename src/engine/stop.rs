@@ -114,7 +114,7 @@ impl Core {
     pub(super) fn finish(&mut self) -> Result<(), Poisoned> {
         for born in self.held_leases() {
             // A pool that did not let go in time: the process ends with it.
-            self.give_back(born)?;
+            self.give_back(born, 0)?;
         }
         self.record(&Event::Stopped(Stopped { at: self.now }))?;
         self.commit()?;

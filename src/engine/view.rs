@@ -205,6 +205,9 @@ pub struct RestartView {
 /// One worker.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerView {
+    /// Its number within its pool, from 1; it has none where jobs run side by side on one thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
     /// `starting`, `idle`, `working` or `backing_off`.
     pub state: &'static str,
     /// For how long.

@@ -103,6 +103,11 @@ pub(super) async fn why(State(app): State<App>, Path(id): Path<String>) -> Resul
     Ok(Json(view).into_response())
 }
 
+pub(super) async fn timeline(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let view = blocking(move || app.handle.timeline(&id)).await??;
+    Ok(Json(view).into_response())
+}
+
 pub(super) async fn act(
     State(app): State<App>,
     Path((id, action)): Path<(String, String)>,

@@ -85,6 +85,7 @@ fn routes(page: Router<App>) -> Router<App> {
         .route("/v1/jobs", post(jobs::push).get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/why", get(jobs::why))
+        .route("/v1/jobs/{id}/timeline", get(jobs::timeline))
         .route("/v1/jobs/{id}/{action}", post(jobs::act))
         .route("/v1/types/{type}/purge", post(purge))
         .route("/v1/types/{type}/retry", post(jobs::retry_failed))

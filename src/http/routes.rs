@@ -34,6 +34,7 @@ pub(super) const ROUTES: &[(Method, &str, Option<Role>)] = &[
     (Method::GET, "/v1/jobs", Some(Role::Read)),
     (Method::GET, "/v1/jobs/{id}", Some(Role::Read)),
     (Method::GET, "/v1/jobs/{id}/why", Some(Role::Read)),
+    (Method::GET, "/v1/jobs/{id}/timeline", Some(Role::Read)),
     (Method::GET, "/v1/events", Some(Role::Read)),
     (Method::GET, "/v1/openapi.json", Some(Role::Read)),
     (Method::GET, "/docs", Some(Role::Read)),

@@ -10,17 +10,18 @@ use axum::response::Response;
 
 use super::board::{Board, Fresh};
 use super::told::{Done, Told, in_address};
-use super::words::{due, moment_of, since_text};
+use super::words::{due, since_text};
 use super::{bug, html};
 use crate::engine::Handle;
 use crate::engine::view::{JobView, StepView, TimelineView, WorkerView};
-use crate::figures::{ago, took};
+use crate::figures::{ago, moment, took};
 use crate::http::asked::Path;
 use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use crate::http::{App, blocking};
 use crate::refusal::Refusal;
 use crate::types::UnixMs;
+use crate::wording::step;
 
 /// Bytes of a payload or a result that are shown.
 const SHOWN_BYTES_MAX: usize = 32 << 10;
@@ -152,26 +153,6 @@ impl Part {
 }
 
 impl Page {
-    fn step_words(&self, step: &StepView) -> &'static str {
-        match step.what {
-            "accepted" => "Accepted",
-            "completed" => "Completed",
-            "failed" => "Failed",
-            "failed_uncharged" => "Failed, at no cost",
-            "died" => "Failed, and is dead",
-            "given_back" => "Given back by a drain or a stop, at no cost",
-            "deferred" => "Given back for later by its worker",
-            "not_started" => "No worker could be started",
-            "lost" => "The process ended while it ran",
-            "running" => "Runs",
-            "redriven" => "Retried by hand: all attempts again",
-            "cancelled" => "Cancelled",
-            "expired" => "Expired",
-            "discarded" => "Discarded",
-            _ => "Went on",
-        }
-    }
-
     fn class(&self, step: &StepView) -> &'static str {
         match step.what {
             "completed" => "good",
@@ -187,7 +168,7 @@ impl Page {
     }
 
     fn moment(&self, at: &UnixMs) -> String {
-        moment_of(*at)
+        moment(*at)
     }
 
     fn since(&self, at: &str) -> String {
@@ -197,7 +178,7 @@ impl Page {
     /// When it may run next, as long as that is to come.
     fn again(&self, step: &StepView) -> Option<String> {
         let at = step.until_ms.filter(|at| *at > self.now)?;
-        Some(due(&moment_of(at), self.now))
+        Some(due(&moment(at), self.now))
     }
 
     fn ago(&self, at: &UnixMs) -> String {

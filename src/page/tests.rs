@@ -240,6 +240,7 @@ fn what_fails_or_is_stuck_is_shown_with_its_reason_and_what_is_done() {
     version.restarts = 12;
     version.last_restart = Some(RestartView { at_ms: 1000, reason: "it broke\nand said so".to_owned() });
     let worker = WorkerView {
+        number: Some(1),
         state: "working",
         for_ms: 300_000,
         beat_ms: 240_000,

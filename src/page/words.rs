@@ -62,12 +62,6 @@ pub(super) fn due(at: &str, now: UnixMs) -> String {
     }
 }
 
-/// A moment in RFC 3339.
-pub(super) fn moment_of(at: UnixMs) -> String {
-    let at = i64::try_from(at).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-    at.map_or_else(String::new, |at| format!("{at:.3}"))
-}
-
 /// A text in which what stands between backticks is a command: its parts, and whether each is one.
 pub(super) fn spoken(text: &str) -> Vec<(bool, &str)> {
     let parts = text.split('`').enumerate().map(|(at, part)| (at % 2 == 1, part));
@@ -92,6 +86,7 @@ pub(super) fn at_it_for(version: &VersionView) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::moment;
 
     #[test]
     fn a_share_is_never_told_as_none_where_there_is_some() {
@@ -119,7 +114,7 @@ mod tests {
     fn a_moment_is_told_by_how_long_ago_it_was() {
         assert_eq!(since_text("1970-01-01T00:00:10Z", 70_000), "60 s ago");
         assert_eq!(since_text("whenever", 70_000), "whenever");
-        assert_eq!(due(&moment_of(10_000), 5_000), "in 5 s");
+        assert_eq!(due(&moment(10_000), 5_000), "in 5 s");
         assert_eq!(due("1970-01-01T00:00:10Z", 70_000), "60 s ago");
     }
 }

@@ -76,11 +76,25 @@ impl Shared {
 pub(super) struct Guard(Arc<Shared>, Arc<Pulse>, Arc<Slot>);
 
 impl Guard {
+    /// Of a worker, which gets the first number that no other one of the pool has.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let mut pulses = shared.pulses();
+        let is_free = |number: &u32| pulses.iter().all(|pulse| pulse.number() != *number);
+        let number = (1..).find(is_free).unwrap_or_default();
+        Self::numbered(shared, &mut pulses, number)
+    }
+
+    /// Of a thread on which jobs run side by side: it is none of several workers, and has no number.
+    #[cfg(feature = "daemon")]
+    pub(super) fn of_lanes(shared: &Arc<Shared>) -> Self {
+        Self::numbered(shared, &mut shared.pulses(), 0)
+    }
+
+    fn numbered(shared: &Arc<Shared>, pulses: &mut Vec<Arc<Pulse>>, number: u32) -> Self {
         shared.alive.count.fetch_add(1, Ordering::AcqRel);
-        let pulse = Arc::new(Pulse::new(shared.clock.mono()));
-        shared.pulses().push(Arc::clone(&pulse));
-        Self(Arc::clone(shared), pulse, Arc::default())
+        let pulse = Arc::new(Pulse::new(shared.clock.mono(), number));
+        pulses.push(Arc::clone(&pulse));
+        Self(Arc::clone(shared), pulse, Arc::new(Slot::of(number)))
     }
 
     /// Where the thread's worker is shown.

@@ -165,7 +165,7 @@ impl PoolMaker for InlinePools {
             return Err(std::io::Error::other("a service cannot be called inline"));
         }
         let mut worker = shared.factory.make(&shared.cutoff);
-        let pulse = Arc::new(Pulse::new(shared.clock.mono()));
+        let pulse = Arc::new(Pulse::new(shared.clock.mono(), 1));
         worker.watch(&pulse);
         let threads = ThreadPool::without_threads(shared);
         let mut hands = self.hands();

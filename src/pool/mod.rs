@@ -99,6 +99,8 @@ pub enum Report {
     Outcome {
         /// The run.
         lease: Lease,
+        /// The worker that had it, by its number within the pool; 0: it has none.
+        worker: u32,
         /// What became of it.
         outcome: Outcome,
         /// For a run that failed or has follow-up jobs, and for a job whose caller chose its name.

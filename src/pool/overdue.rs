@@ -21,7 +21,11 @@ use crate::worker::run::Board;
 
 /// What a thread holds.
 #[derive(Default)]
-pub(super) struct Slot(Mutex<Held>);
+pub(super) struct Slot {
+    /// The worker's number within its pool.
+    worker: u32,
+    held: Mutex<Held>,
+}
 
 #[derive(Default)]
 struct Held {
@@ -61,9 +65,14 @@ pub(super) enum Look {
 }
 
 impl Slot {
+    /// Of the worker that has this number.
+    pub(super) fn of(worker: u32) -> Self {
+        Self { worker, held: Mutex::default() }
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         // Nothing that panics is done under it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread begins a batch.
@@ -168,8 +177,9 @@ impl ThreadPool {
                     }
                     let fail = (run, Outcome::Fail { error, killed: false }, Some(Ran { waited: None, took }));
                     let back = rest.into_iter().map(|lease| (lease, Outcome::Interrupted, None));
+                    let worker = slot.worker;
                     for (lease, outcome, ran) in std::iter::once(fail).chain(back) {
-                        (shared.report)(Report::Outcome { lease, outcome, about: None, ran });
+                        (shared.report)(Report::Outcome { lease, worker, outcome, about: None, ran });
                     }
                     (shared.report)(Report::Left);
                     abandoned.push(leaves);

@@ -53,7 +53,7 @@ impl SideBySidePool {
     fn start(&self) -> std::io::Result<JoinHandle<()>> {
         let name = format!("{}@{}", self.shared.worker_type, self.shared.label).chars().take(15).collect();
         let runtime = http::runtime()?;
-        let guard = Guard::new(&self.shared);
+        let guard = Guard::of_lanes(&self.shared);
         let (worker, line) = (Arc::clone(&self.worker), Arc::clone(&self.line));
         Builder::new().name(name).spawn(move || {
             let common = Common::new(guard.shared(), line, guard.pulse());
@@ -212,7 +212,7 @@ impl Thread {
         if is_cut_off {
             for task in std::iter::from_fn(|| line.tasks.pop()) {
                 let outcome = Outcome::Interrupted;
-                (shared.report)(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
+                (shared.report)(Report::Outcome { lease: task.lease, worker: 0, outcome, about: None, ran: None });
             }
             return;
         }
@@ -314,7 +314,7 @@ impl Lane {
         let job = match assignment(shared, &mut self.common.reader(), &task, live, now) {
             Ok(job) => job,
             Err(outcome) => {
-                (shared.report)(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
+                (shared.report)(Report::Outcome { lease: task.lease, worker: 0, outcome, about: None, ran: None });
                 return None;
             }
         };
@@ -353,7 +353,7 @@ impl Jobs for Lane {
         });
         let about = if tells_about(&task, &outcome) { about(&mut self.common.reader(), &task) } else { None };
         shared.board.forget(task.lease);
-        (shared.report)(Report::Outcome { lease: task.lease, outcome, about, ran });
+        (shared.report)(Report::Outcome { lease: task.lease, worker: 0, outcome, about, ran });
     }
 }
 

@@ -272,11 +272,11 @@ impl<'a> Thread<'a> {
     /// Runs a batch. Returns why no worker could be started for some of it, if that was so.
     pub(super) fn cycle(&mut self, worker: &mut dyn Worker, mut tasks: Vec<Task>, live: &LiveConfig) -> Option<String> {
         let shared = self.shared;
-        let (report, board) = (&shared.report, &shared.board);
+        let (report, board, worker_no) = (&shared.report, &shared.board, self.pulse.number());
         if let Err(StartError(error)) = self.make_ready(worker, &tasks, live) {
             for Task { lease, .. } in tasks {
                 let outcome = Outcome::NotStarted { error: error.clone() };
-                report(Report::Outcome { lease, outcome, about: None, ran: None });
+                report(Report::Outcome { lease, worker: worker_no, outcome, about: None, ran: None });
             }
             return Some(error);
         }
@@ -288,7 +288,7 @@ impl<'a> Thread<'a> {
                 true
             }
             Err(outcome) => {
-                report(Report::Outcome { lease: task.lease, outcome, about: None, ran: None });
+                report(Report::Outcome { lease: task.lease, worker: worker_no, outcome, about: None, ran: None });
                 false
             }
         });
@@ -337,7 +337,7 @@ impl<'a> Thread<'a> {
             });
             board.forget(lease);
             let about = task.filter(|task| tells_about(task, &outcome)).and_then(|task| about(&mut self.reader, task));
-            report(Report::Outcome { lease, outcome, about, ran });
+            report(Report::Outcome { lease, worker: worker_no, outcome, about, ran });
         });
         if ended > 0 && live.concurrency.is_scaled() {
             self.shared.counts.add(ended, clock.mono().saturating_sub(began));

@@ -1,7 +1,7 @@
 //! Logs of every released format, kept for ever in `tests/fixtures/segments`: what they say is read today as it was then.
 //!
 //! `v1/log` holds small segments and checkpoints with every kind of record, `v1/salvaged` one that was salvaged from them
-//! after damage, `v1/needs` one with the second shape of jobs that need a version. Beside each stands, for review, what its records say (`.records.txt`) and the state that they give
+//! after damage, `v1/needs` one with the second shape of jobs that need a version, `v1/workers` one with that of attempts whose worker has a number. Beside each stands, for review, what its records say (`.records.txt`) and the state that they give
 //! (`.state.txt`). The newest format's files are compared with what the writer writes today, byte by byte: where they
 //! differ, the format was changed. `UPDATE_FIXTURES=1 cargo test --lib golden` writes them anew. That is right for an
 //! addition that old logs do not have (a kind, a field of a checkpoint); a change of what is there already needs a new
@@ -56,7 +56,7 @@ const KINDS: [Kind; 20] = [
 const OTHER_VERSION: u8 = 1;
 /// A config in which it has a third one, which gets a share at first.
 const RAMPING_VERSION: u8 = 0b1_0011;
-const NAMES: [&str; 3] = ["log", "salvaged", "needs"];
+const NAMES: [&str; 4] = ["log", "salvaged", "needs", "workers"];
 
 fn job(of: u8) -> PushOp {
     PushOp { of, priority: 5, bytes: 30, max_attempts: Some(3), ..PushOp::default() }
@@ -142,6 +142,28 @@ fn make_needs() -> Files {
     files_of(&world.disk)
 }
 
+/// Attempts of workers that have numbers, with every end that an attempt has.
+fn make_workers() -> Files {
+    let ends = [
+        How::Done { follow_ups: vec![job(1)] },
+        How::Fail { killed: true },
+        How::Dead,
+        How::Cancel,
+        How::Defer { after_ms: Some(50) },
+        How::Interrupted,
+        How::NotStarted,
+    ];
+    let mut ops = vec![Op::PoolUp(0), Op::MakeSegment];
+    for (end, worker) in ends.into_iter().zip([1, 2, 300, 1, 2, 300, 1]) {
+        ops.extend([Op::Push(vec![job(0)]), Op::Turn, Op::Turn, Op::Take(0), Op::Finish(worker, end), Op::Turn]);
+    }
+    let mut world = World::small();
+    for op in ops {
+        world.step(&op).unwrap();
+    }
+    files_of(&world.disk)
+}
+
 /// What is salvaged of these files after damage to the record of a failure.
 fn salvaged(files: &Files) -> Files {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -169,11 +191,11 @@ fn salvaged(files: &Files) -> Files {
 }
 
 /// All logs of the newest format, as they are written today.
-fn made() -> [(&'static str, Files); 3] {
+fn made() -> [(&'static str, Files); 4] {
     let log = make();
     let salvaged = salvaged(&log);
-    let [first, second, third] = NAMES;
-    [(first, log), (second, salvaged), (third, make_needs())]
+    let [first, second, third, fourth] = NAMES;
+    [(first, log), (second, salvaged), (third, make_needs()), (fourth, make_workers())]
 }
 
 fn disk_of(files: &Files) -> SimDisk {

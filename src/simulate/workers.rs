@@ -55,7 +55,7 @@ impl World {
             }
             Err(_) if moved => {
                 // It was restated meanwhile, and its segment is gone: given back, it is found at its new place.
-                self.report(at, task.lease, Outcome::Interrupted);
+                self.report(at, u32::from(pick), task.lease, Outcome::Interrupted);
                 return Ok(());
             }
             Err(error) => {
@@ -69,9 +69,9 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn report(&mut self, hand: usize, lease: Lease, outcome: Outcome) {
+    pub(super) fn report(&mut self, hand: usize, worker: u32, lease: Lease, outcome: Outcome) {
         if let Some(hand) = self.hands.all().get(hand) {
-            hand.tell(Report::Outcome { lease, outcome: outcome.clone(), about: None, ran: None });
+            hand.tell(Report::Outcome { lease, worker, outcome: outcome.clone(), about: None, ran: None });
         }
         let job = self.engine.as_ref().and_then(|engine| engine.table().job(lease.born));
         let failures = job.iter().flat_map(|job| job.failures()).map(|failure| failure.attempt).collect();
@@ -96,7 +96,7 @@ impl World {
             hand.figures.ended += 1;
             hand.figures.worked += WORKS_FOR;
         }
-        self.report(at, task.lease, outcome);
+        self.report(at, u32::from(pick), task.lease, outcome);
     }
 
     /// An answer under a lease that is no more.
@@ -106,7 +106,7 @@ impl World {
         let gone: Vec<Lease> = self.old.iter().filter(|lease| !held.contains(&lease.fence)).copied().collect();
         let Some(lease) = gone.get(usize::from(pick) % gone.len().max(1)).copied() else { return };
         let outcome = self.outcome(how);
-        self.report(0, lease, outcome);
+        self.report(0, u32::from(pick), lease, outcome);
     }
 
     pub(super) fn outcome(&mut self, how: &How) -> Outcome {

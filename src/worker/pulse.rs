@@ -45,6 +45,8 @@ pub struct Holding {
 /// What a worker does, as one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
+    /// The worker's number within its pool, from 1; 0: it has none.
+    pub number: u32,
     /// What it does.
     pub doing: Doing,
     /// Since when, by the steady clock.
@@ -64,6 +66,7 @@ pub struct Seen {
 /// A worker's pulse.
 #[derive(Debug)]
 pub struct Pulse {
+    number: u32,
     now: Mutex<Now>,
     /// The last sign of life within what `now` says, in microseconds of the steady clock. Written by the worker's thread,
     /// read by anyone; a number alone, which orders nothing: relaxed.
@@ -89,16 +92,22 @@ struct Now {
 }
 
 impl Pulse {
-    /// The pulse of a worker that is about to start.
-    pub fn new(at: Duration) -> Self {
+    /// The pulse of a worker that is about to start; its number within its pool, or 0.
+    pub fn new(at: Duration, number: u32) -> Self {
         let now =
             Now { doing: Doing::Starting, since: at, within: None, child: None, held: Vec::new(), free: Vec::new() };
         Self {
+            number,
             now: Mutex::new(now),
             beat_us: AtomicU64::new(0),
             turn_us: AtomicU64::new(0),
             answered: AtomicUsize::new(0),
         }
+    }
+
+    /// The worker's number within its pool; 0: it has none.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -200,6 +209,7 @@ impl Pulse {
         let held = || now.held.iter().skip(answered).flatten();
         let beat = Duration::from_micros(self.beat_us.load(Ordering::Relaxed)).max(now.since).min(at.max(now.since));
         Seen {
+            number: self.number,
             doing: now.doing.clone(),
             since: now.since,
             beat,
@@ -234,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_answered_is_held_no_more_in_whatever_order() {
-        let pulse = Pulse::new(s(1));
+        let pulse = Pulse::new(s(1), 1);
         pulse.works((1..=4).map(id), s(10), s(5));
         assert_eq!(held(&pulse.seen(s(10), 2)), [id(1), id(2)]);
         assert_eq!(pulse.seen(s(10), 2).holds, 4);
@@ -253,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_stuck_when_it_gives_no_sign_of_life_within_its_time() {
-        let pulse = Pulse::new(s(1));
+        let pulse = Pulse::new(s(1), 1);
         pulse.does(Doing::Starting, s(1), Some(s(10)));
         assert!(!pulse.seen(s(11), 0).stuck && pulse.seen(s(12), 0).stuck);
         pulse.does(Doing::Idle, s(13), None);
@@ -268,7 +278,7 @@ mod tests {
 
     #[test]
     fn places_of_jobs_side_by_side_are_used_again() {
-        let pulse = Pulse::new(s(1));
+        let pulse = Pulse::new(s(1), 1);
         let places: Vec<usize> = (1..=3).map(|born| pulse.takes(id(born), s(born), s(10))).collect();
         assert_eq!(places, [0, 1, 2]);
         pulse.gives_back(1, s(4));

@@ -298,3 +298,67 @@ fn a_dead_jobs_summary_goes_to_the_type_that_mourns_it() {
     assert_eq!(biotope.job("f")["state"], "dead", "it can still be retried or discarded");
     biotope.stop();
 }
+
+/// The steps of a job's runs: what, and by which worker.
+fn runs(biotope: &Biotope<'_>, id: &str) -> Vec<(String, Option<u64>)> {
+    let timeline = biotope.get(&format!("/v1/jobs/{id}/timeline")).json();
+    assert_eq!(timeline["whole"], true, "{timeline}");
+    let steps = timeline["steps"].as_array().unwrap().iter();
+    let runs = steps.filter(|step| step["version"].is_string());
+    runs.map(|step| (step["what"].as_str().unwrap().to_owned(), step["worker"].as_u64())).collect()
+}
+
+#[test]
+fn an_attempt_names_the_worker_that_made_it() {
+    let home = Home::new(
+        "[workers.pair]\nversion = \"v1\"\nexec = [\"./pair.sh\"]\nconcurrency = 2\nmax_attempts = 2\n\
+         backoff = { first = \"1ms\", factor = 1, max = \"1ms\" }\n\
+         [workers.lanes]\nversion = \"v1\"\nhttp = \"http://127.0.0.1:1/\"\nallow_private = true\nmax_attempts = 1\n",
+    );
+    // Each job waits at its own gate, and fails once where its payload says so.
+    home.script(
+        "pair.sh",
+        "read -r said; touch \"begun-$BIOTOPE_JOB_ID\"\n[ $BIOTOPE_ATTEMPT -gt 1 ] || read -r line <\"gate-$BIOTOPE_JOB_ID\"\n\
+         [ \"$said$BIOTOPE_ATTEMPT\" != '\"fails\"1' ] || { echo 'no ink' >&2; exit 1; }",
+    );
+    home.pipe("gate-a");
+    home.pipe("gate-b");
+    let biotope = home.start();
+    biotope.push(&json!({"type": "pair", "id": "a", "payload": "fails"}));
+    biotope.push(&json!({"type": "pair", "id": "b"}));
+    for id in ["a", "b"] {
+        let begun = home.path(&format!("begun-{id}"));
+        until("both to run", SOON, || if begun.exists() { Ok(()) } else { Err(format!("{id} does not")) });
+    }
+    // The numbers are those that the workers are shown by while they hold the jobs.
+    let seen = biotope.of_type("pair");
+    let workers = seen["versions"][0]["workers"].as_array().unwrap();
+    let number = |id: &str| {
+        let holds = |worker: &&Value| worker["jobs"].as_array().is_some_and(|jobs| jobs[0]["id"] == id);
+        workers.iter().find(holds).and_then(|worker| worker["number"].as_u64())
+    };
+    let (a, b) = (number("a"), number("b"));
+    assert_eq!(BTreeSet::from([a, b]), BTreeSet::from([Some(1), Some(2)]), "{seen}");
+    assert_eq!(runs(&biotope, "a"), [("running".to_owned(), None)]);
+    home.open_gate("gate-a");
+    biotope.until_state("a", "completed");
+    // The other one still holds its job: the free one made both attempts.
+    assert_eq!(runs(&biotope, "a"), [("failed".to_owned(), a), ("completed".to_owned(), a)]);
+    home.open_gate("gate-b");
+    biotope.until_state("b", "completed");
+    assert_eq!(runs(&biotope, "b"), [("completed".to_owned(), b)]);
+    // Jobs side by side on one thread have no worker of their own.
+    let lane = biotope.push(&json!({"type": "lanes"}));
+    biotope.until_state(&lane, "dead");
+    assert_eq!(runs(&biotope, &lane), [("died".to_owned(), None)]);
+    let told = shown(&home.cli(&["jobs", "show", "--steps", "a"]));
+    let failed = format!("Failed on v1, worker {}, after ", a.unwrap());
+    assert!(told.contains(&failed) && told.contains("\n    ./pair.sh exited with code 1: no ink\n"), "{told}");
+    biotope.stop();
+    // It stands in the log, and is found there again.
+    let biotope = home.start();
+    assert_eq!(runs(&biotope, "a"), [("failed".to_owned(), a), ("completed".to_owned(), a)]);
+    let job = biotope.job("a");
+    assert_eq!((&job["state"], &job["failures"][0]["attempt"]), (&json!("completed"), &json!(1)), "{job}");
+    biotope.stop();
+}

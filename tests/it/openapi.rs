@@ -94,6 +94,7 @@ fn answers_are_what_the_description_says() {
     is("Job", &biotope.job("a"));
     for id in ["a", "b", "c", "d", "e"] {
         answered("Why", 200, biotope.get(&format!("/v1/jobs/{id}/why")));
+        answered("Timeline", 200, biotope.get(&format!("/v1/jobs/{id}/timeline")));
     }
     let page = answered("JobPage", 200, biotope.get("/v1/jobs?limit=2"));
     assert!(page["next_cursor"].is_string(), "{page}");

@@ -144,6 +144,7 @@ fn what_is_no_answer_is_a_problem_with_its_code() {
     for (path, allow) in [
         ("/v1/jobs", "POST,GET,HEAD"),
         ("/v1/jobs/x/why", "GET,HEAD"),
+        ("/v1/jobs/x/timeline", "GET,HEAD"),
         ("/v1/reload", "POST"),
         ("/metrics", "GET,HEAD"),
     ] {

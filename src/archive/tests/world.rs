@@ -170,7 +170,7 @@ impl World {
         let Some(mut live) = self.live.remove(&born) else { return };
         let error = format!("{} of {born}", ERRORS[rng.usize(0..ERRORS.len())]);
         let after = if rng.bool() { After::Dead } else { After::Retry { ready_ms: self.now } };
-        let failed = Failed { born, at: self.now, type_no: live.type_no, version_no: 0, after };
+        let failed = Failed { born, at: self.now, type_no: live.type_no, version_no: 0, after, worker: 1 };
         let home = self.put(&Event::Failed(failed, error.as_bytes()));
         live.attempts += 1;
         live.failures.push((home.seq, error));
@@ -231,6 +231,7 @@ impl World {
             created_ms: 1,
             home: live.home,
             names: None,
+            worker: 1,
         };
         let seq = self.put(&Event::Ended(ended, b"7")).seq;
         let (type_no, at, home, tenant) = (live.type_no, self.now, live.home.seq, live.tenant);

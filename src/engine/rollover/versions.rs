@@ -430,7 +430,7 @@ impl Core {
         let incoming = of_type.incoming;
         for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
             if self.table.noted(born).is_some_and(|job| job.version_no == run.version_no) {
-                self.give_back(born)?;
+                self.give_back(born, 0)?;
             }
         }
         let baseline = self.types.get(&run.type_no).and_then(|of_type| Some(of_type.trial.as_ref()?.baseline_no));

@@ -5,7 +5,7 @@ use crate::engine::shared::Shared;
 use crate::engine::shown::lookup::{blank, failure_view, fill_from_home, json, label};
 use crate::engine::view::{FailureView, JobView};
 use crate::engine::words::{end_word, moment};
-use crate::job::event::{After, End, Ended, Event, Kind};
+use crate::job::event::{After, End, Ended, Event, Kind, shape_of};
 use crate::limits::ATTEMPTS_KEPT;
 use crate::types::{Seq, UnixMs};
 
@@ -42,7 +42,7 @@ impl EndedJob {
     /// Where the index found it; `None` if that has left the log, or is not what it was.
     pub(in crate::engine) fn found(shared: &Shared, found: &Found) -> Option<Self> {
         let body = shared.reader.read(found.position, found.seq).ok()?;
-        match Event::decode(Kind::Ended as u8, Kind::Ended.record_kind().version, &body) {
+        match Event::decode(Kind::Ended as u8, shape_of(Kind::Ended as u8, &body), &body) {
             Ok(Event::Ended(event, result)) => Some(Self::of(shared, &event, result)),
             _ => None,
         }
@@ -50,10 +50,9 @@ impl EndedJob {
 
     /// With its failed attempts, as the index found them.
     pub(in crate::engine) fn with_failures_found(mut self, shared: &Shared, found: &Found) -> Self {
-        let version = Kind::Failed.record_kind().version;
         let records = found.failures.iter().filter_map(|(seq, position, kind)| {
             let body = shared.reader.read(*position, *seq).ok()?;
-            Some((*kind, version, body))
+            Some((*kind, shape_of(*kind, &body), body))
         });
         self.fill(failures(shared, self.born, records, self.view.attempts));
         self

@@ -104,6 +104,7 @@ impl Core {
             age_ms: ago(holding.since),
         };
         WorkerView {
+            number: Some(worker.number).filter(|number| *number != 0),
             state,
             for_ms: ago(worker.since),
             beat_ms: ago(worker.beat),

@@ -68,7 +68,7 @@ impl Reading<'_> {
             Event::Failed(failed, error) if failed.born == self.born => self.failed(failed, error),
             Event::Released(released, reason) if released.born == self.born => self.released(released, reason),
             Event::Redriven(redriven) if redriven.born == self.born => self.step("redriven", redriven.at),
-            Event::Opened(opened) if self.runs.is_some() => self.run_ended("lost", opened.at, None),
+            Event::Opened(opened) if self.runs.is_some() => self.run_ended("lost", opened.at, None, 0),
             Event::Ended(ended, _) if ended.born == self.born => self.end(ended),
             _ => {}
         }
@@ -91,7 +91,15 @@ impl Reading<'_> {
     }
 
     fn step(&mut self, what: &'static str, at_ms: UnixMs) {
-        self.timeline.steps.push(StepView { what, at_ms, version: None, took_ms: None, says: None, until_ms: None });
+        self.timeline.steps.push(StepView {
+            what,
+            at_ms,
+            version: None,
+            worker: None,
+            took_ms: None,
+            says: None,
+            until_ms: None,
+        });
     }
 
     fn last(&mut self, change: impl FnOnce(&mut StepView)) {
@@ -101,13 +109,14 @@ impl Reading<'_> {
     }
 
     /// The run that went on came to its end.
-    fn run_ended(&mut self, what: &'static str, at: UnixMs, version_no: Option<u32>) {
+    fn run_ended(&mut self, what: &'static str, at: UnixMs, version_no: Option<u32>, worker: u32) {
         let run = self.runs.take();
         self.step(what, at);
         let version_no = version_no.filter(|no| *no != 0).or_else(|| run.map(|run| run.version_no));
         let version = version_no.and_then(|no| label(self.shared, no));
         self.last(|step| {
             step.version = version;
+            step.worker = Some(worker).filter(|number| *number != 0);
             step.took_ms = run.map(|run| at.saturating_sub(run.at));
         });
     }
@@ -118,7 +127,7 @@ impl Reading<'_> {
             After::Again { ready_ms } => ("failed_uncharged", Some(ready_ms).filter(|at| *at != 0)),
             After::Dead => ("died", None),
         };
-        self.run_ended(what, failed.at, Some(failed.version_no));
+        self.run_ended(what, failed.at, Some(failed.version_no), failed.worker);
         let error = String::from_utf8_lossy(error).into_owned();
         self.last(|step| (step.says, step.until_ms) = (Some(error), until));
     }
@@ -129,14 +138,14 @@ impl Reading<'_> {
             Release::Deferral { ready_ms } => ("deferred", Some(ready_ms)),
             Release::NotStarted => ("not_started", None),
         };
-        self.run_ended(what, released.at, None);
+        self.run_ended(what, released.at, None, released.worker);
         let reason = (!reason.is_empty()).then(|| String::from_utf8_lossy(reason).into_owned());
         self.last(|step| (step.says, step.until_ms) = (reason, until));
     }
 
     fn end(&mut self, ended: &Ended<'_>) {
         if self.runs.is_some() {
-            self.run_ended(end_word(ended.end), ended.at, Some(ended.version_no));
+            self.run_ended(end_word(ended.end), ended.at, Some(ended.version_no), ended.worker);
         } else {
             self.step(end_word(ended.end), ended.at);
         }

@@ -26,6 +26,10 @@ pub struct StepView {
     /// The version that ran it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The worker of that version that ran it, by its number within the pool, where it has one; there may be another one of that
+    /// number since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
     /// From when it was handed out to then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<u64>,

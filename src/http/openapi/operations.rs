@@ -132,6 +132,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[404],
     ),
     call(
+        "get",
+        "/v1/jobs/{id}/timeline",
+        "timelineOfJob",
+        "Jobs",
+        "Tells step by step what became of a job: each attempt with its version, worker, duration and error",
+        &[(200, "Its steps.", &[("application/json", "Timeline")])],
+        &[404],
+    ),
+    call(
         "post",
         "/v1/jobs/{id}/{action}",
         "actOnJob",

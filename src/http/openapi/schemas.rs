@@ -131,6 +131,27 @@ const OBJECTS: &[(&str, &str, Members)] = &[
         &[("attempt", "integer"), ("at", "time"), ("version?", "string"), ("error", "string")],
     ),
     (
+        "Timeline",
+        "What became of a job, as far as the log says; `whole`: that is all of it.",
+        &[("steps", "list:Step"), ("whole", "boolean"), ("enqueued", "list:string")],
+    ),
+    (
+        "Step",
+        "A step of a job's life. The worker is named by its number within its version's pool, where it has one.",
+        &[
+            (
+                "what",
+                "enum:accepted,running,completed,failed,failed_uncharged,died,given_back,deferred,not_started,lost,redriven,cancelled,expired,discarded",
+            ),
+            ("at_ms", "integer"),
+            ("version?", "string"),
+            ("worker?", "integer"),
+            ("took_ms?", "integer"),
+            ("says?", "string"),
+            ("until_ms?", "integer"),
+        ],
+    ),
+    (
         "Why",
         "Why a job is not running now.",
         &[
@@ -304,6 +325,7 @@ const OBJECTS: &[(&str, &str, Members)] = &[
         "Worker",
         "A worker.",
         &[
+            ("number?", "integer"),
             ("state", "enum:starting,idle,working,backing_off"),
             ("for_ms", "integer"),
             ("beat_ms", "integer"),

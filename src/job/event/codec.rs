@@ -5,9 +5,22 @@ use serde::{Deserialize, Serialize};
 use super::{
     Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Quarantined, Ramped, Redriven,
     Released, Reserved, Restated, Routed, Settled, Stopped, TRACE_BYTES, Totals, TraceParent, TypeChange, TypeNamed,
-    VERSION, VersionAccepted, VersionRejected, WITH_MIN_VERSION, WITH_TEXT, WITH_TRACE, quick,
+    VERSION, VersionAccepted, VersionRejected, quick,
 };
 use crate::log::RecordKind;
+
+/// The shape of a generation that says what its config was.
+const WITH_TEXT: u8 = 2;
+/// The shape of an [`Enqueued`] record with a [`MinVersion`], and of a [`Restated`] one that holds such a body. In front of
+/// what shape 1 has there is a zero, where that has the number of a type, and then the least version. So a body says itself
+/// which it is, and one without a least version is the same in both.
+const WITH_MIN_VERSION: u8 = 2;
+/// The shape of an [`Enqueued`] record with a trace, and of a [`Restated`] one that holds such a body: two zeros and the trace
+/// in front of what shape 1 or 2 has. (A least version's label is never empty, so that a second zero says which it is.)
+const WITH_TRACE: u8 = 3;
+/// The shape of an [`Ended`], a [`Failed`] and a [`Released`] record that says which worker ran the job: a zero, where shape 1 has
+/// the job's seq, which is never zero, and the worker's number in front of what shape 1 has. So a body says itself which it is.
+const WITH_WORKER: u8 = 2;
 
 /// Any event, borrowed from the record it was read from or made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,9 +77,11 @@ impl<'a> Event<'a> {
         let with_text = kind == Kind::Generation as u8 && version == WITH_TEXT;
         let may_have_more = kind == Kind::Enqueued as u8 || kind == Kind::Restated as u8;
         let with_more = may_have_more && [WITH_MIN_VERSION, WITH_TRACE].contains(&version);
-        if version != VERSION && !with_text && !with_more {
+        let with_worker = version == WITH_WORKER && may_have_worker(kind);
+        if version != VERSION && !with_text && !with_more && !with_worker {
             return Err(BadRecord::Unknown { kind, version });
         }
+        let (worker, body) = if with_worker { take_worker(body, kind)? } else { (0, body) };
         /// A body without a tail.
         fn whole<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<T, BadRecord> {
             let (value, tail) = take(body, kind)?;
@@ -89,9 +104,15 @@ impl<'a> Event<'a> {
                 Self::Enqueued(Enqueued { min_version, trace, ..meta }, tail)
             }
             k if k == Kind::Reserved as u8 => Self::Reserved(whole(body, kind)?),
-            k if k == Kind::Ended as u8 => take(body, kind).map(|(meta, tail)| Self::Ended(meta, tail))?,
-            k if k == Kind::Failed as u8 => take(body, kind).map(|(meta, tail)| Self::Failed(meta, tail))?,
-            k if k == Kind::Released as u8 => take(body, kind).map(|(meta, tail)| Self::Released(meta, tail))?,
+            k if k == Kind::Ended as u8 => {
+                take(body, kind).map(|(meta, tail)| Self::Ended(Ended { worker, ..meta }, tail))?
+            }
+            k if k == Kind::Failed as u8 => {
+                take(body, kind).map(|(meta, tail)| Self::Failed(Failed { worker, ..meta }, tail))?
+            }
+            k if k == Kind::Released as u8 => {
+                take(body, kind).map(|(meta, tail)| Self::Released(Released { worker, ..meta }, tail))?
+            }
             k if k == Kind::Redriven as u8 => Self::Redriven(whole(body, kind)?),
             k if k == Kind::Restated as u8 => take(body, kind).map(|(meta, tail)| Self::Restated(meta, tail))?,
             k if k == Kind::Opened as u8 => Self::Opened(whole(body, kind)?),
@@ -123,7 +144,10 @@ impl<'a> Event<'a> {
             Self::Generation(_, text) if !text.is_empty() => WITH_TEXT,
             Self::Enqueued(meta, _) if meta.trace.is_some() => WITH_TRACE,
             Self::Enqueued(meta, _) if meta.min_version.is_some() => WITH_MIN_VERSION,
-            Self::Restated(_, enqueued) => shape_of(enqueued),
+            Self::Restated(_, enqueued) => shape_of(Kind::Enqueued as u8, enqueued),
+            Self::Ended(Ended { worker: 1.., .. }, _)
+            | Self::Failed(Failed { worker: 1.., .. }, _)
+            | Self::Released(Released { worker: 1.., .. }, _) => WITH_WORKER,
             _ => VERSION,
         };
         RecordKind { version, ..self.kind().record_kind() }
@@ -161,8 +185,14 @@ impl<'a> Event<'a> {
             Self::Enqueued(meta, tail) => quick::enqueued(out, meta, tail),
             Self::Reserved(meta) => quick::reserved(out, meta),
             Self::Ended(meta, tail) => quick::ended(out, meta, tail),
-            Self::Failed(meta, tail) => put(out, meta, tail),
-            Self::Released(meta, tail) => put(out, meta, tail),
+            Self::Failed(meta, tail) => {
+                quick::put_worker(out, meta.worker);
+                put(out, meta, tail);
+            }
+            Self::Released(meta, tail) => {
+                quick::put_worker(out, meta.worker);
+                put(out, meta, tail);
+            }
             Self::Redriven(meta) => put(out, meta, &[]),
             Self::Restated(meta, tail) => put(out, meta, tail),
             Self::Opened(meta) => put(out, meta, &[]),
@@ -232,12 +262,31 @@ pub(super) const MIN_VERSION_FIRST: u8 = 0;
 /// What stands in front of a trace, where otherwise the zero of a least version and the length of its label do.
 pub(super) const TRACE_FIRST: [u8; 2] = [MIN_VERSION_FIRST, 0];
 
-/// The shape of an `Enqueued` body, by how it begins.
-fn shape_of(enqueued: &[u8]) -> u8 {
-    match enqueued {
-        [MIN_VERSION_FIRST, 0, ..] => WITH_TRACE,
-        [MIN_VERSION_FIRST, ..] => WITH_MIN_VERSION,
+/// What stands in front of a worker's number, where otherwise a job's seq does, which is never zero.
+pub(super) const WORKER_FIRST: u8 = 0;
+
+/// The shape of a body that was found without it, by how it begins: of an [`Enqueued`], an [`Ended`], a [`Failed`] and a
+/// [`Released`] one. That of every other kind is its first.
+pub fn shape_of(kind: u8, body: &[u8]) -> u8 {
+    match body {
+        [MIN_VERSION_FIRST, 0, ..] if kind == Kind::Enqueued as u8 => WITH_TRACE,
+        [MIN_VERSION_FIRST, ..] if kind == Kind::Enqueued as u8 => WITH_MIN_VERSION,
+        [WORKER_FIRST, ..] if may_have_worker(kind) => WITH_WORKER,
         _ => VERSION,
+    }
+}
+
+fn may_have_worker(kind: u8) -> bool {
+    [Kind::Ended, Kind::Failed, Kind::Released].iter().any(|one| *one as u8 == kind)
+}
+
+/// The number of a worker in front of a body that has one, and the rest, which is as in shape 1.
+fn take_worker(body: &[u8], kind: u8) -> Result<(u32, &[u8]), BadRecord> {
+    let rest = body.strip_prefix(&[WORKER_FIRST]).ok_or(BadRecord::Shape { kind })?;
+    match take(rest, kind)? {
+        // However that is written: a body without a number is of shape 1.
+        (0, _) => Err(BadRecord::Shape { kind }),
+        found => Ok(found),
     }
 }
 
@@ -268,7 +317,8 @@ fn take_min_version(body: &[u8]) -> Result<(Option<MinVersion<'_>>, &[u8]), BadR
 /// The body of an `Enqueued` record, with the number of its least version, which was not known when it was written; `None`
 /// where it has none, or has a number.
 pub fn with_version_no(enqueued: &[u8], version_no: u32) -> Option<Vec<u8>> {
-    let (trace, after) = if shape_of(enqueued) == WITH_TRACE { take_trace(enqueued).ok()? } else { (None, enqueued) };
+    let shape = shape_of(Kind::Enqueued as u8, enqueued);
+    let (trace, after) = if shape == WITH_TRACE { take_trace(enqueued).ok()? } else { (None, enqueued) };
     after.first().filter(|first| **first == MIN_VERSION_FIRST)?;
     let (min, rest) = take_min_version(after).ok()?;
     let min = min.filter(|min| min.version_no == 0)?;
@@ -286,8 +336,7 @@ pub fn with_version_no(enqueued: &[u8], version_no: u32) -> Option<Vec<u8>> {
 /// # Errors
 /// See [`BadRecord`].
 pub fn decode_home(kind: u8, body: &[u8]) -> Result<(Enqueued<'_>, &[u8]), BadRecord> {
-    let is_enqueued = kind == Kind::Enqueued as u8;
-    match Event::decode(kind, if is_enqueued { shape_of(body) } else { VERSION }, body)? {
+    match Event::decode(kind, shape_of(kind, body), body)? {
         Event::Enqueued(meta, payload) => Ok((meta, payload)),
         Event::Restated(_, enqueued) => decode_home(Kind::Enqueued as u8, enqueued),
         _ => Err(BadRecord::Shape { kind }),

@@ -15,7 +15,7 @@ use crate::types::{Fence, Priority, Seq, UnixMs};
 
 pub use super::trace::{TRACE_BYTES, TraceParent};
 pub use super::transition::End;
-pub use codec::{BadRecord, Event, decode_home, with_version_no};
+pub use codec::{BadRecord, Event, decode_home, shape_of, with_version_no};
 
 /// What a record's body is; the numbers stand on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,16 +67,6 @@ pub enum Kind {
 
 /// The shape in which most bodies are written.
 const VERSION: u8 = 1;
-/// The shape of a generation that says what its config was.
-const WITH_TEXT: u8 = 2;
-/// The shape of an [`Enqueued`] record with a [`MinVersion`], and of a [`Restated`] one that holds such a body. In front of
-/// what shape 1 has there is a zero, where that has the number of a type, and then the least version. So a body says itself
-/// which it is, and one without a least version is the same in both.
-const WITH_MIN_VERSION: u8 = 2;
-/// The shape of an [`Enqueued`] record with a trace, and of a [`Restated`] one that holds such a body: two zeros and the trace
-/// in front of what shape 1 or 2 has. (A least version's label is never empty, so that a second zero says which it is.)
-const WITH_TRACE: u8 = 3;
-
 impl Kind {
     /// As the log stores it, in its first shape.
     pub fn record_kind(self) -> RecordKind {
@@ -185,6 +175,9 @@ pub struct Ended<'a> {
     /// What its caller chose.
     #[serde(borrow)]
     pub names: Option<Names<'a>>,
+    /// The worker that ran it last, by its number within its pool; 0: none, or it has no number. In front of all others where it is.
+    #[serde(skip)]
+    pub worker: u32,
 }
 
 /// Where a job's payload lies: in its `Enqueued` record, or in its last `Restated` one.
@@ -242,6 +235,9 @@ pub struct Failed {
     pub version_no: u32,
     /// What follows.
     pub after: After,
+    /// The worker that ran it; as in [`Ended`].
+    #[serde(skip)]
+    pub worker: u32,
 }
 
 /// Why a job was given back.
@@ -267,6 +263,9 @@ pub struct Released {
     pub at: UnixMs,
     /// Why.
     pub release: Release,
+    /// The worker that had it; as in [`Ended`].
+    #[serde(skip)]
+    pub worker: u32,
 }
 
 /// A dead job has all its attempts again, or a delayed one need not wait any more.

@@ -1,7 +1,7 @@
 //! The three shapes of which every job writes one record, written field by field: the same bytes as postcard makes, in
 //! less time. A test holds both against each other.
 
-use super::codec::{MIN_VERSION_FIRST, TRACE_FIRST};
+use super::codec::{MIN_VERSION_FIRST, TRACE_FIRST, WORKER_FIRST};
 use super::{End, Ended, Enqueued, Fence, GivenBack, Home, MinVersion, Names, Reserved, TraceParent};
 
 /// Most bytes of one shape's numbers.
@@ -52,10 +52,11 @@ pub(super) fn reserved(out: &mut Vec<u8>, meta: &Reserved) {
 }
 
 pub(super) fn ended(out: &mut Vec<u8>, meta: &Ended<'_>, tail: &[u8]) {
-    let Ended { born, end, at, type_no, version_no, attempts, given_back, created_ms, home, names } = meta;
+    let Ended { born, end, at, type_no, version_no, attempts, given_back, created_ms, home, names, worker } = meta;
     let GivenBack { interrupts, deferrals, host_deaths } = given_back;
     let Home { seq, segment, offset, body } = home;
     out.reserve(NUMBERS_MAX + tail.len());
+    put_worker(out, *worker);
     number(out, *born);
     out.push(match end {
         End::Completed => 0,
@@ -77,6 +78,14 @@ pub(super) fn ended(out: &mut Vec<u8>, meta: &Ended<'_>, tail: &[u8]) {
     number(out, u64::from(*body));
     put_names(out, names.as_ref());
     out.extend_from_slice(tail);
+}
+
+/// Nothing where there is none.
+pub(super) fn put_worker(out: &mut Vec<u8>, worker: u32) {
+    if worker > 0 {
+        out.push(WORKER_FIRST);
+        number(out, u64::from(worker));
+    }
 }
 
 /// Seven bits a byte, the lowest first; the last byte has its upper bit clear.
@@ -114,7 +123,7 @@ fn put_names(out: &mut Vec<u8>, names: Option<&Names<'_>>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BadRecord, Event, decode_home, with_version_no};
+    use super::super::{After, BadRecord, Event, Failed, Release, Released, decode_home, shape_of, with_version_no};
     use super::*;
     use crate::types::Priority;
 
@@ -181,6 +190,7 @@ mod tests {
                 created_ms: any(r),
                 home: Home { seq: any(r), segment: small(r), offset: small(r), body: small(r) },
                 names,
+                worker: 0,
             };
             out.clear();
             ended(&mut out, &meta, b"7");
@@ -233,7 +243,7 @@ mod tests {
             assert_eq!(Event::decode(1, 2, &without), Err(BadRecord::Shape { kind: 1 }));
         }
         let unknown = BadRecord::Unknown { kind: 2, version: 2 };
-        assert_eq!(Event::decode(2, 2, &without), Err(unknown), "no other kind has a second shape");
+        assert_eq!(Event::decode(2, 2, &without), Err(unknown), "a kind that has no second shape");
     }
 
     #[test]
@@ -280,6 +290,50 @@ mod tests {
             assert_eq!(Event::decode(1, 3, &twice), Err(BadRecord::Shape { kind: 1 }));
             let zeros = [&[0, 0], [0; 25].as_slice(), &without].concat();
             assert_eq!(Event::decode(1, 3, &zeros), Err(BadRecord::Shape { kind: 1 }));
+        }
+    }
+
+    #[test]
+    fn a_workers_number_stands_in_front_of_what_is_there_without_it() {
+        let ended = |worker| {
+            let names = Some(Names { id: Some("a"), key: None, digest: 9 });
+            let (given_back, home) = (GivenBack::default(), Home::default());
+            let (born, end, at) = (7, End::Completed, 1_764_000_000_000);
+            let (type_no, version_no, attempts, created_ms) = (1, 2, 0, 1_763_000_000_000);
+            let meta =
+                Ended { born, end, at, type_no, version_no, attempts, given_back, created_ms, home, names, worker };
+            Event::Ended(meta, b"7")
+        };
+        let failed = |worker| {
+            let meta = Failed { born: 7, at: 9, type_no: 1, version_no: 2, after: After::Dead, worker };
+            Event::Failed(meta, b"no ink")
+        };
+        let released = |worker| Event::Released(Released { born: 7, at: 9, release: Release::Interrupt, worker }, b"");
+        let all: [&dyn Fn(u32) -> Event<'static>; 3] = [&ended, &failed, &released];
+        for event in all {
+            let mut without = Vec::new();
+            event(0).encode(&mut without);
+            let kind = event(0).kind() as u8;
+            assert_eq!((event(0).record_kind().version, shape_of(kind, &without)), (1, 1));
+            for (worker, number) in [(1, &[1][..]), (300, &[0xAC, 2]), (u32::MAX, &[255, 255, 255, 255, 15])] {
+                let (event, mut body) = (event(worker), Vec::new());
+                event.encode(&mut body);
+                assert!(body.len() <= event.bytes_max());
+                assert_eq!(body, [&[0], number, &without].concat());
+                assert_eq!((event.record_kind().version, shape_of(kind, &body)), (2, 2));
+                assert_eq!(Event::decode(kind, 2, &body).as_ref(), Ok(&event));
+                assert_ne!(Event::decode(kind, 1, &body), Ok(event));
+            }
+            let shape = Err(BadRecord::Shape { kind });
+            assert_eq!(Event::decode(kind, 2, &without), shape, "there is no number");
+            // However it is written, zero is none; and what is cut short is nothing at all.
+            for none in [&[0, 0][..], &[0, 0x80, 0]] {
+                assert_eq!(Event::decode(kind, 2, &[none, &without].concat()), shape, "{none:?}");
+            }
+            for cut in [&[][..], &[0], &[0, 0x80]] {
+                assert_eq!(Event::decode(kind, 2, cut), shape, "{cut:?}");
+            }
+            assert_eq!(Event::decode(kind, 3, &without), Err(BadRecord::Unknown { kind, version: 3 }));
         }
     }
 }

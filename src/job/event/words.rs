@@ -197,11 +197,11 @@ impl Named {
             }
             Event::Ended(meta, said) => {
                 let (at, end, said) = (moment(meta.at), end_word(meta.end), ended(meta.end, said));
-                format!("{at} {who} {end} after {} failed attempts, {said}", meta.attempts)
+                format!("{at} {who} {end}{} after {} failed attempts, {said}", on_worker(meta.worker), meta.attempts)
             }
             Event::Failed(meta, error) => {
                 let (at, after) = (moment(meta.at), after(meta.after));
-                format!("{at} {who} failed, {after}: {:?}", String::from_utf8_lossy(error))
+                format!("{at} {who} failed{}, {after}: {:?}", on_worker(meta.worker), String::from_utf8_lossy(error))
             }
             Event::Released(meta, reason) => {
                 let why = match meta.release {
@@ -209,7 +209,8 @@ impl Named {
                     Release::Deferral { ready_ms } => format!("until {}", moment(ready_ms)),
                     Release::NotStarted => "since no worker started".to_owned(),
                 };
-                format!("{} {who} given back {why} {:?}", moment(meta.at), String::from_utf8_lossy(reason))
+                let (at, by) = (moment(meta.at), on_worker(meta.worker));
+                format!("{at} {who} given back{by} {why} {:?}", String::from_utf8_lossy(reason))
             }
             Event::Redriven(meta) => format!("{} {who} redriven", moment(meta.at)),
             Event::Restated(meta, enqueued) => {
@@ -245,6 +246,11 @@ impl Named {
             Event::Lost(body) => format!("a record that was lost, {} B", body.len()),
         }
     }
+}
+
+/// The worker that ran it, where it has a number.
+fn on_worker(number: u32) -> String {
+    if number == 0 { String::new() } else { format!(" on worker {number}") }
 }
 
 fn after(after: After) -> String {
@@ -321,10 +327,11 @@ mod tests {
             created_ms: 1000,
             home: Home::default(),
             names,
+            worker: 3,
         };
         let event = Event::Ended(ended, b"");
         let said = namer.name(9, &event).words(&event);
-        assert_eq!(said, "1970-01-01T00:00:02.000Z job mine completed after 1 failed attempts, result 0 B");
+        assert_eq!(said, "1970-01-01T00:00:02.000Z job mine completed on worker 3 after 1 failed attempts, result 0 B");
         assert_eq!(namer.known_id(7), None);
     }
 }

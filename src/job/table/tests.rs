@@ -117,24 +117,31 @@ impl Life {
                 created_ms: job.created_ms,
                 home: job.home,
                 names: names.clone(),
+                worker: 1,
             };
             Event::Ended(ended, b"result")
         };
         let fence = Fence { epoch: 1, counter: amount };
         let again = |ready_ms| {
             let after = After::Again { ready_ms };
-            Event::Failed(Failed { born, at, type_no: 1, version_no: 2, after }, b"elsewhere")
+            Event::Failed(Failed { born, at, type_no: 1, version_no: 2, after, worker: 2 }, b"elsewhere")
         };
         let event = match what % 12 {
             0 | 1 => Event::Reserved(Reserved { born, fence, version_no: NO_VERSION, at }),
             2 => ended(End::Completed),
             3 => {
                 let after = After::Retry { ready_ms: at + amount };
-                Event::Failed(Failed { born, at, type_no: 1, version_no: 1, after }, b"error")
+                Event::Failed(Failed { born, at, type_no: 1, version_no: 1, after, worker: 300 }, b"error")
             }
-            4 => Event::Failed(Failed { born, at, type_no: 1, version_no: 1, after: After::Dead }, b"last error"),
-            5 => Event::Released(Released { born, at, release: Release::Interrupt }, b""),
-            6 => Event::Released(Released { born, at, release: Release::Deferral { ready_ms: at + amount } }, b""),
+            4 => Event::Failed(
+                Failed { born, at, type_no: 1, version_no: 1, after: After::Dead, worker: 0 },
+                b"last error",
+            ),
+            5 => Event::Released(Released { born, at, release: Release::Interrupt, worker: 0 }, b""),
+            6 => Event::Released(
+                Released { born, at, release: Release::Deferral { ready_ms: at + amount }, worker: 7 },
+                b"",
+            ),
             7 => Event::Redriven(Redriven { born, at }),
             8 => ended(End::Cancelled),
             10 => again(0),

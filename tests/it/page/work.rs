@@ -62,7 +62,14 @@ fn a_dead_job_is_found_and_redriven() {
     browser.go(&url(&format!("/jobs?q={}", ids[0])));
     browser.until_shown(
         "the job",
-        &[&ids[0], "dead", "Failed, and is dead", "refused after 3 tries", "on v1", "dead after 1 attempt"],
+        &[
+            &ids[0],
+            "dead",
+            "Failed, and is dead",
+            "refused after 3 tries",
+            "on v1, worker 1, after",
+            "dead after 1 attempt",
+        ],
     );
     browser.fits("a job");
     browser.screenshots("job");
@@ -70,7 +77,7 @@ fn a_dead_job_is_found_and_redriven() {
     // One is retried by itself, and seen to be done without a reload by hand.
     home.write("mended", "");
     browser.click("form[action$='/retry'] button");
-    browser.until_shown("the job done", &["completed", "Retried by hand", "Completed on v1"]);
+    browser.until_shown("the job done", &["completed", "Retried by hand", "Completed on v1, worker 1, after"]);
 
     // And all others together: counted first.
     browser.go(&url("/jobs?type=frail&state=dead"));
@@ -203,10 +210,10 @@ fn the_steps_of_a_job_are_those_of_its_life() {
     let page = String::from_utf8(biotope.get(&format!("/jobs/{id}")).body).unwrap();
     let steps = [
         "<b>Accepted</b>",
-        "<b>Failed</b> on v1 after ",
+        "<b>Failed</b> on v1, worker 1, after ",
         "no &#60;ink&#62;",
         "<b>The process ended while it ran</b> on v1 after ",
-        "<b>Completed</b> on v1 after ",
+        "<b>Completed</b> on v1, worker 1, after ",
         "Jobs that it enqueued",
         "<a href=\"/jobs/after%26it\"><code>after&#38;it</code></a>",
     ];

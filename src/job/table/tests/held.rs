@@ -42,7 +42,8 @@ fn a_job_that_needs_a_version_waits_aside_until_work_goes_to_one_that_came_no_ea
     life.put(&Event::Reserved(reserved)).unwrap();
     life.route(1, v10);
     assert_eq!(counts(&life), (2, 1));
-    life.put(&Event::Released(Released { born: second, at: life.now, release: Release::Interrupt }, b"")).unwrap();
+    life.put(&Event::Released(Released { born: second, at: life.now, release: Release::Interrupt, worker: 0 }, b""))
+        .unwrap();
     assert_eq!(counts(&life), (2, 2));
     life.route(1, 0);
     assert_eq!(counts(&life), (1, 3), "to none: what needs a version is held, what needs none waits");

@@ -1,6 +1,7 @@
 //! Figures as people read them: short, in the largest unit that says enough. For the page and the command line.
 
 use crate::types::UnixMs;
+use crate::worker::gist;
 
 /// Times below this many milliseconds are told in milliseconds.
 const MS_UP_TO: f64 = 999.5;
@@ -80,13 +81,13 @@ pub(crate) fn rate(per_second: &f64) -> String {
     }
 }
 
-/// The first line of a text, shortened to so many characters.
-pub(crate) fn first_line(text: &str) -> String {
+/// An error or a reason in a line, shortened to so many characters.
+pub(crate) fn in_short(text: &str) -> String {
     const LONGEST: usize = 200;
-    let line = text.lines().next().unwrap_or_default();
+    let line = gist(text);
     match line.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),
-        None => line.to_owned(),
+        None => line.into_owned(),
     }
 }
 
@@ -104,7 +105,7 @@ mod tests {
         let words = ["0.004 ms", "0.25 ms", "3.1 ms", "42 ms", "999 ms", "1.0 s", "5.6 s", "61 s", "10 min"];
         assert_eq!(times.map(|ms| took(&ms)), words);
         assert_eq!([0.0, 0.017, 7.25, 1234.4].map(|n| rate(&n)), ["0", "0.017", "7.2", "1\u{2009}234"]);
-        assert_eq!(first_line("one\ntwo"), "one");
-        assert_eq!(first_line(&"ä".repeat(300)), format!("{}…", "ä".repeat(200)));
+        assert_eq!(in_short("one\ntwo"), "one");
+        assert_eq!(in_short(&"ä".repeat(300)), format!("{}…", "ä".repeat(200)));
     }
 }

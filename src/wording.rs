@@ -2,7 +2,7 @@
 //!
 //! Owns the words; knows no views, since the page has values and the command line what an answer says.
 
-use crate::figures::{ago, first_line};
+use crate::figures::{ago, in_short};
 
 /// A version on trial.
 pub(crate) struct Trial<'a> {
@@ -180,20 +180,20 @@ pub(crate) fn withdrawn(worker_type: &str, version: &str, why: &str) -> String {
     format!(
         "{worker_type} {version} was withdrawn, and the config still asks for it: {}; put another version in the config and \
          reload, or try it again by `biotope rollout resume {worker_type}`",
-        first_line(why)
+        in_short(why)
     )
 }
 
 /// What to know of a version that did not come up.
 pub(crate) fn rejected(worker_type: &str, version: &str, why: &str) -> String {
-    format!("{worker_type} {version} was rejected: {}; mend it, then `biotope reload --wait`", first_line(why))
+    format!("{worker_type} {version} was rejected: {}; mend it, then `biotope reload --wait`", in_short(why))
 }
 
 /// What to know of a version that was on probation before a restart, and is not any more.
 pub(crate) fn no_way_back(worker_type: &str, says: &str) -> String {
     format!(
         "{worker_type}: {}; nothing makes up for its failures. If it does worse, put the version before in the config and reload",
-        first_line(says)
+        in_short(says)
     )
 }
 

@@ -12,7 +12,7 @@ use super::show::{count, get, json, list_of, text};
 use super::status::table;
 use crate::engine::view::ReloadTypeView;
 use crate::exit::{Failure, PARTIAL};
-use crate::figures::first_line;
+use crate::figures::in_short;
 
 /// A reload that is waited for may drain for as long as the config says.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(630);
@@ -67,7 +67,7 @@ pub(super) fn generations(client: &Client, as_json: bool) -> Result<(), Failure>
     }
     let mut rows = vec![["GENERATION", "ACCEPTED", "RESULT", "CHANGES"].map(str::to_owned)];
     for known in list_of(&view, "generations") {
-        let mut lines: Vec<String> = changes(known).map(|line| first_line(&line).to_owned()).collect();
+        let mut lines: Vec<String> = changes(known).map(|line| in_short(&line).to_owned()).collect();
         let left_out = count(known, "left_out");
         if left_out > 0 {
             lines.push(format!("and {left_out} more"));

@@ -6,7 +6,7 @@ use super::print;
 use super::show::{count, list_of, text};
 use crate::clock::{Clock, RealClock};
 use crate::exit::Failure;
-use crate::figures::{ago, first_line};
+use crate::figures::{ago, in_short};
 use crate::wording::{self, Drain, Trial};
 
 /// A version with its state, and its share where it has a part of the work.
@@ -21,7 +21,7 @@ pub(super) fn refused(name: &str, version: &Value) -> Option<String> {
     match (text(version, "state"), configured) {
         ("quarantined", true) => Some(wording::withdrawn(name, label, why)),
         ("rejected", true) => Some(wording::rejected(name, label, why)),
-        (state @ ("quarantined" | "rejected"), false) => Some(format!("{name} {label} {state}: {}", first_line(why))),
+        (state @ ("quarantined" | "rejected"), false) => Some(format!("{name} {label} {state}: {}", in_short(why))),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::client::{Client, escape, whole};
 use super::print;
 use crate::exit::{Failure, UNAVAILABLE, USAGE};
-use crate::figures::{moment, took};
+use crate::figures::{in_short, moment, took};
 use crate::wording;
 
 /// Jobs that are asked for at once.
@@ -54,7 +54,7 @@ pub(super) fn list(
                 print(&job.to_string())?;
             } else {
                 let when = job.get("ended_at").or(job.get("created_at")).and_then(Value::as_str).unwrap_or("-");
-                let error = job.get("error").and_then(Value::as_str).and_then(|error| error.lines().next());
+                let error = job.get("error").and_then(Value::as_str).map(in_short);
                 let line = format!("{}  {:<9}  {}  {when}", text(job, "id"), text(job, "state"), text(job, "type"));
                 print(&error.map_or_else(|| line.clone(), |error| format!("{line}  {error}")))?;
             }

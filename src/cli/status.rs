@@ -14,7 +14,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::units;
 use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY};
 use crate::exit::Failure;
-use crate::figures::{ago, bytes, first_line, rate, took};
+use crate::figures::{ago, bytes, in_short, rate, took};
 
 pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
     if as_json {
@@ -124,16 +124,16 @@ fn troubles(view: &Value) -> Result<(), Failure> {
             print(&format!(
                 "{name} {label} is failing for {}: {}; its jobs wait; tried {} times, {}",
                 since(count(failing, "since_ms")),
-                first_line(text(failing, "reason")),
+                in_short(text(failing, "reason")),
                 count(failing, "tries"),
                 next.map_or_else(|| "now again".to_owned(), |ms| format!("again in {}", ago(&ms))),
             ))?;
         } else if let Some(refused) = rollovers::refused(name, version) {
             print(&refused)?;
         } else if let Some(reason) = version.get("reason").and_then(Value::as_str) {
-            print(&format!("{name} {label} {}: {}", text(version, "state"), first_line(reason)))?;
+            print(&format!("{name} {label} {}: {}", text(version, "state"), in_short(reason)))?;
         } else if let Some(last) = version.get("last_restart") {
-            let reason = first_line(text(last, "reason"));
+            let reason = in_short(text(last, "reason"));
             print(&format!("{name} {label}: last restart {} ago: {reason}", since(count(last, "at_ms"))))?;
         }
         if let Some(file) = version.get("drifted").and_then(Value::as_str) {

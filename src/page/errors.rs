@@ -3,7 +3,7 @@
 use super::jobs;
 use crate::engine::Handle;
 use crate::engine::view::{JobFilter, JobView};
-use crate::figures::first_line;
+use crate::figures::in_short;
 use crate::limits::ERROR_SEARCH_BYTES_MAX;
 use crate::refusal::Refusal;
 use crate::types::WorkerType;
@@ -85,8 +85,9 @@ fn to_search(error: &str, others: &[&str]) -> String {
 
 fn says(error: &str) -> String {
     let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = first_line(lines.next().unwrap_or_default());
-    lines.next_back().map_or_else(|| first.clone(), |last| format!("{first} … {}", first_line(last)))
+    let first = in_short(lines.next().unwrap_or_default());
+    let between = if first.ends_with(':') { "" } else { " …" };
+    lines.next_back().map_or_else(|| first.clone(), |last| format!("{first}{between} {}", in_short(last)))
 }
 
 /// The newest dead jobs of a type, by their errors.
@@ -159,7 +160,8 @@ mod tests {
     #[test]
     fn a_trace_is_told_by_its_first_and_its_last_line() {
         let error = "Traceback (most recent call last):\n  File \"a.py\", line 3\nValueError: no";
-        assert_eq!(says(error), "Traceback (most recent call last): … ValueError: no");
+        assert_eq!(says(error), "Traceback (most recent call last): ValueError: no");
+        assert_eq!(says("first it did\nand then it died"), "first it did … and then it died");
         assert_eq!(to_search(error, &[]), "Traceback (most recent call last");
         // What others say too does not find these.
         assert_eq!(to_search(error, &[&error.replace("ValueError: no", "KeyError")]), "ValueError: no");

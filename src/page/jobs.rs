@@ -12,7 +12,7 @@ use super::told::{Done, Told, back_to, in_address};
 use super::words::{due, since_text};
 use crate::engine::Handle;
 use crate::engine::view::{JobFilter, JobView};
-use crate::figures::first_line;
+use crate::figures::in_short;
 use crate::http::guard::Visitor;
 use crate::http::jobs::{ListQuery, STATES};
 use crate::http::problem::Problem;

@@ -22,6 +22,7 @@ use crate::http::{App, blocking};
 use crate::refusal::Refusal;
 use crate::types::UnixMs;
 use crate::wording::step;
+use crate::worker::message_and_tail;
 
 /// Bytes of a payload or a result that are shown.
 const SHOWN_BYTES_MAX: usize = 32 << 10;
@@ -161,6 +162,11 @@ impl Page {
             "running" => "runs",
             _ => "plain",
         }
+    }
+
+    /// What is said, and the lines that follow it.
+    fn said<'a>(&self, says: &'a str) -> (&'a str, &'a str) {
+        message_and_tail(says)
     }
 
     fn took(&self, ms: &u64) -> String {

@@ -18,7 +18,7 @@ use super::verdict::{Reason, tried, verdict};
 use super::words::{at_it_for, has_stuck, needs_look, shown_rate, since_text, spoken, spread};
 use super::{bug, chart, html};
 use crate::engine::view::{DrainView, TypeView, VersionView};
-use crate::figures::{ago, bytes, first_line, number, rate};
+use crate::figures::{ago, bytes, in_short, number, rate};
 use crate::http::asked::Path;
 use crate::http::guard::Visitor;
 use crate::http::problem::Problem;

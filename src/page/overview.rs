@@ -8,7 +8,7 @@ use super::verdict::{Reason, Verdict, tried, verdict};
 use super::words::{needs_look, pace, shown_rate, since_text, spoken, spread};
 use super::{chart, rollover};
 use crate::engine::view::{EcosystemView, GenerationEntry, GenerationsView, LogView, TypeView, VersionView};
-use crate::figures::{ago, bytes, first_line, number, rate};
+use crate::figures::{ago, bytes, in_short, number, rate};
 use crate::http::problem::Problem;
 use crate::types::UnixMs;
 
@@ -150,7 +150,7 @@ impl<'a> Overview<'a> {
         if let Some(reason) = &version.reason {
             let before = if is_refused(version) { format!("{}: ", version.state) } else { String::new() };
             let class = if version.configured || needs_look(version) { "bad" } else { "said" };
-            return Some(Note { class, says: format!("{label} {before}{}", first_line(reason)) });
+            return Some(Note { class, says: format!("{label} {before}{}", in_short(reason)) });
         }
         if let Some(drain) = &version.drain {
             let says = format!("{label}: {}", rollover::drain(drain, self.now).words());
@@ -211,7 +211,7 @@ fn changes(entry: &GenerationEntry) -> Vec<String> {
     let keys = entry.keys.iter().map(|key| format!("changed: {key}"));
     let all: Vec<String> = keys.chain(entry.types.iter().map(ToString::to_string)).collect();
     let left = all.len().saturating_sub(CHANGES_SHOWN) + entry.left_out as usize;
-    let mut shown: Vec<String> = all.iter().take(CHANGES_SHOWN).map(|line| first_line(line)).collect();
+    let mut shown: Vec<String> = all.iter().take(CHANGES_SHOWN).map(|line| in_short(line)).collect();
     if left > 0 {
         shown.push(format!("and {left} more"));
     }

@@ -2,7 +2,7 @@
 
 use super::rollover;
 use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY, EcosystemView, FailingView, TypeView, VersionView};
-use crate::figures::{ago, first_line};
+use crate::figures::{ago, in_short};
 use crate::types::WorkerType;
 use crate::wording;
 
@@ -71,7 +71,7 @@ pub(super) fn verdict(view: &EcosystemView) -> Verdict {
         look.push(format!("The newest config was not accepted, what ran before goes on: {first}").into());
     }
     if let Some(error) = view.binary.as_ref().and_then(|binary| binary.last_error.as_ref()) {
-        look.push(format!("The binary was not replaced, the one before goes on: {}", first_line(error)).into());
+        look.push(format!("The binary was not replaced, the one before goes on: {}", in_short(error)).into());
     }
     for of_type in &view.types {
         let of = &of_type.worker_type;
@@ -163,7 +163,7 @@ fn of_versions(of_type: &TypeView, bad: &mut About<'_>, look: &mut About<'_>) {
 
 /// Why a version fails, and what is done about it.
 fn failing_words(failing: &FailingView) -> String {
-    format!("{}; its jobs wait; {}", first_line(&failing.reason), tried(failing))
+    format!("{}; its jobs wait; {}", in_short(&failing.reason), tried(failing))
 }
 
 /// What was tried, and when it is again.

@@ -33,6 +33,9 @@ pub use progress::Progress;
 pub use rpc::told;
 pub use run::Run;
 
+pub(crate) use output::gist;
+#[cfg(feature = "daemon")]
+pub(crate) use output::message_and_tail;
 pub(crate) use process::resident_bytes;
 
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! Owns the bounds of both. Does no I/O; says nothing about what a failure means for the job.
 //! Promise: a result is one JSON value on one line within `result_max`; an error text is within `ERROR_BYTES_MAX`.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 
 use crate::job::intake::compact_json;
@@ -37,7 +39,8 @@ fn last(bytes: &[u8], most: usize) -> &[u8] {
     bytes.get(bytes.len().saturating_sub(most)..).unwrap_or_default()
 }
 
-/// `what` happened, and the end of what the program said about it, within the bound for errors.
+/// `what` happened, and the end of what the program said about it, within the bound for errors: behind a colon on the same line,
+/// or, where it is more than one line, on lines of its own.
 pub(super) fn error_text(what: &str, said: &str) -> String {
     let said = said.trim();
     let what = front(what, ERROR_BYTES_MAX);
@@ -48,7 +51,26 @@ pub(super) fn error_text(what: &str, said: &str) -> String {
     }
     match said.get(from..) {
         None | Some("") => what.to_owned(),
+        Some(said) if said.contains('\n') => format!("{what}:\n{said}"),
         Some(said) => format!("{what}: {said}"),
+    }
+}
+
+/// What an error says happened, and the lines that follow it. (Of one that was written before those stood apart, the first of
+/// them is part of what happened.)
+pub(crate) fn message_and_tail(error: &str) -> (&str, &str) {
+    let (message, tail) = error.split_once('\n').unwrap_or((error, ""));
+    let message = message.trim_end();
+    (message.strip_suffix(':').filter(|_| !tail.is_empty()).unwrap_or(message), tail)
+}
+
+/// An error in a line: what happened, and what was said last about it where that stands apart.
+pub(crate) fn gist(error: &str) -> Cow<'_, str> {
+    let (message, tail) = message_and_tail(error);
+    let stands_apart = error.get(message.len()..).is_some_and(|rest| rest.starts_with(':'));
+    match tail.lines().map(str::trim).rfind(|line| !line.is_empty()).filter(|_| stands_apart) {
+        Some(last) => Cow::Owned(format!("{message}: {last}")),
+        None => Cow::Borrowed(message),
     }
 }
 
@@ -137,6 +159,23 @@ mod tests {
         let error = error_text("exit 1", &text);
         assert!(error.len() <= ERROR_BYTES_MAX && error.starts_with("exit 1: ä") && error.ends_with("äend"));
         assert_eq!(error_text("exit 1", " \n"), "exit 1");
+    }
+
+    #[test]
+    fn lines_stand_apart_from_what_happened_and_the_last_one_goes_with_it_in_short() {
+        let error = error_text("w.py exited with code 1", "Traceback:\n  line 3\nKeyError: 'ink'\n");
+        assert_eq!(error, "w.py exited with code 1:\nTraceback:\n  line 3\nKeyError: 'ink'");
+        assert_eq!(message_and_tail(&error), ("w.py exited with code 1", "Traceback:\n  line 3\nKeyError: 'ink'"));
+        assert_eq!(gist(&error), "w.py exited with code 1: KeyError: 'ink'");
+        // One line, and what was written when lines did not stand apart.
+        for (error, message, tail) in [
+            ("w.py exited with code 1: no ink", "w.py exited with code 1: no ink", ""),
+            ("w.py exited with code 1: first\nlast", "w.py exited with code 1: first", "last"),
+            ("ends so:", "ends so:", ""),
+            ("", "", ""),
+        ] {
+            assert_eq!((message_and_tail(error), &*gist(error)), ((message, tail), message));
+        }
     }
 
     proptest! {

@@ -16,6 +16,7 @@ use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::refusal::Refusal;
 use crate::types::UnixMs;
+use crate::worker::gist;
 
 /// What is known of a job that somebody asks why of.
 pub(in crate::engine) struct Asked {
@@ -206,7 +207,7 @@ fn first(text: &str) -> String {
 }
 
 fn first_line(error: &str) -> String {
-    match first(error).as_str() {
+    match first(&gist(error)).as_str() {
         "" => String::new(),
         line => format!(" ({line})"),
     }

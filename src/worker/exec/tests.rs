@@ -145,7 +145,7 @@ fn flood_on_stdout_is_ended_and_fails() {
 #[test]
 fn flood_on_stderr_does_not_block_and_its_end_is_kept() {
     let error = error(run("yes | head -c 1000000 >&2; echo the end >&2; exit 1"));
-    assert!(error.starts_with("sh exited with code 1: y") && error.ends_with("y\nthe end"), "{error}");
+    assert!(error.starts_with("sh exited with code 1:\ny") && error.ends_with("y\nthe end"), "{error}");
     assert!(error.len() <= crate::limits::ERROR_BYTES_MAX);
 }
 
@@ -369,7 +369,7 @@ fn a_line_on_stderr_may_say_how_far_it_is_and_the_error_leaves_it_out() {
     let job = Assignment { run: board.run(lease, 0), ..job };
     let got = outcomes(&mut *worker(sh(dir.path(), script), &cut), vec![job]);
     looker.join().unwrap();
-    assert_eq!(got, [(1, fail("sh exited with code 1: first\nlast"))]);
+    assert_eq!(got, [(1, fail("sh exited with code 1:\nfirst\nlast"))]);
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn flood_on_stderr_blocks_nothing_and_its_end_is_kept() {
     assert_eq!(cage.cycle([1]), [(1, done("1"))]);
     let errors =
         started("job() { yes | head -c 1000000 >&2; echo the end >&2; exit 1; }").broken_cycle([1]).remove(0).1;
-    assert!(errors.starts_with("sh exited with code 1: y") && errors.ends_with("y\nthe end"), "{errors}");
+    assert!(errors.starts_with("sh exited with code 1:\ny") && errors.ends_with("y\nthe end"), "{errors}");
 }
 
 #[test]

@@ -7,7 +7,15 @@ use crate::support::wait::until;
 use crate::support::{Biotope, Home, SOON, http, skipped};
 
 /// Fails as the payload says, until it is mended.
-const FRAIL: &str = "[ -e mended ] && exit 0\nread -r line; echo \"$line\" >&2; exit 1";
+const FRAIL: &str = r#"[ -e mended ] && exit 0
+read -r line
+echo 'Traceback (most recent call last):
+  File "press.py", line 41, in <module>
+    main()
+  File "press.py", line 37, in main
+    press(job["payload"])' >&2
+echo "PressError: $line" >&2
+exit 1"#;
 
 fn frail() -> Home {
     let home = Home::new("[workers.frail]\nversion = \"v1\"\nexec = [\"./frail.sh\"]\nmax_attempts = 1\n");
@@ -197,7 +205,7 @@ fn the_steps_of_a_job_are_those_of_its_life() {
     // Fails, is cut off by the end of the process, and then does its work.
     home.script(
         "steps.sh",
-        "[ -e failed ] || { touch failed; echo 'no <ink>' >&2; exit 1; }\n[ -e begun ] || { touch begun; read -r line <gate; }\n\
+        "[ -e failed ] || { touch failed; echo 'no <ink>' >&2; echo 'at a.c:3' >&2; exit 1; }\n[ -e begun ] || { touch begun; read -r line <gate; }\n\
          echo '{\"type\":\"next\",\"id\":\"after&it\"}' >\"$BIOTOPE_ENQUEUE\"",
     );
     home.pipe("gate");
@@ -211,7 +219,7 @@ fn the_steps_of_a_job_are_those_of_its_life() {
     let steps = [
         "<b>Accepted</b>",
         "<b>Failed</b> on v1, worker 1, after ",
-        "no &#60;ink&#62;",
+        "<p class=\"message\">./steps.sh exited with code 1</p><pre tabindex=\"0\" aria-label=\"The end of what it wrote\">no &#60;ink&#62;\nat a.c:3</pre>",
         "<b>The process ended while it ran</b> on v1 after ",
         "<b>Completed</b> on v1, worker 1, after ",
         "Jobs that it enqueued",

@@ -212,7 +212,7 @@ enum JobsCommand {
         /// Only with this text in the last error
         #[arg(long, value_name = "TEXT")]
         error: Option<String>,
-        /// Only ended, failed last or, if neither, accepted since then (RFC 3339)
+        /// Only ended, failed last or, if neither, accepted since then: RFC 3339, or an age like 15m, 2h or 7d
         #[arg(long, value_name = "TIME")]
         since: Option<String>,
         /// At most so many; 0: all

@@ -12,13 +12,14 @@ use super::body::collect;
 use super::problem::Problem;
 use super::{AROUND_PAYLOAD_MAX, App, answer, blocking, bulk, status_of};
 use crate::archive::plain;
+use crate::config::units;
 use crate::engine::JobAction;
 use crate::engine::view::JobFilter;
 use crate::job::intake::parse_job;
 use crate::job::trace::TraceParent;
 use crate::limits::{ERROR_SEARCH_BYTES_MAX, LIST_DEFAULT, LIST_MAX, TENANT_BYTES_MAX};
 use crate::refusal::Refusal;
-use crate::types::{ChosenId, UnixMs, WorkerType};
+use crate::types::{ChosenId, UnixMs, WorkerType, millis};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,11 +174,17 @@ fn check_error(error: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A moment in a query.
-fn moment(text: &str) -> Result<UnixMs, Problem> {
+/// A moment in a query, or how long ago it is at `now`.
+fn moment(text: &str, now: UnixMs) -> Result<UnixMs, Problem> {
+    if let Ok(age) = units::duration(text) {
+        return Ok(now.saturating_sub(millis(age)));
+    }
     let at = text.parse::<jiff::Timestamp>().ok().and_then(|at| UnixMs::try_from(at.as_millisecond()).ok());
     at.ok_or_else(|| {
-        Problem::bad_request(format!("since {text:?} is no moment; write RFC 3339, like 2026-01-31T12:00:00Z"))
+        let detail = format!(
+            "since {text:?} is no moment; write RFC 3339, like 2026-01-31T12:00:00Z, or an age, like 15m, 2h or 7d"
+        );
+        Problem::bad_request(detail)
     })
 }
 
@@ -186,8 +193,8 @@ pub(crate) const STATES: [&str; 9] =
     ["ready", "delayed", "reserved", "parked", "dead", "completed", "cancelled", "expired", "discarded"];
 
 impl ListQuery {
-    /// What is asked for, checked.
-    pub(crate) fn filter(self) -> Result<JobFilter, Problem> {
+    /// What is asked for at `now`, checked.
+    pub(crate) fn filter(self, now: UnixMs) -> Result<JobFilter, Problem> {
         if let Some(state) = self.state.as_deref().filter(|state| !STATES.contains(state)) {
             return Err(Problem::bad_request(format!("no state {state:?}; there are {}", STATES.join(", "))));
         }
@@ -203,14 +210,30 @@ impl ListQuery {
         if let Some(error) = &self.error {
             check_error(error)?;
         }
-        let since = self.since.as_deref().map(moment).transpose()?;
+        let since = self.since.as_deref().map(|since| moment(since, now)).transpose()?;
         let Self { state, tenant, error, cursor, .. } = self;
         Ok(JobFilter { worker_type, state, tenant, error, since, limit, cursor })
     }
 }
 
 pub(super) async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
-    let filter = query.filter()?;
+    let filter = query.filter(app.clock.wall_ms())?;
     let page = blocking(move || app.handle.jobs(&filter)).await??;
     Ok(Json(page).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_said_by_itself_or_by_how_long_ago_it_is() {
+        let now = 1_795_662_763_638;
+        assert_eq!(moment("1970-01-01T00:00:10Z", now).unwrap(), 10_000);
+        assert_eq!(moment("2h", now).unwrap(), now - 7_200_000);
+        assert_eq!(moment("90d", 5).unwrap(), 0, "before there was time");
+        for bad in ["yesterday", "2", "h", "-2h", "2026-01-31", ""] {
+            assert!(moment(bad, now).is_err(), "{bad}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ use crate::http::audit::Done;
 use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
 use crate::http::{App, answer, blocking};
+use crate::types::UnixMs;
 
 /// Jobs of one such act; for more it is done again.
 const JOBS_MAX: usize = 10_000;
@@ -72,11 +73,11 @@ fn to_type(asked: &Asked, word: &str) -> String {
     if name.is_empty() { word.to_owned() } else { name.to_owned() }
 }
 
-fn dead(asked: &Asked) -> Result<JobFilter, Problem> {
+fn dead(asked: &mut Asked, now: UnixMs) -> Result<JobFilter, Problem> {
     if asked.state.trim() != "dead" {
         return Err(Problem::bad_request("only dead jobs are retried or discarded together"));
     }
-    asked.filter(AT_ONCE)
+    asked.filter(AT_ONCE, now)
 }
 
 /// The ids of all that are meant, as many as one act takes, and whether there may be more.
@@ -107,7 +108,7 @@ pub(super) async fn ask(
     let (word, _) = bulk_action(&word)?;
     let Query(mut asked) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     asked.cursor = app.handle.reader().visible_up_to().to_string();
-    let filter = dead(&asked)?;
+    let filter = dead(&mut asked, app.clock.wall_ms())?;
     let (ids, more) = blocking(move || gather(&app.handle, filter)).await??;
     let title = format!("{} all {}", if word == "retry" { "Retry" } else { "Discard" }, asked.words());
     let page = Page { title, live: "", visitor, word, name: to_type(&asked, word), asked, count: ids.len(), more };
@@ -121,11 +122,11 @@ pub(super) async fn act(
     form: Result<Form<Confirmed>, FormRejection>,
 ) -> Result<Response, Told> {
     let (word, action) = bulk_action(&word)?;
-    let Confirmed { asked, name } = sent(form)?;
+    let Confirmed { mut asked, name } = sent(form)?;
     if matches!(action, JobAction::Discard) {
         check_typed(&name, &to_type(&asked, word))?;
     }
-    let filter = dead(&asked)?;
+    let filter = dead(&mut asked, app.clock.wall_ms())?;
     let handle = app.handle.clone();
     let (ids, _) = blocking(move || gather(&handle, filter)).await??;
     let done = act_on(&app, ids, action).await;

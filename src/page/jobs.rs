@@ -12,7 +12,7 @@ use super::told::{Done, Told, back_to, in_address};
 use super::words::{due, since_text};
 use crate::engine::Handle;
 use crate::engine::view::{JobFilter, JobView};
-use crate::figures::in_short;
+use crate::figures::{in_short, moment};
 use crate::http::guard::Visitor;
 use crate::http::jobs::{ListQuery, STATES};
 use crate::http::problem::Problem;
@@ -46,8 +46,9 @@ fn some(text: &str) -> Option<String> {
 }
 
 impl Asked {
-    /// As the listing takes it, checked.
-    pub(super) fn filter(&self, limit: usize) -> Result<JobFilter, Problem> {
+    /// As the listing takes it at `now`, checked. An age becomes the moment that it means: the next page, and what is done to all
+    /// of them, mean the same.
+    pub(super) fn filter(&mut self, limit: usize, now: UnixMs) -> Result<JobFilter, Problem> {
         let query = ListQuery {
             worker_type: some(&self.worker_type),
             state: some(&self.state),
@@ -57,7 +58,9 @@ impl Asked {
             limit: Some(limit),
             cursor: some(&self.cursor),
         };
-        query.filter()
+        let filter = query.filter(now)?;
+        self.since = filter.since.map(moment).unwrap_or_default();
+        Ok(filter)
     }
 
     /// What is asked for, with its names, but for where to go on.
@@ -104,6 +107,8 @@ struct Page {
     live: &'static str,
     visitor: Visitor,
     asked: Asked,
+    /// Since when, as it was written.
+    since: String,
     types: Vec<WorkerType>,
     jobs: Vec<JobView>,
     next: Option<String>,
@@ -152,9 +157,10 @@ impl Page {
             }
             if STATES.contains(&&*q) { asked.state = q } else { asked.error = q }
         }
-        let (jobs, next) = gather(handle, asked.filter(PAGE)?, CALLS_MAX)?;
+        let since = asked.since.clone();
+        let (jobs, next) = gather(handle, asked.filter(PAGE, now)?, CALLS_MAX)?;
         let title = capital(&asked.words());
-        Ok(Found::Jobs(Box::new(Self { title, live: "", visitor, asked, types, jobs, next, note, now })))
+        Ok(Found::Jobs(Box::new(Self { title, live: "", visitor, asked, since, types, jobs, next, note, now })))
     }
 
     fn next_query(&self, next: &str) -> String {

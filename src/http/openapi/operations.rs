@@ -99,7 +99,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
             query("state", STATES, "Only in this state."),
             query("tenant", r#"{"type":"string","maxLength":128}"#, "Only of this tenant."),
             query("error", r#"{"type":"string","minLength":1,"maxLength":256}"#, "Only with this in the last error."),
-            query("since", r#"{"type":"string","format":"date-time"}"#, "Only ended, or failed last, since then."),
+            query(
+                "since",
+                TEXT,
+                "Only ended, or failed last, since then: RFC 3339, or an age like `15m`, `2h` or `7d`.",
+            ),
             query("limit", r#"{"type":"integer","minimum":1,"maximum":10000,"default":100}"#, "So many at most."),
             query("cursor", TEXT, "Where an earlier page ended: its `next_cursor`."),
         ],

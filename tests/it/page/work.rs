@@ -181,6 +181,15 @@ fn forms_work_without_a_script_and_only_as_they_are_meant() {
     let of_type = biotope.of_type("frail");
     assert_eq!((&of_type["paused"], &of_type["dead"]), (&json!(false), &json!(2)), "{of_type}");
 
+    // An age is understood, stays as it was written, and means one moment from then on.
+    let page = String::from_utf8(biotope.get("/jobs?state=dead&since=2h").body).unwrap();
+    assert!(ids.iter().all(|id| page.contains(id)) && page.contains("name=\"since\" value=\"2h\""), "{page}");
+    assert!(page.contains("href=\"/jobs/all/retry?state=dead&#38;since=20") && !page.contains("since=2h"), "{page}");
+    assert_eq!(biotope.jobs("state=dead&since=2h").len(), 2);
+    let refused = biotope.get("/jobs?since=yesterday");
+    let says = String::from_utf8(refused.body).unwrap();
+    assert!(refused.status == 400 && says.contains("or an age, like 15m, 2h or 7d"), "{says}");
+
     // What there is not is told on a page, with the status that belongs to it.
     for (path, status) in
         [("/types/none", 404), ("/jobs/none", 404), ("/jobs?state=lost", 400), ("/jobs?type=none", 404)]
@@ -210,7 +219,8 @@ fn the_steps_of_a_job_are_those_of_its_life() {
     );
     home.pipe("gate");
     let biotope = home.start();
-    let id = biotope.push(&json!({"type": "steps"}));
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let id = biotope.push(&json!({"type": "steps", "traceparent": trace}));
     until("the second run", SOON, || if home.path("begun").exists() { Ok(()) } else { Err("not begun".into()) });
     biotope.kill();
     let biotope = home.start();
@@ -228,6 +238,7 @@ fn the_steps_of_a_job_are_those_of_its_life() {
     let places: Vec<usize> =
         steps.iter().map(|step| page.find(step).unwrap_or_else(|| panic!("{step} is missing in {page}"))).collect();
     assert!(places.is_sorted() && !page.contains("Not all of it can be read"), "{page}");
+    assert!(page.contains(&format!("<dt>Trace</dt><dd><code>{trace}</code></dd>")), "{page}");
     let next = String::from_utf8(biotope.get("/jobs/after%26it").body).unwrap();
     assert!(next.contains(&format!("<dt>Enqueued by</dt><dd><a href=\"/jobs/{id}\">")), "{next}");
     biotope.stop();

@@ -84,6 +84,9 @@ impl SideBySide for Caller {
             while let Some((job, timeouts)) = jobs.next() {
                 let outcome = lane.call(&job, timeouts).await;
                 jobs.ended(outcome);
+                // First all answers that are there are taken, then the next requests are sent one after the other: the service,
+                // and the engine, are woken for many at once.
+                tokio::task::yield_now().await;
             }
             lane.leave();
         })

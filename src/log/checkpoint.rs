@@ -228,13 +228,14 @@ fn numbers(disk: &dyn Disk, sort: Sort) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// A checkpoint that was found whole.
+/// A checkpoint whose header holds. Whether the rest does is known once its blocks were read.
 pub(super) struct Found {
     pub(super) place: Place,
     pub(super) segments: Vec<SegmentMarks>,
-    file: Arc<dyn DiskFile>,
-    blocks_at: u64,
-    end: u64,
+    /// At the first block.
+    source: Source,
+    /// Checksum of all that the source gives, as the trailer has it.
+    crc: u32,
 }
 
 /// Why a checkpoint is not used.
@@ -246,8 +247,8 @@ pub(super) enum Unfit {
     Foreign,
 }
 
-/// The checkpoints that are whole and of this log, newest first; each is looked through when it is asked for. A bad one is
-/// set aside, with a message.
+/// The checkpoints of this log whose headers hold, newest first; each is opened when it is asked for. A bad one is set
+/// aside, with a message.
 pub(super) fn candidates<'a>(disk: &'a dyn Disk, sort: Sort, log_id: LogId) -> impl Iterator<Item = Found> + 'a {
     // What cannot be listed or read is not used: the log has all that it has.
     numbers(disk, sort).unwrap_or_default().into_iter().filter_map(move |number| {
@@ -269,7 +270,7 @@ pub fn read_names<T>(
     make: impl Fn() -> T,
     take: impl Fn(&mut T, &[u8]) -> Result<(), String>,
 ) -> (T, Seq) {
-    for found in candidates(disk, Sort::Names, reader.log_id()) {
+    for mut found in candidates(disk, Sort::Names, reader.log_id()) {
         let segment = reader.segment(found.place.segment);
         if segment.is_none_or(|segment| !found.goes_on_in(&segment.file)) {
             continue;
@@ -302,12 +303,12 @@ fn u64_of(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_le_bytes)
 }
 
-/// Looks through a checkpoint: everything but its blocks is read, and all of it is checked.
+/// Reads a checkpoint up to its blocks.
 fn read(file: &Arc<dyn DiskFile>, sort: Sort, log_id: LogId) -> io::Result<Result<Found, Unfit>> {
     let length = file.bytes()?;
     let Some(end) = length.checked_sub(TRAILER_BYTES as u64) else { return Ok(Err(Unfit::Damaged)) };
-    let mut header = Source::new(file, 0, end);
-    let Some(header) = header.take(HEADER_BYTES)?.map(<[u8]>::to_vec) else { return Ok(Err(Unfit::Damaged)) };
+    let mut source = Source::new(file, end);
+    let Some(header) = source.take(HEADER_BYTES)?.map(<[u8]>::to_vec) else { return Ok(Err(Unfit::Damaged)) };
     let at = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
     let version: [u8; 2] = at(8, 10).try_into().unwrap_or_default();
     if at(0, 8) != sort.magic() || u16::from_le_bytes(version) != FORMAT || at(16, 32) != log_id {
@@ -315,8 +316,9 @@ fn read(file: &Arc<dyn DiskFile>, sort: Sort, log_id: LogId) -> io::Result<Resul
     }
     let mut trailer = [0; TRAILER_BYTES];
     file.read_at(end, &mut trailer)?;
-    let claimed = (u32_of(trailer.get(4..8).unwrap_or_default()), u64_of(trailer.get(8..).unwrap_or_default()));
-    if header_crc(&header) != u32_of(at(12, 16)) || claimed != (crc_of(file, end)?, end) {
+    let crc = u32_of(trailer.get(4..8).unwrap_or_default());
+    let is_whole = u64_of(trailer.get(8..).unwrap_or_default()) == end;
+    if header_crc(&header) != u32_of(at(12, 16)) || !is_whole {
         return Ok(Err(Unfit::Damaged));
     }
     let place = Place {
@@ -327,30 +329,12 @@ fn read(file: &Arc<dyn DiskFile>, sort: Sort, log_id: LogId) -> io::Result<Resul
         previous: u32_of(at(48, 52)),
         epoch: u32_of(at(52, 56)),
     };
-    let mut source = Source::new(file, HEADER_BYTES as u64, end);
     let segments = match sort {
         Sort::Table => read_segments(&mut source)?,
         Sort::Names => Some(Vec::new()),
     };
     let Some(segments) = segments else { return Ok(Err(Unfit::Damaged)) };
-    let blocks_at = source.at();
-    Ok(Ok(Found { place, segments, file: Arc::clone(file), blocks_at, end }))
-}
-
-fn crc_of(file: &Arc<dyn DiskFile>, end: u64) -> io::Result<u32> {
-    let mut crc = crc32fast::Hasher::new();
-    let mut buffer = vec![0; PART_BYTES];
-    let mut at = 0;
-    while at < end {
-        let part = usize::try_from(end - at).unwrap_or(PART_BYTES).min(PART_BYTES);
-        let read = file.read_at(at, buffer.get_mut(..part).unwrap_or_default())?;
-        if read == 0 {
-            break;
-        }
-        crc.update(buffer.get(..read).unwrap_or_default());
-        at += read as u64;
-    }
-    Ok(crc.finalize())
+    Ok(Ok(Found { place, segments, source, crc }))
 }
 
 fn read_segments(source: &mut Source) -> io::Result<Option<Vec<SegmentMarks>>> {
@@ -369,19 +353,23 @@ fn read_segments(source: &mut Source) -> io::Result<Option<Vec<SegmentMarks>>> {
 }
 
 impl Found {
-    /// Gives all blocks to `take`, in order.
+    /// Gives all blocks to `take`, in order. What it was given is of use only if this returns well: whether all of it is
+    /// what was written is seen at the end.
     ///
     /// # Errors
-    /// What `take` says, or that a block is not there.
-    pub(super) fn blocks(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
-        let mut source = Source::new(&self.file, self.blocks_at, self.end);
-        while source.at() < self.end {
+    /// What `take` says, or that a block is not there, or that the checksum does not hold.
+    pub(super) fn blocks(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        let source = &mut self.source;
+        while source.at() < source.end {
             let bytes = source.number().map_err(|error| error.to_string())?.unwrap_or(0) as usize;
             if bytes > BLOCK_BYTES_MAX {
                 return Err("a block is longer than any".to_owned());
             }
             let block = source.take(bytes).map_err(|error| error.to_string())?.ok_or("a block is cut")?;
             take(block)?;
+        }
+        if source.crc.clone().finalize() != self.crc {
+            return Err("its checksum does not hold".to_owned());
         }
         Ok(())
     }
@@ -406,9 +394,11 @@ impl Found {
     }
 }
 
-/// Bytes of a file, in order.
+/// Bytes of a file, from its beginning and in order.
 struct Source {
     file: Arc<dyn DiskFile>,
+    /// Of what was read.
+    crc: crc32fast::Hasher,
     buffer: Vec<u8>,
     /// Bytes of the buffer that were taken.
     taken: usize,
@@ -418,8 +408,8 @@ struct Source {
 }
 
 impl Source {
-    fn new(file: &Arc<dyn DiskFile>, at: u64, end: u64) -> Self {
-        Self { file: Arc::clone(file), buffer: Vec::new(), taken: 0, next: at, end }
+    fn new(file: &Arc<dyn DiskFile>, end: u64) -> Self {
+        Self { file: Arc::clone(file), crc: crc32fast::Hasher::new(), buffer: Vec::new(), taken: 0, next: 0, end }
     }
 
     fn at(&self) -> u64 {
@@ -440,6 +430,7 @@ impl Source {
             self.buffer.resize(have + more, 0);
             let read = self.file.read_at(self.next, self.buffer.get_mut(have..).unwrap_or_default())?;
             self.buffer.truncate(have + read);
+            self.crc.update(self.buffer.get(have..).unwrap_or_default());
             self.next += read as u64;
         }
         let taken = self.taken;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::damage::{Damages, Place};
 use super::disk::DiskFile;
@@ -358,14 +358,15 @@ pub(super) struct FrameStream {
     file: Arc<dyn DiskFile>,
     /// Where the next frame should be.
     pub(super) offset: u32,
-    buffer: Vec<u8>,
+    /// Frames are cut off its front; its room is used again once they are dropped.
+    buffer: BytesMut,
     /// Offset of the buffer's first byte.
     base: u32,
 }
 
 impl FrameStream {
     pub(super) fn new(segment: u32, file: &Arc<dyn DiskFile>, log_id: LogId, offset: u32) -> Self {
-        Self { segment, log_id, file: Arc::clone(file), offset, buffer: Vec::new(), base: offset }
+        Self { segment, log_id, file: Arc::clone(file), offset, buffer: BytesMut::new(), base: offset }
     }
 
     /// The next frame with data and where it lies; `None` where no valid frame of this segment begins, or after the end frame.
@@ -392,15 +393,16 @@ impl FrameStream {
         if header.log_id != log_id || header.segment != segment {
             return Ok(None);
         }
-        let bytes = Bytes::copy_from_slice(bytes);
+        let bytes = self.buffer.split_to(length).freeze();
         self.offset += header.bytes;
+        self.base = self.offset;
         Ok(Some((at, bytes, header)))
     }
 
     /// Moves to the next place, from where it stands on, that begins like a frame; `false` if there is none.
     pub(super) fn seek_magic(&mut self) -> Result<bool, ReadError> {
         loop {
-            if (self.offset - self.base) as usize >= self.buffer.len() && !self.skip_to_written()? {
+            if self.has_ahead() == 0 && !self.skip_to_written()? {
                 return Ok(false);
             }
             let Some(bytes) = self.ahead(frame::FRAME_ALIGN)? else { return Ok(false) };
@@ -425,21 +427,28 @@ impl FrameStream {
         Ok(at.is_some())
     }
 
+    /// How many bytes the buffer has from the next frame's place on; it has no others any more.
+    fn has_ahead(&mut self) -> usize {
+        match self.offset.checked_sub(self.base) {
+            Some(skip) => self.buffer.advance(self.buffer.len().min(skip as usize)),
+            // A frame that was given away is looked at again.
+            None => self.buffer.clear(),
+        }
+        self.base = self.offset;
+        self.buffer.len()
+    }
+
     /// At least `bytes` bytes from the next frame's place on; `None` where the file ends before.
     pub(super) fn ahead(&mut self, bytes: usize) -> Result<Option<&[u8]>, ReadError> {
-        let skip = (self.offset - self.base) as usize;
-        if self.buffer.len() < skip + bytes {
-            let file_bytes = self.file.bytes().map_err(|source| ReadError::Io { segment: self.segment, source })?;
-            let rest = usize::try_from(file_bytes.saturating_sub(u64::from(self.offset))).unwrap_or(usize::MAX);
-            self.buffer.resize(bytes.max(READ_AHEAD_BYTES).min(rest), 0);
-            let read = self
-                .file
-                .read_at(u64::from(self.offset), &mut self.buffer)
-                .map_err(|source| ReadError::Io { segment: self.segment, source })?;
-            self.buffer.truncate(read);
-            self.base = self.offset;
+        let have = self.has_ahead();
+        if have < bytes {
+            let io = |source| ReadError::Io { segment: self.segment, source };
+            let next = u64::from(self.offset) + have as u64;
+            let rest = usize::try_from(self.file.bytes().map_err(io)?.saturating_sub(next)).unwrap_or(usize::MAX);
+            self.buffer.resize(have + (bytes - have).max(READ_AHEAD_BYTES).min(rest), 0);
+            let read = self.file.read_at(next, self.buffer.get_mut(have..).unwrap_or_default()).map_err(io)?;
+            self.buffer.truncate(have + read);
         }
-        let skip = (self.offset - self.base) as usize;
-        Ok(self.buffer.get(skip..).filter(|rest| rest.len() >= bytes))
+        Ok(Some(&*self.buffer).filter(|ahead| ahead.len() >= bytes))
     }
 }

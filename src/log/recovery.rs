@@ -372,7 +372,7 @@ impl Opening<'_> {
         replay: &mut dyn Replay,
     ) -> Option<(usize, checkpoint::Found)> {
         let candidates = replay.takes_checkpoints().then(|| checkpoint::candidates(self.disk, Sort::Table, log.log_id));
-        for candidate in candidates.into_iter().flatten() {
+        for mut candidate in candidates.into_iter().flatten() {
             let at = found.iter().position(|segment| segment.number == candidate.place.segment);
             let Some(at) = at.filter(|at| (skip..=active).contains(at)) else { continue };
             let mut before = found.iter().take(at).skip(skip);
@@ -407,17 +407,15 @@ impl Opening<'_> {
         let mut in_log = state.next_seq.map(|seq| Segment::new(segment.number, Arc::clone(&segment.file), seq));
         let mut end = HEADER_END;
         while let Some((at, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
-            if !is_whole(&bytes) {
-                break;
-            }
+            let in_frame: Result<Vec<_>, _> = records(segment.number, at, &bytes).collect();
+            let Ok(in_frame) = in_frame else { break };
             verdict::follows(state, &header).map_err(|what| self.corrupt(segment.number, at, what))?;
             let marked =
                 in_log.get_or_insert_with(|| Segment::new(segment.number, Arc::clone(&segment.file), header.first_seq));
             if header.kind == FrameKind::Data {
                 marked.mark(header.first_seq, at);
             }
-            for record in records(segment.number, at, &bytes) {
-                let record = record.map_err(|error| self.read_error(error))?;
+            for record in in_frame {
                 let (seq, offset) = (record.seq, record.position.offset);
                 replay
                     .record(log.names_id(), record)

@@ -22,7 +22,7 @@ use super::disk::{Disk, DiskFile};
 use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, records};
 use super::spare::{self, Order};
-use super::tail::{self, Tail};
+use super::tail::{self, Copying, Tail};
 use super::verdict::{self, Before, Behind, LastFrames, Name, Stop, Wrong};
 use super::writer::{Log, TailStart};
 use super::{LogId, LogOptions, segment_name};
@@ -97,6 +97,8 @@ struct Found {
 /// How far the valid frames of a segment go.
 struct Extent {
     last: Option<FrameHeader>,
+    /// Where they end.
+    end: u32,
     ended: bool,
     /// No frame is whole, and yet something like one begins there.
     begun: bool,
@@ -122,7 +124,13 @@ pub fn open(
     };
     let log_id = first.header.log_id;
     opening.check_numbers(&strays, &found)?;
-    let (active, head) = opening.tail_and_head(&strays, &found, log_id)?;
+    let (active, head, tail_end) = opening.tail_and_head(&strays, &found, log_id)?;
+    let Some(last) = found.get(active) else {
+        return Err(opening.corrupt(head, 0, "the tail is missing"));
+    };
+    let tail = Tail { file: Arc::clone(&last.file), header: last.header, end: tail_end, head, options };
+    // Most of what the disk has to do is done while the log is read.
+    let copying = Copying::begin(&disk, tail.clone());
     let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names));
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
@@ -144,9 +152,6 @@ pub fn open(
             }
         }
     }
-    let Some(last) = found.get(active) else {
-        return Err(opening.corrupt(head, 0, "the tail is missing"));
-    };
     let (in_log, end, _) = opening.replay_segment(last, first.header, &mut state, replay)?;
     let Some(in_log) = in_log else {
         return Err(opening.corrupt(last.number, end, "the head of the log is damaged"));
@@ -154,7 +159,7 @@ pub fn open(
     let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
     let cut_bytes = opening.check_tail(last, end, log_id, next_seq)?;
 
-    // From here on the directory changes.
+    // From here on the directory changes for good.
     let io = |doing: &'static str| {
         let opening = &opening;
         move |source| opening.io(doing, source)
@@ -164,9 +169,8 @@ pub fn open(
     opening.rewrite_ended(&found, active, end)?;
     let spare = found.get(active + 1);
     let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
-    let copied = Tail { file: &last.file, header: last.header, end, cut_bytes }
-        .copy(disk.as_ref(), options, head, spare)
-        .map_err(io("copy the log's tail"))?;
+    let copied =
+        Tail { end, ..tail }.copy(disk.as_ref(), cut_bytes, spare, copying).map_err(io("copy the log's tail"))?;
     let fresh = in_log.moved_to(copied.file);
     reader.add(Arc::clone(&fresh));
     reader.show_up_to(next_seq);
@@ -319,9 +323,10 @@ impl Opening<'_> {
         verdict::one_log(&segments).map_err(|wrong| self.wrong(wrong))
     }
 
-    /// Place in `found` of the segment that is written, and the number of the head.
-    fn tail_and_head(&self, strays: &[Found], found: &[Found], log_id: LogId) -> Result<(usize, u32), OpenError> {
-        let (mut last, mut begun) = (None, None);
+    /// Place in `found` of the segment that is written, the number of the head, and where the valid frames of that segment
+    /// end.
+    fn tail_and_head(&self, strays: &[Found], found: &[Found], log_id: LogId) -> Result<(usize, u32, u32), OpenError> {
+        let (mut last, mut begun, mut end) = (None, None, HEADER_END);
         for (at, segment) in found.iter().enumerate().rev() {
             let extent = self.extent(segment, log_id)?;
             if extent.begun {
@@ -329,6 +334,7 @@ impl Opening<'_> {
             }
             if let Some(frame) = extent.last {
                 last = Some(LastFrames { at, ended: extent.ended, head: frame.head });
+                end = if extent.ended { HEADER_END } else { extent.end };
                 break;
             }
         }
@@ -338,17 +344,18 @@ impl Opening<'_> {
             (Wrong::Missing { .. }, Some(stray)) => self.wrong(Wrong::Missing { segment: stray.number + 1 }),
             (wrong, _) => self.wrong(wrong),
         })?;
-        Ok((reach.active, reach.head))
+        Ok((reach.active, reach.head, end))
     }
 
     fn extent(&self, segment: &Found, log_id: LogId) -> Result<Extent, OpenError> {
         let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
-        let mut extent = Extent { last: None, ended: false, begun: false };
+        let mut extent = Extent { last: None, end: HEADER_END, ended: false, begun: false };
         while let Some((_, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
             if !is_whole(&bytes) {
                 break;
             }
-            extent = Extent { last: Some(header), ended: header.kind == FrameKind::End, begun: false };
+            extent =
+                Extent { last: Some(header), end: frames.offset, ended: header.kind == FrameKind::End, begun: false };
             if extent.ended {
                 break;
             }

@@ -6,22 +6,26 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{FRAME_HEADER_BYTES, SegmentHeader};
 use super::reader::HEADER_END;
 use super::spare::is_want_of_space;
-use super::{LogOptions, segment_name};
+use super::{LogOptions, Making, segment_name};
 
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
-/// The last segment, where its valid part ends, and how much behind it must never be read again.
-pub(super) struct Tail<'a> {
-    pub(super) file: &'a Arc<dyn DiskFile>,
+/// The last segment, and where its valid part ends.
+#[derive(Clone)]
+pub(super) struct Tail {
+    pub(super) file: Arc<dyn DiskFile>,
+    /// As it was found.
     pub(super) header: SegmentHeader,
     pub(super) end: u32,
-    pub(super) cut_bytes: u64,
+    pub(super) head: u32,
+    pub(super) options: LogOptions,
 }
 
 /// A tail in its new file.
@@ -35,63 +39,135 @@ pub(super) struct Copied {
 /// The spare segment that was found: number, file and size.
 type Spare = (u32, Arc<dyn DiskFile>, u64);
 
-impl Tail<'_> {
-    /// Copies it into a new file of the same name; into the spare's file where there is no room for a new one. When it
-    /// returns, all of it is on stable storage.
+/// A copy that is made while the log is read, under a temporary name. If it is not used, or fails, it leaves nothing behind.
+pub(super) struct Copying {
+    disk: Arc<dyn Disk>,
+    tail: Tail,
+    made: Option<Made>,
+}
+
+enum Made {
+    Meanwhile(JoinHandle<io::Result<Arc<dyn DiskFile>>>),
+    AtOnce(io::Result<Arc<dyn DiskFile>>),
+}
+
+impl Copying {
+    /// Begins to copy; where a log makes its segments step by step, does it.
+    pub(super) fn begin(disk: &Arc<dyn Disk>, tail: Tail) -> Self {
+        let (for_copy, of) = (Arc::clone(disk), tail.clone());
+        let copy = move || {
+            let file = of.new_file(for_copy.as_ref())?;
+            let filled = of.fill(file.as_ref()).inspect_err(|_| drop(for_copy.remove(&of.temporary())));
+            filled.map(|()| file)
+        };
+        let made = match tail.options.making {
+            Making::Stepped => Some(Made::AtOnce(copy())),
+            // Without a thread it is copied later.
+            Making::Thread => Builder::new().name("tail".to_owned()).spawn(copy).ok().map(Made::Meanwhile),
+        };
+        Self { disk: Arc::clone(disk), tail, made }
+    }
+
+    fn file(&mut self) -> Option<Arc<dyn DiskFile>> {
+        match self.made.take()? {
+            Made::Meanwhile(thread) => thread.join().ok()?.ok(),
+            Made::AtOnce(made) => made.ok(),
+        }
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        if self.file().is_some() {
+            // What stays is removed by the next opening.
+            drop(self.disk.remove(&self.tail.temporary()));
+        }
+    }
+}
+
+impl Tail {
+    /// Copies it into a new file of the same name, if `copying` has not just done that; into the spare's file where there is
+    /// no room for a new one. `cut_bytes` behind it must never be read again. When it returns, all of it is on stable
+    /// storage.
     ///
     /// # Errors
     /// As the operating system says.
     pub(super) fn copy(
         &self,
         disk: &dyn Disk,
-        options: LogOptions,
-        head: u32,
+        cut_bytes: u64,
         spare: Option<Spare>,
+        mut copying: Copying,
     ) -> io::Result<Copied> {
-        let fits = u64::from(self.end) + 4 * FRAME_HEADER_BYTES as u64 <= options.segment_bytes;
-        let bytes = if fits { options.segment_bytes } else { self.header.bytes };
-        let header = SegmentHeader { head, bytes, ..self.header };
+        let bytes = self.new_header().bytes;
         let spare = match spare {
-            Some((number, _, bytes)) if bytes != options.segment_bytes => {
+            Some((number, _, spare_bytes)) if spare_bytes != self.options.segment_bytes => {
                 disk.remove(&segment_name(number))?;
                 None
             }
             other => other,
         };
-        let name = segment_name(header.segment);
-        let temporary = format!("{name}.tmp");
-        let fresh = disk.create(&temporary).and_then(|file| file.allocate(bytes).map(|()| file));
-        if fresh.is_err() {
-            // It may be there, empty; if not, there is nothing to remove.
-            drop(disk.remove(&temporary));
-        }
-        let (file, spare) = match (fresh, spare) {
-            (Ok(file), spare) => (file, spare),
-            (Err(_), Some((number, _, spare_bytes))) if spare_bytes == bytes => {
-                disk.rename(&segment_name(number), &temporary)?;
-                // Its old name must be gone before its bytes are another segment's.
-                disk.sync_dir()?;
-                (disk.open(&temporary)?, None)
+        let copied = if copying.tail.end == self.end { copying.file() } else { None };
+        drop(copying);
+        let (file, spare) = match (copied, spare) {
+            (Some(file), spare) => (file, spare),
+            (None, spare) => {
+                let (file, spare) = match (self.new_file(disk), spare) {
+                    (Ok(file), spare) => (file, spare),
+                    (Err(_), Some((number, _, spare_bytes))) if spare_bytes == bytes => {
+                        disk.rename(&segment_name(number), &self.temporary())?;
+                        // Its old name must be gone before its bytes are another segment's.
+                        disk.sync_dir()?;
+                        (disk.open(&self.temporary())?, None)
+                    }
+                    (Err(error), None) if is_want_of_space(&error) => return self.rewrite(disk, cut_bytes),
+                    (Err(error), _) => return Err(error),
+                };
+                self.fill(file.as_ref())?;
+                (file, spare)
             }
-            (Err(error), None) if is_want_of_space(&error) => return self.rewrite(disk),
-            (Err(error), _) => return Err(error),
         };
-        file.write_at(0, &header.encode())?;
-        copy(self.file.as_ref(), file.as_ref(), self.end)?;
-        file.sync_data()?;
-        disk.rename(&temporary, &name)?;
+        disk.rename(&self.temporary(), &segment_name(self.header.segment))?;
         disk.sync_dir()?;
         Ok(Copied { file, bytes, spare: spare.map(|(_, file, _)| file) })
     }
 
+    fn temporary(&self) -> String {
+        format!("{}.tmp", segment_name(self.header.segment))
+    }
+
+    fn new_header(&self) -> SegmentHeader {
+        let fits = u64::from(self.end) + 4 * FRAME_HEADER_BYTES as u64 <= self.options.segment_bytes;
+        let bytes = if fits { self.options.segment_bytes } else { self.header.bytes };
+        SegmentHeader { head: self.head, bytes, ..self.header }
+    }
+
+    /// A new file of a temporary name and the size of a segment; where it fails, there is none.
+    fn new_file(&self, disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
+        let file = disk.create(&self.temporary());
+        let file = file.and_then(|file| file.allocate(self.new_header().bytes).map(|()| file));
+        if file.is_err() {
+            // It may be there, empty; if not, there is nothing to remove.
+            drop(disk.remove(&self.temporary()));
+        }
+        file
+    }
+
+    /// Fills a new file, and syncs it.
+    fn fill(&self, file: &dyn DiskFile) -> io::Result<()> {
+        file.write_at(0, &self.new_header().encode())?;
+        copy(self.file.as_ref(), file, self.end)?;
+        file.sync_data()
+    }
+
     /// Writes the tail over itself, where there is no room for another file: what the disk has of it stays as it is, and
     /// what it never took it takes now.
-    fn rewrite(&self, disk: &dyn Disk) -> io::Result<Copied> {
+    fn rewrite(&self, disk: &dyn Disk, cut_bytes: u64) -> io::Result<Copied> {
         tracing::warn!(dir = %disk.place().display(), "no space to copy the log's tail; it is written in place");
         copy(self.file.as_ref(), self.file.as_ref(), self.end)?;
         // What is cut must never be read again behind what will be written here.
         let zeros = vec![0; COPY_BYTES];
-        let mut left = usize::try_from(self.cut_bytes).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(cut_bytes).unwrap_or(usize::MAX);
         let mut at = u64::from(self.end);
         while left > 0 {
             let part = left.min(COPY_BYTES);
@@ -100,7 +176,7 @@ impl Tail<'_> {
             left -= part;
         }
         self.file.sync_data()?;
-        Ok(Copied { file: Arc::clone(self.file), bytes: self.header.bytes, spare: None })
+        Ok(Copied { file: Arc::clone(&self.file), bytes: self.header.bytes, spare: None })
     }
 }
 

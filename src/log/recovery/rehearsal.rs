@@ -49,7 +49,7 @@ fn look(dir: &Path, replay: &mut dyn Replay) -> Result<Option<LogId>, OpenError>
     let Some(first) = found.first() else { return Ok(None) };
     let log_id = first.header.log_id;
     opening.check_numbers(&strays, &found)?;
-    let (active, head) = opening.tail_and_head(&strays, &found, log_id)?;
+    let (active, head, _) = opening.tail_and_head(&strays, &found, log_id)?;
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
     let kept = opening.read_checkpoint(&found, active, skip, first.header, replay);

@@ -18,9 +18,9 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
-use crate::setup::{drained_between, fresh, payload};
+use crate::setup::{drained_between, fresh, median, payload};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const SECONDS: u32 = 3;
 
 /// How many requests a second, and the microseconds of processor time of one: of who asks, and of the endpoint.
@@ -51,23 +51,32 @@ pub(crate) fn run(connections: usize, jobs: usize) {
     child.kill().unwrap();
     child.wait().unwrap();
     let id = format!("services/http/00200B_c{connections:03}");
-    let plain = middle(plains);
-    let limit = if wrks.is_empty() { plain } else { middle(wrks) };
-    let is_plain = limit.per_second == plain.per_second;
-    println!("{id}  wrk          {limit}{}", if is_plain { " (not installed: the plain loop)" } else { "" });
-    println!("{id}  plain loop   {plain}  {:.2} of wrk", plain.per_second / limit.per_second);
+    let is_plain = wrks.is_empty();
+    let limits = if is_plain { plains.clone() } else { wrks };
+    println!(
+        "{id}  wrk          {}{}",
+        middle(&limits),
+        if is_plain { " (not installed: the plain loop)" } else { "" }
+    );
+    println!("{id}  plain loop   {}  {:.2} of wrk", middle(&plains), ratio(&plains, &limits));
     for (name, rates) in [("jobs", bare), ("jobs, signed", signed)] {
-        let rate = middle(rates);
         println!(
-            "{id}  {name:<12} {rate}  {:.2} of wrk, {:.2} of the plain loop  (at least 0.60)",
-            rate.per_second / limit.per_second,
-            rate.per_second / plain.per_second
+            "{id}  {name:<12} {}  {:.2} of wrk, {:.2} of the plain loop  (at least 0.60)",
+            middle(&rates),
+            ratio(&rates, &limits),
+            ratio(&rates, &plains)
         );
     }
 }
 
+/// The ratio in the middle of those of each round: what slows a round down slows both.
+fn ratio(rates: &[Rate], limits: &[Rate]) -> f64 {
+    median(rates.iter().zip(limits).map(|(rate, limit)| rate.per_second / limit.per_second).collect())
+}
+
 /// The one in the middle, by requests a second.
-fn middle(mut rates: Vec<Rate>) -> Rate {
+fn middle(rates: &[Rate]) -> Rate {
+    let mut rates = rates.to_vec();
     rates.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
     rates.into_iter().nth(ROUNDS / 2).unwrap()
 }

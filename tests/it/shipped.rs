@@ -16,15 +16,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, Stream};
 
-use crate::support::{Biotope, Home, has_program, repository, shown, skipped};
+use crate::support::{Biotope, Home, has_program, repository, shipped, shown, skipped};
 
 /// The most that the file may take.
 const BYTES_MAX: u64 = 15 << 20;
-
-/// The shipped file, if it was made.
-fn shipped() -> Option<PathBuf> {
-    std::env::var_os("BIOTOPE_SHIPPED").map(PathBuf::from)
-}
 
 /// Reads a request and answers that all is well, with its path as the result.
 fn serve(mut stream: impl Read + Write) -> std::io::Result<()> {

@@ -55,7 +55,7 @@ fn what_is_broken_is_refused_before_anything_changes() {
 #[test]
 fn a_binary_that_does_not_come_up_is_taken_back() {
     let Some(host) = Host::start("a_binary_that_does_not_come_up_is_taken_back") else { return };
-    let (one, two) = (host.binary("1"), host.binary("2"));
+    let (one, two) = (host.ill_binary("1"), host.ill_binary("2"));
     let (v1, v2) = (host.config("v1"), host.config("v2"));
     for ill in ["exit@arrived", "hang@opened"] {
         let run = format!(

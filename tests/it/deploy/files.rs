@@ -65,6 +65,9 @@ fn a_root_gets_files_alone() {
     assert!(dry.status.success() && shown(&dry).contains("would put the new binary"), "{}", shown(&dry));
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0, "{}", shown(&dry));
 
+    // The binary that ships runs there, and looks for what the config names.
+    std::fs::create_dir(root.join("bin")).unwrap();
+    std::fs::rename(host.program("cat", b"#!/bin/sh\n"), root.join("bin/cat")).unwrap();
     let laid = lay_down("install", &root, &["--binary", &one, "--config", &v1]);
     assert!(laid.status.success(), "{}", shown(&laid));
     let places = [("usr/local/bin/biotope", &one), ("etc/biotope/biotope.toml", &v1)];
@@ -92,6 +95,18 @@ fn a_root_gets_files_alone() {
     let other = lay_down("upgrade", &root, &["--binary", &two, "--config", &v2]);
     assert!(other.status.success(), "{}", shown(&other));
     assert!(host.holds("image/usr/local/bin/biotope", &two) && host.holds("image/etc/biotope/biotope.toml", &v2));
+
+    // Where a package has put biotope, it is the package's.
+    let unit = root.join("usr/lib/systemd/system/biotope.service");
+    std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    std::fs::write(&unit, "[Service]\n").unwrap();
+    let before = host.tree("image");
+    for action in ["check", "install", "upgrade"] {
+        let refused = lay_down(action, &root, &["--binary", &one, "--config", &v1]);
+        assert_eq!(refused.status.code(), Some(73), "{action}: {}", shown(&refused));
+        assert!(shown(&refused).contains("a package has put biotope here"), "{action}: {}", shown(&refused));
+    }
+    assert_eq!(host.tree("image"), before, "nothing was changed");
 }
 
 /// What a config names is looked for in the folder that will be `/`, not on the machine that lays it down.
@@ -104,6 +119,7 @@ fn a_root_is_checked_as_seen_from_inside() {
     let host = Host::silent();
     let (one, v1) = (host.binary("1"), host.config("v1"));
     let root = host.path("image");
+    std::fs::create_dir(&root).unwrap();
     // The binary that ships needs no library; the one under test does.
     let needed = Command::new("ldd").arg(&one).output().unwrap();
     for library in String::from_utf8(needed.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {

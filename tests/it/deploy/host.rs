@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, LATER, SOON, free_port, has_program, http, repository, skipped};
+use crate::support::{BIOTOPE, LATER, SOON, free_port, has_program, http, repository, shipped, skipped};
 
 /// It wants to be called by its full name.
 const SSHD: &str = "/usr/sbin/sshd";
@@ -34,8 +34,14 @@ pub(super) struct Host {
     is_world: bool,
 }
 
-/// The binary under test without its debug information, which would have to be copied again and again.
+/// The file that is shipped, if it was made; else the binary under test.
 fn binary() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| shipped().map_or_else(|| debug_binary().to_vec(), |path| std::fs::read(path).unwrap()))
+}
+
+/// The binary under test without its debug information, which would have to be copied again and again.
+fn debug_binary() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -172,6 +178,11 @@ impl Host {
     /// A binary that differs from others by what is appended to it.
     pub(super) fn binary(&self, appended: &str) -> String {
         self.program(&format!("biotope-{appended}"), &[binary(), appended.as_bytes()].concat())
+    }
+
+    /// As [`Host::binary`], of the debug build: it goes wrong when a test asks for it.
+    pub(super) fn ill_binary(&self, appended: &str) -> String {
+        self.program(&format!("ill-{appended}"), &[debug_binary(), appended.as_bytes()].concat())
     }
 
     /// Some file that is to be deployed as the binary.

@@ -19,7 +19,7 @@ fn a_page_rests_while_hidden_and_says_so_when_biotope_is_gone() {
     if !browser::is_here() {
         return skipped("a_page_rests_while_hidden_and_says_so_when_biotope_is_gone", "no chromium with its driver");
     }
-    let home = Home::new("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
+    let home = Home::shipped("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
     let biotope = home.start();
     let browser = Browser::open();
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
@@ -76,7 +76,7 @@ fn a_page_that_has_slept_looks_at_once_and_follows_anew() {
     if !browser::is_here() {
         return skipped("a_page_that_has_slept_looks_at_once_and_follows_anew", "no chromium with its driver");
     }
-    let home = Home::new("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
+    let home = Home::shipped("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
     let biotope = home.start();
     let browser = Browser::open();
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
@@ -107,7 +107,7 @@ fn two_hundred_types_and_thousands_of_events_cost_what_has_changed() {
         );
     }
     let of_type = |no: usize| format!("[workers.t{no:03}]\nversion = \"v1\"\nexec = [\"cat\"]\n");
-    let home = Home::new(&(0..200).map(of_type).collect::<String>());
+    let home = Home::shipped(&(0..200).map(of_type).collect::<String>());
     let biotope = home.start();
     let browser = Browser::open();
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
@@ -166,7 +166,7 @@ fn a_rollover_is_watched_from_its_start_to_retirement() {
              rollout = {{ warm_for = \"0s\", min_samples = 1, hold = \"1h\", steps = [50] }}\n"
         )
     };
-    let home = Home::new(&config("v1"));
+    let home = Home::shipped(&config("v1"));
     home.script("v1.sh", "echo $$ >>begun.txt\nread -r line <gate || true");
     home.script("v2.sh", "exit 0");
     home.pipe("gate");
@@ -214,7 +214,7 @@ const MARKUP: &str = "</pre></textarea><img src=x onerror=window.hurt=1><script>
 
 /// Types whose workers say, and bring along, what would run if it were markup.
 fn hostile() -> Home {
-    let home = Home::new(
+    let home = Home::shipped(
         "[workers.fails]\nversion = \"v1\"\nexec = [\"./fails.sh\"]\nmax_attempts = 1\n\
          [workers.tells]\nversion = \"v1\"\nexec = [\"./tells.sh\"]\n\
          [workers.does]\nversion = \"v1\"\nexec = [\"./does.sh\"]\n\

@@ -24,7 +24,7 @@ fn whoever_logs_in_comes_back_where_he_was_also_when_a_session_ends() {
             "no chromium with its driver",
         );
     }
-    let home = Home::new("");
+    let home = Home::shipped("");
     secret(&home, FIRST);
     home.configure(
         "[http.tokens]\noperate = { file = \"operate\" }\n[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n",
@@ -96,7 +96,7 @@ fn who_may_only_look_is_offered_nothing_and_a_refusal_is_a_page() {
     if !browser::is_here() {
         return skipped("who_may_only_look_is_offered_nothing_and_a_refusal_is_a_page", "no chromium with its driver");
     }
-    let home = Home::new("");
+    let home = Home::shipped("");
     secret(&home, FIRST);
     home.write("read", SECOND);
     std::fs::set_permissions(home.path("read"), PermissionsExt::from_mode(0o600)).unwrap();

@@ -21,7 +21,7 @@ fn the_page_shows_what_lives_here_and_keeps_itself_current() {
     if !browser::is_here() {
         return skipped("the_page_shows_what_lives_here_and_keeps_itself_current", "no chromium with its driver");
     }
-    let home = Home::new(ECHO);
+    let home = Home::shipped(ECHO);
     let biotope = home.start();
     biotope.push(&json!({"type": "echo"}));
     biotope.until_count("echo", "completed", 1);
@@ -66,7 +66,7 @@ fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
     if !browser::is_here() {
         return skipped("what_fails_is_seen_first_and_what_is_opened_stays_open", "no chromium with its driver");
     }
-    let home = Home::new(&format!(
+    let home = Home::shipped(&format!(
         "{ECHO}[workers.dies]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"false\"]\n\
          [workers.long]\nversion = \"v1\"\nexec = [\"sleep\", \"1000\"]\nkill_after = \"10ms\"\n\
          [workers.stays]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"./stays.sh\"]\nconcurrency = 3\n"
@@ -138,7 +138,7 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
              [workers.long]\nversion = \"{version}\"\nexec = [\"./long.sh\"]\n"
         )
     };
-    let home = Home::new(&config("v1", "good.sh"));
+    let home = Home::shipped(&config("v1", "good.sh"));
     home.script("good.sh", "true");
     home.script("bad.sh", "echo 'no such font' >&2; exit 65");
     home.script("long.sh", "echo $$ >>begun.txt\nread -r line <gate || true");

@@ -17,7 +17,7 @@ fn all_that_can_be_done_is_reached_by_keyboard_and_seen_where_it_is() {
             "no chromium with its driver",
         );
     }
-    let home = Home::new(TYPES);
+    let home = Home::shipped(TYPES);
     let biotope = home.start();
     let id = biotope.push(&json!({"type": "frail"}));
     biotope.until_state(&id, "dead");
@@ -71,7 +71,7 @@ fn without_a_script_there_are_the_same_tables_and_forms() {
     if !browser::is_here() {
         return skipped("without_a_script_there_are_the_same_tables_and_forms", "no chromium with its driver");
     }
-    let home = Home::new(TYPES);
+    let home = Home::shipped(TYPES);
     let biotope = home.start();
     biotope.until_state(&biotope.push(&json!({"type": "frail"})), "dead");
     let browser = Browser::open();

@@ -18,7 +18,7 @@ echo "PressError: $line" >&2
 exit 1"#;
 
 fn frail() -> Home {
-    let home = Home::new("[workers.frail]\nversion = \"v1\"\nexec = [\"./frail.sh\"]\nmax_attempts = 1\n");
+    let home = Home::shipped("[workers.frail]\nversion = \"v1\"\nexec = [\"./frail.sh\"]\nmax_attempts = 1\n");
     home.script("frail.sh", FRAIL);
     home
 }
@@ -207,7 +207,7 @@ fn forms_work_without_a_script_and_only_as_they_are_meant() {
 
 #[test]
 fn the_steps_of_a_job_are_those_of_its_life() {
-    let home = Home::new(
+    let home = Home::shipped(
         "[workers.steps]\nversion = \"v1\"\nexec = [\"./steps.sh\"]\n\
          backoff = { first = \"10ms\", factor = 1, max = \"10ms\" }\n[workers.next]\nversion = \"v1\"\nexec = [\"cat\"]\n",
     );

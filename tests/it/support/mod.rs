@@ -25,6 +25,11 @@ pub(crate) const LATER: Duration = Duration::from_secs(240);
 /// The binary under test.
 pub(crate) const BIOTOPE: &str = env!("CARGO_BIN_EXE_biotope");
 
+/// The file that is shipped, where `BIOTOPE_SHIPPED` names it.
+pub(crate) fn shipped() -> Option<PathBuf> {
+    std::env::var_os("BIOTOPE_SHIPPED").map(PathBuf::from)
+}
+
 /// Whether the longer rounds are asked for (`tests/run --long`).
 pub(crate) fn long() -> bool {
     std::env::var_os("BIOTOPE_TEST_LONG").is_some()
@@ -70,6 +75,8 @@ fn history(config: &str) -> String {
 /// A directory with a config and programs, in which a biotope can live, die and live again.
 pub(crate) struct Home {
     dir: tempfile::TempDir,
+    /// The binary that is run here.
+    program: PathBuf,
     /// Where its biotope serves.
     pub(crate) port: u16,
 }
@@ -82,10 +89,16 @@ impl Home {
         home
     }
 
+    /// As [`Home::new`], for the file that is shipped, if it was made.
+    pub(crate) fn shipped(workers: &str) -> Self {
+        let home = Self::new(workers);
+        Self { program: shipped().unwrap_or_else(|| BIOTOPE.into()), ..home }
+    }
+
     /// A home without a config.
     pub(crate) fn bare() -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        Self { dir, port: free_port() }
+        Self { dir, program: BIOTOPE.into(), port: free_port() }
     }
 
     /// A home that holds a copy of `examples/NAME`, with `config` as its biotope.toml, on a port of its own.
@@ -175,7 +188,7 @@ impl Home {
 
     /// A command of the binary with this home's config.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(BIOTOPE);
+        let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.path("biotope.toml")).args(args);
         command.stdin(Stdio::null()).current_dir(self.dir.path());
         command

@@ -11,7 +11,7 @@ compare() {
     if [ "$fresh" = yes ] && [ "$action" = upgrade ]; then
         fail 69 "there is no $bin: \`install\` does it the first time"
     fi
-    [ "$binary_sha" != none ] || fail 64 "there is no binary to install: --binary FILE"
+    [ "$binary_sha" != none ] || fail 64 "nothing is installed here yet: --binary FILE names the binary that is to be"
     [ "$config_sha" != none ] || fail 64 "there is no config on the host: --config FILE"
     for pair in "binary $had_bin $binary_sha" "config $had_config $config_sha"; do
         # shellcheck disable=SC2086 # three words

@@ -166,7 +166,9 @@ impl<'a> Resolving<'a> {
             };
             if let Some(why) = why {
                 let help = "check the path, which is relative to the config file, and chmod +x";
-                self.problem("exec", format!("{} {why}", path.display()), help);
+                // Without the dot of "./program".
+                let shown: PathBuf = path.components().collect();
+                self.problem("exec", format!("{} {why}", shown.display()), help);
                 return None;
             }
             return Some(path);

@@ -234,8 +234,9 @@ impl Core {
         if let Some(trial) = &mut of_type.trial {
             trial.steps_back(percent, mono);
         }
+        let name = self.table.worker_type(type_no).map(|of_type| of_type.name.to_string()).unwrap_or_default();
         tracing::warn!(
-            worker_type = type_no,
+            worker_type = name,
             percent,
             "more fails than before: the version before does the rest meanwhile"
         );

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::html;
 use super::told::{Done, Told, back_to, in_address};
 use super::words::{due, since_text};
+use crate::config::units;
 use crate::engine::Handle;
 use crate::engine::view::{JobFilter, JobView};
 use crate::figures::{in_short, moment};
@@ -88,7 +89,10 @@ impl Asked {
             some(&self.worker_type).map(|name| format!(" of {name}")),
             some(&self.tenant).map(|tenant| format!(" of tenant {tenant}")),
             some(&self.error).map(|error| format!(" with the error \u{201c}{error}\u{201d}")),
-            some(&self.since).map(|since| format!(" since {since}")),
+            some(&self.since).map(|since| match units::duration(&since) {
+                Ok(_) => format!(" of the last {since}"),
+                Err(_) => format!(" since {since}"),
+            }),
         ];
         parts.into_iter().flatten().fold(state, |words, part| words + &part)
     }
@@ -157,9 +161,8 @@ impl Page {
             }
             if STATES.contains(&&*q) { asked.state = q } else { asked.error = q }
         }
-        let since = asked.since.clone();
+        let (title, since) = (capital(&asked.words()), asked.since.clone());
         let (jobs, next) = gather(handle, asked.filter(PAGE, now)?, CALLS_MAX)?;
-        let title = capital(&asked.words());
         Ok(Found::Jobs(Box::new(Self { title, live: "", visitor, asked, since, types, jobs, next, note, now })))
     }
 

@@ -1,5 +1,6 @@
 //! The page of one job: how it stands and why, what became of it step by step, and what can be done about it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use askama::Template;
@@ -22,7 +23,7 @@ use crate::http::{App, blocking};
 use crate::refusal::Refusal;
 use crate::types::UnixMs;
 use crate::wording::step;
-use crate::worker::message_and_tail;
+use crate::worker::{gist, tail};
 
 /// Bytes of a payload or a result that are shown.
 const SHOWN_BYTES_MAX: usize = 32 << 10;
@@ -164,9 +165,9 @@ impl Page {
         }
     }
 
-    /// What is said, and the lines that follow it.
-    fn said<'a>(&self, says: &'a str) -> (&'a str, &'a str) {
-        message_and_tail(says)
+    /// What happened, with the last word about it, and the lines that a program wrote.
+    fn said<'a>(&self, says: &'a str) -> (Cow<'a, str>, &'a str) {
+        (gist(says), tail(says))
     }
 
     fn took(&self, ms: &u64) -> String {

@@ -35,7 +35,7 @@ pub use run::Run;
 
 pub(crate) use output::gist;
 #[cfg(feature = "daemon")]
-pub(crate) use output::message_and_tail;
+pub(crate) use output::tail;
 pub(crate) use process::resident_bytes;
 
 use std::sync::Arc;

@@ -56,20 +56,19 @@ pub(super) fn error_text(what: &str, said: &str) -> String {
     }
 }
 
-/// What an error says happened, and the lines that follow it. (Of one that was written before those stood apart, the first of
-/// them is part of what happened.)
-pub(crate) fn message_and_tail(error: &str) -> (&str, &str) {
-    let (message, tail) = error.split_once('\n').unwrap_or((error, ""));
-    let message = message.trim_end();
-    (message.strip_suffix(':').filter(|_| !tail.is_empty()).unwrap_or(message), tail)
+/// The lines that a program wrote, of an error in which they stand apart; of one that was written before they did, those behind
+/// the first.
+#[cfg(feature = "daemon")]
+pub(crate) fn tail(error: &str) -> &str {
+    error.split_once('\n').map_or("", |(_, tail)| tail)
 }
 
 /// An error in a line: what happened, and what was said last about it where that stands apart.
 pub(crate) fn gist(error: &str) -> Cow<'_, str> {
-    let (message, tail) = message_and_tail(error);
-    let stands_apart = error.get(message.len()..).is_some_and(|rest| rest.starts_with(':'));
-    match tail.lines().map(str::trim).rfind(|line| !line.is_empty()).filter(|_| stands_apart) {
-        Some(last) => Cow::Owned(format!("{message}: {last}")),
+    let (message, tail) = error.split_once('\n').unwrap_or((error, ""));
+    let message = message.trim_end();
+    match tail.lines().map(str::trim).rfind(|line| !line.is_empty()).filter(|_| message.ends_with(':')) {
+        Some(last) => Cow::Owned(format!("{message} {last}")),
         None => Cow::Borrowed(message),
     }
 }
@@ -165,16 +164,15 @@ mod tests {
     fn lines_stand_apart_from_what_happened_and_the_last_one_goes_with_it_in_short() {
         let error = error_text("w.py exited with code 1", "Traceback:\n  line 3\nKeyError: 'ink'\n");
         assert_eq!(error, "w.py exited with code 1:\nTraceback:\n  line 3\nKeyError: 'ink'");
-        assert_eq!(message_and_tail(&error), ("w.py exited with code 1", "Traceback:\n  line 3\nKeyError: 'ink'"));
         assert_eq!(gist(&error), "w.py exited with code 1: KeyError: 'ink'");
         // One line, and what was written when lines did not stand apart.
-        for (error, message, tail) in [
-            ("w.py exited with code 1: no ink", "w.py exited with code 1: no ink", ""),
-            ("w.py exited with code 1: first\nlast", "w.py exited with code 1: first", "last"),
-            ("ends so:", "ends so:", ""),
-            ("", "", ""),
+        for (error, says) in [
+            ("w.py exited with code 1: no ink", "w.py exited with code 1: no ink"),
+            ("w.py exited with code 1: first\nlast", "w.py exited with code 1: first"),
+            ("ends so:", "ends so:"),
+            ("", ""),
         ] {
-            assert_eq!((message_and_tail(error), &*gist(error)), ((message, tail), message));
+            assert_eq!(gist(error), says);
         }
     }
 

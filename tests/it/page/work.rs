@@ -116,7 +116,7 @@ fn what_cannot_be_undone_is_confirmed_by_name() {
     browser.screenshots("discard");
     browser.fill("form.confirm input[name=name]", "frial");
     browser.click("form.confirm button");
-    browser.until_shown("a refusal", &["nothing was done", "not_confirmed"]);
+    browser.until_shown("a refusal", &["Nothing was done", "not_confirmed"]);
     assert_eq!(biotope.of_type("frail")["dead"], 2);
     // The refusal is a page that the console tells of; nothing else is.
     let said = browser.complaints();
@@ -184,6 +184,7 @@ fn forms_work_without_a_script_and_only_as_they_are_meant() {
     // An age is understood, stays as it was written, and means one moment from then on.
     let page = String::from_utf8(biotope.get("/jobs?state=dead&since=2h").body).unwrap();
     assert!(ids.iter().all(|id| page.contains(id)) && page.contains("name=\"since\" value=\"2h\""), "{page}");
+    assert!(page.contains("<h1>Dead jobs of the last 2h</h1>"), "{page}");
     assert!(page.contains("href=\"/jobs/all/retry?state=dead&#38;since=20") && !page.contains("since=2h"), "{page}");
     assert_eq!(biotope.jobs("state=dead&since=2h").len(), 2);
     let refused = biotope.get("/jobs?since=yesterday");
@@ -229,7 +230,7 @@ fn the_steps_of_a_job_are_those_of_its_life() {
     let steps = [
         "<b>Accepted</b>",
         "<b>Failed</b> on v1, worker 1, after ",
-        "<p class=\"message\">./steps.sh exited with code 1</p><pre tabindex=\"0\" aria-label=\"The end of what it wrote\">no &#60;ink&#62;\nat a.c:3</pre>",
+        "<p class=\"message\">./steps.sh exited with code 1: at a.c:3</p><pre tabindex=\"0\" aria-label=\"The end of what it wrote\">no &#60;ink&#62;\nat a.c:3</pre>",
         "<b>The process ended while it ran</b> on v1 after ",
         "<b>Completed</b> on v1, worker 1, after ",
         "Jobs that it enqueued",

@@ -291,8 +291,8 @@ impl Opening<'_> {
     fn create(&self, disk: Arc<dyn Disk>, log_id: LogId) -> Result<Opened, OpenError> {
         let io = |source| self.io("make the log's first segment", source);
         let header = SegmentHeader { log_id, segment: 1, head: 1, bytes: self.options.segment_bytes, origin: [0; 16] };
-        let file = spare::make(self.disk, &Order { header, recycle: None, write: false }, &AtomicBool::new(false))
-            .map_err(io)?;
+        let file =
+            spare::make(self.disk, &Order { header, write: false }, None, &AtomicBool::new(false)).map_err(io)?;
         let active = Segment::new(1, file, 1);
         let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &[]));
         reader.add(Arc::clone(&active));

@@ -22,8 +22,6 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// A segment to be made.
 pub(super) struct Order {
     pub(super) header: SegmentHeader,
-    /// Name of a file that has the right size and may be overwritten.
-    pub(super) recycle: Option<String>,
     /// Whether the bytes are written, not only allocated.
     pub(super) write: bool,
 }
@@ -31,6 +29,8 @@ pub(super) struct Order {
 /// How it stands with the segment that was ordered.
 #[derive(Default)]
 struct Standing {
+    /// Name of a file of a segment's size that may be overwritten: for the order that is open, or the next one.
+    kept: Option<String>,
     ready: Option<Arc<dyn DiskFile>>,
     /// Why none can be made just now.
     trouble: Option<Arc<String>>,
@@ -92,8 +92,8 @@ impl SpareMaker {
     /// Tries once to make what was ordered, if that is nobody else's work.
     pub(super) fn step(&mut self) {
         if let Maker::Stepped { order: open } = &mut self.maker
-            && let Some(mut order) = open.take()
-            && !self.shared.attempt(&mut order)
+            && let Some(order) = open.take()
+            && !self.shared.attempt(&order)
         {
             *open = Some(order);
         }
@@ -122,6 +122,16 @@ impl SpareMaker {
             }
             standing = self.shared.changed.wait(standing).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Keeps the file of that name, of a segment's size, to be overwritten: an order that finds no space needs none then.
+    pub(super) fn keep(&self, name: String) {
+        self.shared.standing().kept = Some(name);
+    }
+
+    /// Whether a file is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.shared.standing().kept.is_some()
     }
 
     /// Whether a segment is ready.
@@ -168,8 +178,8 @@ impl Shared {
     }
 
     fn run(&self, inbox: &Receiver<Order>) {
-        while let Ok(mut order) = inbox.recv() {
-            while !self.attempt(&mut order) {
+        while let Ok(order) = inbox.recv() {
+            while !self.attempt(&order) {
                 // Nothing more is ordered before this one is made: what comes is the end.
                 if inbox.recv_timeout(RETRY_EVERY).is_err_and(|error| error.is_disconnected()) {
                     return;
@@ -179,12 +189,12 @@ impl Shared {
     }
 
     /// Tries to carry out an order; `false` if it is worth another try.
-    fn attempt(&self, order: &mut Order) -> bool {
+    fn attempt(&self, order: &Order) -> bool {
         let disk = self.disk.as_ref();
-        let made = make(disk, order, &self.leave);
+        let kept = self.standing().kept.take();
+        let made = make(disk, order, kept.as_deref(), &self.leave);
         if made.is_err() {
-            // A half-made or once failed file is never used again: the next try begins with a fresh one.
-            order.recycle = None;
+            // A half-made or once failed file is never used again: the next try begins with another one.
             drop(disk.remove(&temporary(&order.header)));
         }
         let mut standing = self.standing();
@@ -220,10 +230,16 @@ fn temporary(header: &SegmentHeader) -> String {
     format!("{}.tmp", super::segment_name(header.segment))
 }
 
-/// Makes one segment. When it returns, its header and its name are on stable storage.
-pub(super) fn make(disk: &dyn Disk, order: &Order, leave: &AtomicBool) -> io::Result<Arc<dyn DiskFile>> {
+/// Makes one segment, of the file named `old` if there is one. When it returns, its header and its name are on stable
+/// storage.
+pub(super) fn make(
+    disk: &dyn Disk,
+    order: &Order,
+    old: Option<&str>,
+    leave: &AtomicBool,
+) -> io::Result<Arc<dyn DiskFile>> {
     let name = temporary(&order.header);
-    let file = if let Some(old) = &order.recycle {
+    let file = if let Some(old) = old {
         disk.rename(old, &name)?;
         disk.open(&name)?
     } else {

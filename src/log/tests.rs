@@ -7,6 +7,7 @@ mod order;
 mod table;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::disk::{Disk, RealDisk};
 use super::{Log, LogOptions, Making, OpenError, Opened, Position, RecordKind, recovery, segment_name};
@@ -213,31 +214,47 @@ fn a_lost_first_segment_is_missed() {
     assert!(matches!(place.open(), Err(OpenError::Missing { .. })));
 }
 
-/// A disk with room for so many files.
-struct Small(RealDisk, usize);
+/// A disk with room for so many files; where others want room, too, they take that of each file that is removed.
+struct Small {
+    disk: RealDisk,
+    room: AtomicUsize,
+    others: bool,
+}
+
+impl Small {
+    fn on(place: &Place, room: usize, others: bool) -> Arc<dyn Disk> {
+        Arc::new(Self { disk: RealDisk::open(place.0.path()).unwrap(), room: AtomicUsize::new(room), others })
+    }
+}
 
 impl Disk for Small {
     fn list(&self) -> std::io::Result<Vec<String>> {
-        self.0.list()
+        self.disk.list()
     }
     fn create(&self, name: &str) -> std::io::Result<Arc<dyn super::disk::DiskFile>> {
-        let there = self.0.list()?.len();
-        if there < self.1 { self.0.create(name) } else { Err(std::io::ErrorKind::StorageFull.into()) }
+        let there = self.disk.list()?.len();
+        if there < self.room.load(Ordering::Relaxed) {
+            self.disk.create(name)
+        } else {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
     }
     fn open(&self, name: &str) -> std::io::Result<Arc<dyn super::disk::DiskFile>> {
-        self.0.open(name)
+        self.disk.open(name)
     }
     fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
     fn remove(&self, name: &str) -> std::io::Result<()> {
-        self.0.remove(name)
+        self.disk.remove(name)?;
+        self.room.fetch_sub(usize::from(self.others), Ordering::Relaxed);
+        Ok(())
     }
     fn sync_dir(&self) -> std::io::Result<()> {
-        self.0.sync_dir()
+        self.disk.sync_dir()
     }
     fn place(&self) -> std::path::PathBuf {
-        self.0.place()
+        self.disk.place()
     }
 }
 
@@ -254,7 +271,7 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
 #[test]
 fn a_full_disk_is_told_takes_what_there_is_room_for_and_is_left_behind() {
     let place = Place::new();
-    let small: Arc<dyn Disk> = Arc::new(Small(RealDisk::open(place.0.path()).unwrap(), 2));
+    let small = Small::on(&place, 2, false);
     let (mut opened, _) = place.open_on(Arc::clone(&small)).unwrap();
     let log = &mut opened.log;
     let body = vec![b'x'; 50 << 10];
@@ -281,4 +298,23 @@ fn a_full_disk_is_told_takes_what_there_is_room_for_and_is_left_behind() {
     let (opened, seen) = place.open().unwrap();
     assert_eq!(opened.segments, 2);
     assert_eq!(seen.iter().filter(|(_, body)| body == b"the head has moved").count(), 1);
+}
+
+#[test]
+fn a_log_on_a_full_disk_goes_on_in_the_segment_that_its_head_has_passed() {
+    let place = Place::new();
+    let (mut opened, _) = place.open_on(Small::on(&place, 2, true)).unwrap();
+    let log = &mut opened.log;
+    let body = vec![b'x'; 50 << 10];
+    while log.figures().active == 1 {
+        commit(log, &[&body]);
+    }
+    until("told that the disk is full", || log.full().is_some());
+    log.move_head(2);
+    commit(log, &[b"the head has moved"]);
+    until("room again", || log.full().is_none());
+    while log.figures().active == 2 {
+        commit(log, &[&body]);
+    }
+    assert_eq!(place.segments(), [segment_name(2), segment_name(3)]);
 }

@@ -62,9 +62,8 @@ pub struct Log {
     /// The head as the last written and the last synced frame name it.
     head_written: u32,
     head_durable: u32,
-    /// Segments that the head has passed, and files that may be overwritten.
+    /// Segments that the head has passed.
     retired: Vec<Arc<Segment>>,
-    recycled: Vec<String>,
     /// What a commit that is carried out elsewhere will have made durable: seq and head.
     under_way: Option<(Seq, u32)>,
     /// The buffer of the frame before.
@@ -106,7 +105,6 @@ impl Log {
             head_written: start.head,
             head_durable: start.head,
             retired: Vec::new(),
-            recycled: Vec::new(),
             under_way: None,
             spare_frame: Vec::new(),
             commits: 0,
@@ -115,14 +113,14 @@ impl Log {
             poisoned: None,
         };
         if log.spare.is_none() {
-            log.order_next(None);
+            log.order_next();
         }
         Ok(log)
     }
 
-    fn order_next(&mut self, recycle: Option<String>) {
+    fn order_next(&mut self) {
         let header = SegmentHeader { segment: self.active.number + 1, head: self.head_durable, ..self.header() };
-        self.maker.order(Order { header, recycle, write: true });
+        self.maker.order(Order { header, write: true });
     }
 
     /// The header of the active segment, as it would be made now.
@@ -215,7 +213,7 @@ impl Log {
             head: self.head,
             active: self.active.number,
             durable_up_to: self.durable_up_to,
-            disk_bytes: (segments + self.recycled.len() as u64) * self.options.segment_bytes,
+            disk_bytes: (segments + u64::from(self.maker.keeps())) * self.options.segment_bytes,
             commits: self.commits,
             written_bytes: self.written_bytes,
         }
@@ -360,8 +358,7 @@ impl Log {
         self.active_bytes = self.options.segment_bytes;
         self.reader.add(Arc::clone(&self.active));
         self.release_retired();
-        let recycle = self.recycled.pop();
-        self.order_next(recycle);
+        self.order_next();
         Ok(())
     }
 
@@ -408,16 +405,14 @@ impl Log {
                 return;
             }
             let name = segment_name(segment.number);
-            // Where space is wanted, a file that is kept for later would only hold it back.
-            let wanted = self.maker.trouble().is_some();
-            let keep = !wanted
-                && self.recycled.is_empty()
-                && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
+            // Where space is wanted, it serves who wants it, before anybody else takes what it leaves.
+            let keep =
+                !self.maker.keeps() && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
             let freed = if let Some(set_aside) = self.reader.damages().set_aside(segment.number) {
                 set_aside
             } else if keep {
                 let name_kept = format!("{name}.tmp");
-                self.disk.rename(&name, &name_kept).map(|()| self.recycled.push(name_kept))
+                self.disk.rename(&name, &name_kept).map(|()| self.maker.keep(name_kept))
             } else {
                 self.disk.remove(&name)
             };

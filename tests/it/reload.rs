@@ -43,6 +43,9 @@ fn a_reload_says_what_changed_and_generations_remember_it() {
     let rejected = reload(79);
     assert!(rejected[0].starts_with("w: rejected v3, still v2: "), "{rejected:?}");
     assert_eq!(rejected[1..], ["generation 3: partial, 1 worker type as before"]);
+    let said = home.text("stderr.txt");
+    let told = |line: &str| line.contains("rejected: it could not start") && line.contains("worker_type=w version=v3 ");
+    assert!(said.lines().any(told), "type and version: {said}");
     home.configure_with("stop_timeout = 20", &table("v2", "w.sh"));
     lines(&home, &["reload", "--wait"], 78);
 

@@ -289,6 +289,11 @@ impl Core {
         self.table.version(version_no).map(|version| version.label.to_string())
     }
 
+    /// The name of a type, as the log shows it.
+    pub(in crate::engine) fn name_of(&self, type_no: u32) -> String {
+        self.table.worker_type(type_no).map(|of_type| of_type.name.to_string()).unwrap_or_default()
+    }
+
     /// The label of the version that a type's work went to last.
     fn routed(&self, type_no: u32) -> Option<String> {
         let route = self.table.worker_type(type_no)?.route;

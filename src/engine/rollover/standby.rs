@@ -43,7 +43,13 @@ impl Core {
     fn no_way_back(&mut self, type_no: u32, before: u32, warm_for: Duration, why: &str) -> Result<(), Poisoned> {
         let label = |no| self.label_of(no).unwrap_or_default();
         let (version, before) = (label(self.probation_of(type_no).map_or(0, |ramp| ramp.version_no)), label(before));
-        tracing::warn!(version, before, why, "the version before is no way back: it could not be started again");
+        tracing::warn!(
+            worker_type = self.name_of(type_no),
+            version,
+            before,
+            why,
+            "the version before is no way back: it could not be started again"
+        );
         let says = format!("{version} was on probation, and {before} could not be started again beside it: {why}");
         let of_type = self.types.entry(type_no).or_default();
         of_type.no_way_back = Some(NoWayBack { says, until: self.mono + warm_for });

@@ -205,7 +205,8 @@ impl Core {
         let no = trial.version_no;
         let label = self.label_of(no);
         self.record(&Event::Quarantined(Quarantined { no, at: self.now }, why.as_bytes()))?;
-        tracing::warn!(version = label, why, "withdrawn; the version before does the work");
+        let name = self.name_of(type_no);
+        tracing::warn!(worker_type = name, version = label, why, "withdrawn; the version before does the work");
         let deadline = self.mono + self.rollout_of(type_no).drain_timeout;
         if let Some(pool) = withdrawn {
             self.leave_unproven(pool);
@@ -234,9 +235,8 @@ impl Core {
         if let Some(trial) = &mut of_type.trial {
             trial.steps_back(percent, mono);
         }
-        let name = self.table.worker_type(type_no).map(|of_type| of_type.name.to_string()).unwrap_or_default();
         tracing::warn!(
-            worker_type = name,
+            worker_type = self.name_of(type_no),
             percent,
             "more fails than before: the version before does the rest meanwhile"
         );

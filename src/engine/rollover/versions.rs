@@ -128,7 +128,7 @@ impl Core {
         let draining = |(_, run): &(&PoolId, &PoolRun)| working(run) && run.role == Role::Draining;
         let Some(oldest) = self.pools.iter().find(draining).map(|(pool, _)| *pool) else { return Ok(()) };
         if let Some(run) = self.pools.get(&oldest) {
-            tracing::warn!(version = %run.label, "cut off: more versions would work at once than `rollout.versions_max`");
+            tracing::warn!(worker_type = self.name_of(type_no), version = %run.label, "cut off: more versions would work at once than `rollout.versions_max`");
         }
         self.cut_off(oldest)
     }
@@ -345,7 +345,7 @@ impl Core {
             Role::Starting => {
                 // Nothing else could serve the type: it is tried again and again, and shown.
                 if first {
-                    tracing::warn!(version = %label, why, "a worker could not be started; it will be tried again");
+                    tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "a worker could not be started; it will be tried again");
                     self.tell_rejected(type_no, &label, why);
                 }
             }
@@ -359,7 +359,7 @@ impl Core {
                 self.withdraw(type_no, format!("no worker of it stays up: {why}"))?;
             }
             Role::Current if up == 0 => {
-                tracing::warn!(version = %label, why, "no worker can be started; its jobs wait");
+                tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "no worker can be started; its jobs wait");
                 let tasks = self.pools.get(&pool).map(|run| run.pool.take_back()).unwrap_or_default();
                 self.take_back(pool, tasks, Release::NotStarted)?;
             }
@@ -382,7 +382,7 @@ impl Core {
     }
 
     fn reject_version(&mut self, type_no: u32, version_no: u32, label: Label, why: String) -> Result<(), Poisoned> {
-        tracing::warn!(version = %label, why, "rejected: it could not start; what ran before goes on");
+        tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "rejected: it could not start; what ran before goes on");
         self.record(&Event::VersionRejected(VersionRejected { no: version_no, at: self.now }, why.as_bytes()))?;
         self.tell_rejected(type_no, &label, why);
         self.settings_of_current(type_no);
@@ -424,7 +424,7 @@ impl Core {
             return self.settle();
         }
         // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
-        tracing::error!(version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
+        tracing::error!(worker_type = %run.spec.worker.worker_type, version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
         let is_kept = run.role == Role::Warm || of_type.warm == Some(pool);
         of_type.leaves(pool);
         let incoming = of_type.incoming;

@@ -83,7 +83,7 @@ pub const MAX_ATTEMPTS_DEFAULT: u16 = 4;
 pub const MAX_ATTEMPTS_MAX: u16 = 10_000;
 /// Times that a job may be released after a pause (exit 75) before it is dead.
 pub const DEFERRALS_MAX: u16 = 100;
-/// Times that the process may end while a job runs before the job is dead.
+/// Times that what runs a job, biotope or its helper, may end while it does before the job is dead.
 pub const HOST_DEATHS_MAX: u8 = 3;
 /// Delay of the first retry after its child was killed.
 pub const KILLED_RETRY: Duration = Duration::from_millis(50);

@@ -36,7 +36,8 @@ const BOUNDS_MAX: usize = TIMES_US.len();
 const _: () = assert!(SYNCS_US.len() <= BOUNDS_MAX && GROUPS.len() <= BOUNDS_MAX);
 
 /// How a run ended, as a label.
-pub const OUTCOMES: [&str; 7] = ["completed", "failed", "dead", "cancelled", "deferred", "interrupted", "not_started"];
+pub const OUTCOMES: [&str; 8] =
+    ["completed", "failed", "dead", "cancelled", "deferred", "interrupted", "not_started", "host_death"];
 
 /// Observations, counted between fixed bounds.
 #[derive(Debug, Clone)]
@@ -164,6 +165,7 @@ fn number_of(outcome: &Outcome) -> usize {
         Outcome::Defer { .. } => 4,
         Outcome::Interrupted => 5,
         Outcome::NotStarted { .. } => 6,
+        Outcome::HostDeath { .. } => 7,
     }
 }
 
@@ -203,6 +205,7 @@ mod tests {
             Outcome::Defer { error: error(), after: None },
             Outcome::Interrupted,
             Outcome::NotStarted { error: error() },
+            Outcome::HostDeath { error: error() },
         ];
         let mut runs = Runs::default();
         let ran = Ran { waited: Some(Duration::from_millis(3)), took: Duration::from_micros(700) };

@@ -87,7 +87,7 @@ fn job(u: &mut Unstructured<'_>) -> Result<PushOp> {
 }
 
 fn how(u: &mut Unstructured<'_>) -> Result<How> {
-    Ok(match u.int_in_range(0..=9)? {
+    Ok(match u.int_in_range(0..=10)? {
         0..=2 => How::Done { follow_ups: Vec::new() },
         3 => How::Cancel,
         4 => How::Done { follow_ups: (0..u.int_in_range(1..=3)?).map(|_| job(u)).collect::<Result<_>>()? },
@@ -95,6 +95,7 @@ fn how(u: &mut Unstructured<'_>) -> Result<How> {
         6 => How::Dead,
         7 => How::Defer { after_ms: u.arbitrary()? },
         8 => How::Interrupted,
+        9 => How::HostDeath,
         _ => How::NotStarted,
     })
 }

@@ -34,9 +34,11 @@ fn how(outcome: &Outcome) -> How {
     match outcome {
         Outcome::Done { .. } => How::Well,
         Outcome::Fail { .. } | Outcome::Dead { .. } => How::Ill,
-        Outcome::Cancel { .. } | Outcome::Defer { .. } | Outcome::Interrupted | Outcome::NotStarted { .. } => {
-            How::Neither
-        }
+        Outcome::Cancel { .. }
+        | Outcome::Defer { .. }
+        | Outcome::Interrupted
+        | Outcome::NotStarted { .. }
+        | Outcome::HostDeath { .. } => How::Neither,
     }
 }
 

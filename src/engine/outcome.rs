@@ -8,7 +8,7 @@ use super::core::Core;
 use super::ends::By;
 use super::push::Admitted;
 use super::runs::PoolRun;
-use super::words::moment;
+use super::words::{HOST_DEATHS, moment};
 use crate::config::{Backoff, RetryBudget};
 use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
@@ -61,6 +61,7 @@ impl Core {
             Outcome::Defer { error, after } => self.defer(born, &error, after, by),
             Outcome::Interrupted => self.give_back(born, worker),
             Outcome::NotStarted { error } => self.release(born, Release::NotStarted, &error, worker),
+            Outcome::HostDeath { error } => self.host_death(born, &error, by),
         }
     }
 
@@ -170,10 +171,7 @@ impl Core {
         let failed = Failed { born, at: self.now, type_no, version_no, after, worker: by.worker };
         let summary = if after == After::Dead { self.summary(born, attempts, error, by.about) } else { None };
         let event = Event::Failed(failed, error.as_bytes());
-        let summary_bytes = summary.as_ref().map_or(0, |job| job.payload.len() + RECORD_SPARE);
-        self.make_room(2, event.bytes_max() + summary_bytes)?;
-        self.put(&event, false);
-        self.put_summary(born, summary.as_ref(), by.about);
+        self.put_with_summary(born, &event, summary.as_ref(), by.about)?;
         if after == After::Dead {
             self.tell_end(born);
         }
@@ -202,11 +200,41 @@ impl Core {
         }
     }
 
+    /// Gives a job back whose process ended with the helper, at no cost; one that this happened to too often is dead.
+    fn host_death(&mut self, born: Seq, error: &str, by: By<'_>) -> Result<(), Poisoned> {
+        let Some(job) = self.table.noted(born) else { return Ok(()) };
+        let (dies, attempts, type_no) = (job.is_at_last_host_death(), job.attempts, job.type_no);
+        // At once the first time. Then those that were lost together are kept apart: one of them may be what ends the helper.
+        let ready_ms = if job.given_back.host_deaths == 0 { 0 } else { self.now + self.backoff(type_no, 1) };
+        let released = Released { born, at: self.now, release: Release::HostDeath { ready_ms }, worker: by.worker };
+        let event = Event::Released(released, tail_of(error, ERROR_BYTES_MAX).as_bytes());
+        let summary = if dies { self.summary(born, attempts, HOST_DEATHS, by.about) } else { None };
+        self.put_with_summary(born, &event, summary.as_ref(), by.about)?;
+        if dies {
+            self.tell_end(born);
+        }
+        Ok(())
+    }
+
+    /// Records an event and, if it killed its job, the summary of that, as one group.
+    fn put_with_summary(
+        &mut self,
+        born: Seq,
+        event: &Event<'_>,
+        summary: Option<&NewJob>,
+        about: Option<&About>,
+    ) -> Result<(), Poisoned> {
+        let summary_bytes = summary.map_or(0, |job| job.payload.len() + RECORD_SPARE);
+        self.make_room(2, event.bytes_max() + summary_bytes)?;
+        self.put(event, false);
+        self.put_summary(born, summary, about);
+        Ok(())
+    }
+
     /// Enqueues the summary of a job that died with the process.
     pub(super) fn report_death(&mut self, born: Seq, about: Option<&About>) -> Result<(), Poisoned> {
-        let error = "the process ended while the job ran, once too often";
         let Some(attempts) = self.table.noted(born).map(|job| job.attempts) else { return Ok(()) };
-        let Some(summary) = self.summary(born, attempts, error, about) else { return Ok(()) };
+        let Some(summary) = self.summary(born, attempts, HOST_DEATHS, about) else { return Ok(()) };
         self.make_room(1, summary.payload.len() + RECORD_SPARE)?;
         self.put_summary(born, Some(&summary), about);
         Ok(())

@@ -382,7 +382,7 @@ pub struct JobView {
     pub interrupts: u32,
     /// Times it was given back after a pause.
     pub deferrals: u16,
-    /// Times the process ended while it ran.
+    /// Times that what ran it ended while it did: biotope, or its helper.
     pub host_deaths: u8,
     /// When it was accepted (RFC 3339, UTC, milliseconds).
     pub created_at: String,

@@ -1,7 +1,9 @@
 //! The words of the wire: states and moments.
 
 use crate::job::event::End;
+use crate::job::table::Job;
 use crate::job::transition::State;
+use crate::limits::HOST_DEATHS_MAX;
 use crate::types::UnixMs;
 
 /// A live job's state on the wire.
@@ -23,6 +25,18 @@ pub(super) fn end_word(end: End) -> &'static str {
         End::Expired => "expired",
         End::Discarded => "discarded",
     }
+}
+
+/// What a job died of that lost its run with its host as often as that may be.
+pub(super) const HOST_DEATHS: &str =
+    "biotope, or its process that starts children, ended while the job ran, once too often";
+
+/// What a job failed of last, or is dead of.
+pub(super) fn last_error(job: &Job) -> Option<&str> {
+    if job.given_back.host_deaths >= HOST_DEATHS_MAX {
+        return Some(HOST_DEATHS);
+    }
+    job.failures().last().map(|failure| failure.error.as_str())
 }
 
 /// A moment as people and programs read it: RFC 3339, UTC, milliseconds.

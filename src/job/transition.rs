@@ -47,9 +47,9 @@ pub enum Change {
     Again,
     /// An attempt failed, none follows.
     Die,
-    /// The process ended while it ran; there may be another run.
+    /// What ran it ended while it did; there may be another run.
     HostDeath,
-    /// The process ended while it ran once too often.
+    /// What ran it ended while it did once too often.
     LastHostDeath,
     /// All attempts again, or at once instead of later.
     Redrive,

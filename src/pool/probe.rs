@@ -63,7 +63,7 @@ pub(super) fn judge(shared: &Shared, outcome: Option<Outcome>) -> Result<(), Str
             shared.gate.pass();
             Ok(())
         }
-        Some(Outcome::NotStarted { error }) => Err(error),
+        Some(Outcome::NotStarted { error } | Outcome::HostDeath { error }) => Err(error),
         Some(Outcome::Fail { error, .. } | Outcome::Dead { error }) => Err(format!("its probe failed: {error}")),
         Some(Outcome::Defer { error, .. }) => Err(format!("its probe was put off: {error}")),
         Some(Outcome::Cancel { reason }) => Err(format!("its probe was not done: {reason}")),

@@ -349,7 +349,7 @@ impl<'a> Thread<'a> {
 /// Whether the engine has to know what a job said of itself.
 pub(super) fn tells_about(task: &Task, outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } => true,
+        Outcome::Fail { .. } | Outcome::Dead { .. } | Outcome::Defer { .. } | Outcome::HostDeath { .. } => true,
         Outcome::Cancel { .. } => task.named,
         Outcome::Done { enqueue, .. } => !enqueue.is_empty() || task.named,
         Outcome::Interrupted | Outcome::NotStarted { .. } => false,

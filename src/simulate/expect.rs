@@ -177,6 +177,15 @@ impl World {
                 self.happen(job, sure, Happening::Deferred { ready_ms });
             }
             Outcome::Interrupted | Outcome::NotStarted { .. } => self.happen(job, sure, Happening::GivenBack),
+            Outcome::HostDeath { .. } => {
+                let (at, pause) = (self.now(), millis(self.pause_max(job, 1)));
+                let lost_before = self.model.jobs.get(job).is_some_and(|known| known.latest().host_deaths > 0);
+                let ready_ms = lost_before.then_some((at, at + pause));
+                self.happen(job, sure, Happening::HostDeath { at, ready_ms });
+                if self.model.jobs.get(job).is_some_and(|known| known.latest().place == Place::Dead) {
+                    self.summarise(job, sure);
+                }
+            }
         }
     }
 

@@ -85,8 +85,10 @@ pub(super) enum Happening {
     },
     GivenBack,
     Redriven,
+    /// What ran it ended; `ready_ms` where it shall wait then.
     HostDeath {
         at: UnixMs,
+        ready_ms: Option<(UnixMs, UnixMs)>,
     },
 }
 
@@ -156,9 +158,10 @@ impl Standing {
                 self.place = Place::Waiting;
                 self.ready_ms = (0, 0);
             }
-            Happening::HostDeath { at } => {
+            Happening::HostDeath { at, ready_ms } => {
                 self.host_deaths += 1;
                 self.place = Place::Waiting;
+                self.ready_ms = ready_ms.unwrap_or(self.ready_ms);
                 if self.host_deaths >= HOST_DEATHS_MAX {
                     self.place = Place::Dead;
                     self.since_ms = at;

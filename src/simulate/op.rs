@@ -17,6 +17,7 @@ pub enum How {
     Defer { after_ms: Option<u16> },
     Interrupted,
     NotStarted,
+    HostDeath,
 }
 
 /// Delays from here on are long ones, up to ten years.
@@ -194,7 +195,7 @@ impl Mixture {
     }
 
     fn how(&self, random: &mut fastrand::Rng) -> How {
-        match random.u32(0..20) {
+        match random.u32(0..21) {
             0..10 => {
                 let many = if random.u32(0..4) == 0 { random.usize(1..=3) } else { 0 };
                 How::Done { follow_ups: (0..many).map(|_| self.job(random)).collect() }
@@ -204,7 +205,8 @@ impl Mixture {
             15 => How::Cancel,
             16 => How::Defer { after_ms: random.bool().then(|| random.u16(..)) },
             17 | 18 => How::Interrupted,
-            _ => How::NotStarted,
+            19 => How::NotStarted,
+            _ => How::HostDeath,
         }
     }
 }

@@ -68,7 +68,7 @@ impl World {
         let Some(known) = self.model.jobs.get(at) else { return Vec::new() };
         let mut options = Vec::new();
         for standing in std::iter::once(&known.now).chain(&known.maybe) {
-            let death = standing.after(Happening::HostDeath { at: now });
+            let death = standing.after(Happening::HostDeath { at: now, ready_ms: None });
             match standing.place {
                 Place::Running(_) => {
                     options.push(death);

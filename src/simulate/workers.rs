@@ -125,6 +125,7 @@ impl World {
             }
             How::Interrupted => Outcome::Interrupted,
             How::NotStarted => Outcome::NotStarted { error: "no program".to_owned() },
+            How::HostDeath => Outcome::HostDeath { error: "no helper".to_owned() },
         }
     }
 

@@ -52,6 +52,15 @@ fn running(job: PushOp) -> Vec<Op> {
     vec![up(0), up(1), up(2), push(job), Op::Turn, Op::Turn, Op::Take(0)]
 }
 
+/// One job runs, and has lost two runs with the helper.
+fn lost_twice() -> Vec<Op> {
+    let mut ops = running(job(0));
+    for _ in 0..2 {
+        ops.extend([finish(How::HostDeath), Op::Wait(2000), Op::Turn, Op::Take(0)]);
+    }
+    ops
+}
+
 /// One job was handed to a pool, and is not begun.
 fn handed() -> Vec<Op> {
     let mut ops = running(job(0));
@@ -156,6 +165,8 @@ fn workers() -> Vec<Workload> {
         ),
         workload("interrupted", running(job(0)), vec![finish(How::Interrupted)]),
         workload("not started", running(job(0)), vec![finish(How::NotStarted)]),
+        workload("lost with the helper", running(job(0)), vec![finish(How::HostDeath)]),
+        workload("lost once too often", lost_twice(), vec![finish(How::HostDeath)]),
         workload("a pool has no worker any more", waiting(job(0)), vec![Op::PoolUp(0), Op::PoolNotUp(0)]),
         workload("died with the process", running(job(0)), vec![Op::Crash(None, vec![])]),
         workload("died with the process once too often", twice_died(), vec![Op::Crash(None, vec![])]),

@@ -12,6 +12,7 @@
 //! | writes more than `result_max`, or runs into its timeout, which a line on stderr may extend | is ended, Fail |
 //! | is ended by the cutoff, or since its job was cancelled | Interrupted |
 //! | cannot be started | NotStarted |
+//! | ends with the helper that has started it, or was about to | HostDeath |
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -306,7 +307,8 @@ impl ExecWorker {
             Ended::Exited(0) => self.done(child, tray),
             Ended::Exited(EX_TEMPFAIL) => Outcome::Defer { error: error(), after: None },
             Ended::Exited(EX_DATAERR | EX_CONFIG) => Outcome::Dead { error: error() },
-            Ended::Exited(_) | Ended::Signalled(_) | Ended::Unknown | Ended::Lost => {
+            Ended::Lost => Outcome::HostDeath { error: error() },
+            Ended::Exited(_) | Ended::Signalled(_) | Ended::Unknown => {
                 Outcome::Fail { error: error(), killed: ended.was_from_outside() }
             }
         }

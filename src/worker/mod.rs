@@ -128,6 +128,12 @@ pub enum Outcome {
         /// Why.
         error: String,
     },
+    /// What ran it ended, and not by its worker's doing: the helper that starts processes. Given back at no cost but a host
+    /// death, of which a job has few.
+    HostDeath {
+        /// How.
+        error: String,
+    },
 }
 
 impl Outcome {
@@ -137,7 +143,7 @@ impl Outcome {
             Self::Done { .. } | Self::Fail { .. } | Self::Dead { .. } | Self::Cancel { .. } | Self::Defer { .. } => {
                 true
             }
-            Self::Interrupted | Self::NotStarted { .. } => false,
+            Self::Interrupted | Self::NotStarted { .. } | Self::HostDeath { .. } => false,
         }
     }
 
@@ -150,7 +156,8 @@ impl Outcome {
             | Self::Dead { .. }
             | Self::Cancel { .. }
             | Self::Interrupted
-            | Self::NotStarted { .. } => &[],
+            | Self::NotStarted { .. }
+            | Self::HostDeath { .. } => &[],
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | an answer | that job: as the answer says |
 //! | the process ends, closes its stdin or stdout, or breaks the protocol | Fail, with the reason; the process is replaced |
 //! | no answer for as long as `timeout`, counted from the batch or the last answer, or for as long as an `extend` has said, up to `timeout_max` | the same |
+//! | the helper that has started it ends | HostDeath; the process is replaced |
 //! | the cutoff | Interrupted; what is answered between TERM and the end still counts |
 //! | a job is cancelled, and not answered within `kill_after` of being told so | the same; the process is replaced |
 //! | the process was gone, or had closed its stdin, before it was given anything | NotStarted |
@@ -288,12 +289,13 @@ impl PersistentWorker {
                 }
                 Outcome::Interrupted
             }
-            Stop::Late | Stop::Broken { .. } => {
+            Stop::Late | Stop::Broken { .. } | Stop::Lost => {
+                let lost = matches!(stop, Stop::Lost);
                 let (why, killed) = stop.told();
                 let error = error_text(&format!("{} {why}", self.shared.launch.name), &child.stderr_text());
                 self.tell_replaced(&error);
                 self.broke = Some(error.clone());
-                Outcome::Fail { error, killed }
+                if lost { Outcome::HostDeath { error } } else { Outcome::Fail { error, killed } }
             }
         };
         session.open_jobs().for_each(|lease| sink(lease, outcome.clone()));

@@ -26,7 +26,7 @@ pub(super) enum Ended {
     Signalled(i32),
     /// Somebody else took its status.
     Unknown,
-    /// It was killed when the helper process that had started it ended.
+    /// It was killed when the helper process that had started it ended, or was about to be started by that.
     Lost,
 }
 
@@ -35,9 +35,8 @@ impl Ended {
     pub(super) fn was_from_outside(self) -> bool {
         let others = [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM];
         match self {
-            Self::Lost => true,
             Self::Signalled(number) => others.iter().any(|signal| signal.as_raw() == number),
-            Self::Exited(_) | Self::Unknown => false,
+            Self::Exited(_) | Self::Unknown | Self::Lost => false,
         }
     }
 }

@@ -132,10 +132,8 @@ fn p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left() {
     let old = helper(&home);
     kill_process(old, Signal::KILL).unwrap();
     let job = biotope.until_state(&leaver, "completed");
-    // It was killed, which counts, and ran again when nothing of its first run was left.
-    assert_eq!((&job["result"], &job["attempts"]), (&Value::Null, &json!(1)), "{job}");
-    let failure = job["failures"][0]["error"].as_str().unwrap_or_default().to_owned();
-    assert!(failure.contains("was killed with the process that starts children"), "{job}");
+    // It was not its fault, and it ran again when nothing of its first run was left.
+    assert_eq!((&job["result"], &job["attempts"], &job["host_deaths"]), (&Value::Null, &json!(0), &json!(1)), "{job}");
     until_gone("the end of all that the helper had started", &left);
     assert_ne!(helper(&home), old);
     let job = biotope.until_state(&biotope.push(&json!({"type": "keeper"})), "completed");
@@ -147,6 +145,33 @@ fn p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left() {
         let zombies = crate::zoo::processes(|stat, _| stat[0] == "Z" && stat[1] == own);
         if zombies.is_empty() { Ok(()) } else { Err(format!("{zombies:?}")) }
     });
+    biotope.stop();
+}
+
+#[test]
+fn p14_a_job_that_kills_the_helper_is_dead_after_three_times_and_others_lose_no_attempt() {
+    let worker = "version = \"v1\"\nbackoff = { first = \"10ms\", factor = 1, max = \"10ms\" }\n";
+    let home = Home::new(&format!(
+        "[workers.killer]\n{worker}exec = [\"./killer.sh\"]\n[workers.beside]\n{worker}exec = [\"./beside.sh\"]\n"
+    ));
+    // The helper is the parent of both.
+    let killer = "echo $BIOTOPE_ATTEMPT >>attempts.txt\n\
+                  test $(wc -l <attempts.txt) = 1 || until test -e go; do sleep 0.01; done\n\
+                  kill -KILL $PPID; exec sleep 1000";
+    home.script("killer.sh", killer);
+    home.script("beside.sh", "mkdir begun 2>/dev/null || exit 0; echo $$ >pids.txt; exec sleep 1000");
+    let biotope = home.start();
+    let beside = biotope.push(&json!({"type": "beside"}));
+    pids(&home, "pids.txt", 1);
+    let killer = biotope.push(&json!({"type": "killer"}));
+    let job = biotope.until_state(&beside, "completed");
+    assert_eq!((&job["attempts"], &job["host_deaths"]), (&json!(0), &json!(1)), "{job}");
+    std::fs::write(home.path("go"), "").unwrap();
+    let dead = biotope.until_state(&killer, "dead");
+    assert_eq!((&dead["attempts"], &dead["host_deaths"]), (&json!(0), &json!(3)), "{dead}");
+    let why = dead["error"].as_str().unwrap_or_default();
+    assert!(why.contains("its process that starts children, ended while the job ran, once too often"), "{dead}");
+    assert_eq!(home.text("attempts.txt"), "1\n1\n1\n");
     biotope.stop();
 }
 

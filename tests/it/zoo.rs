@@ -32,7 +32,8 @@
 //! | leaves zombies | none stays | `every_animal_costs_what_it_should_and_leaves_nothing` | `every_animal_costs_what_it_should_and_leaves_nothing` |
 //! | inherits descriptors | 0 to 2 | `exec::descriptors_that_this_process_was_started_with_do_not_pass_on` | `persistent::p15_only_the_three_pipes_are_open_in_a_process_that_stays` |
 //! | inherits signals that are blocked or ignored | none | `p16_a_child_takes_every_signal_whatever_biotope_was_started_with` | `p16_a_child_takes_every_signal_whatever_biotope_was_started_with` |
-//! | loses the helper that started it, killed | fails as killed, and runs again when nothing of it is left | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` |
+//! | loses the helper that started it, killed | runs again at no cost, when nothing of it is left | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` |
+//! | kills the helper, three times | dead of that, at no attempt; what ran beside it goes on | `p14_a_job_that_kills_the_helper_is_dead_after_three_times_and_others_lose_no_attempt` | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` |
 //! | leaves something that left its session, and loses the helper | that ends at once | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` | `p14_what_a_killed_helper_leaves_ends_at_once_also_if_nobody_needs_it` |
 //! | has a helper that is stopped | waits, costs nothing; what shall end ends | `p14_a_stopped_helper_holds_nothing_up_for_long` | |
 //! | outlives the thread that started it | is unharmed | `p13_a_thread_that_ends_takes_no_healthy_child_along` | `p13_a_thread_that_ends_takes_no_healthy_child_along` |

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use crate::engine::command::{LiveJob, LiveOrEnded, Parked};
 use crate::engine::shared::Shared;
 use crate::engine::view::{FailureView, JobView, ProgressView};
-use crate::engine::words::{end_word, moment, state_word};
+use crate::engine::words::{end_word, last_error, moment, state_word};
 use crate::job::event::{Enqueued, Failure, Home, Kind, decode_home};
 use crate::job::table::Job;
 use crate::job::transition::State;
@@ -142,7 +142,7 @@ fn live_without_payload(shared: &Shared, live: &LiveJob) -> JobView {
         view.extended_until = told.extended_ms.map(moment);
     }
     view.failures = job.failures().iter().map(|failure| failure_view(shared, failure)).collect();
-    view.error = job.failures().last().map(|failure| failure.error.clone());
+    view.error = last_error(job).map(str::to_owned);
     view
 }
 

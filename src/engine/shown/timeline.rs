@@ -137,6 +137,7 @@ impl Reading<'_> {
             Release::Interrupt => ("given_back", None),
             Release::Deferral { ready_ms } => ("deferred", Some(ready_ms)),
             Release::NotStarted => ("not_started", None),
+            Release::HostDeath { ready_ms } => ("lost", Some(ready_ms).filter(|at| *at != 0)),
         };
         self.run_ended(what, released.at, None, released.worker);
         let reason = (!reason.is_empty()).then(|| String::from_utf8_lossy(reason).into_owned());

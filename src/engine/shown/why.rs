@@ -10,7 +10,7 @@ use crate::engine::shared::Shared;
 use crate::engine::shown::ended;
 use crate::engine::shown::lookup::{label, why_parked};
 use crate::engine::view::WhyView;
-use crate::engine::words::{moment, state_word};
+use crate::engine::words::{last_error, moment, state_word};
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::log::Poisoned;
@@ -139,7 +139,7 @@ impl Asked {
 fn by_its_state(shared: &Shared, live: &LiveJob, now: UnixMs) -> (&'static str, String) {
     let job = &live.job;
     let version = label(shared, job.version_no).unwrap_or_else(|| "a version that is forgotten".to_owned());
-    let last = job.failures().last().map(|failure| first_line(&failure.error)).unwrap_or_default();
+    let last = last_error(job).map(first_line).unwrap_or_default();
     match (job.state, live.parked) {
         (State::Ready, Some(parked)) => ("parked", format!("it is parked: {}", why_parked(shared, job, parked))),
         (State::Ready, None) => ("turn", "its turn is next".to_owned()),

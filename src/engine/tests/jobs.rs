@@ -25,6 +25,42 @@ fn a_job_is_done_and_its_result_survives_a_restart() {
 }
 
 #[test]
+fn a_job_that_loses_its_host_three_times_is_dead_of_that_and_lost_no_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (factory, given, answer) = asked();
+    let settings = LiveConfig { on_dead: Some("mourner".parse().unwrap()), ..live() };
+    let spec = |factory| Spec::new(dir.path()).with_live("t", "v1", factory, settings.clone());
+    let (mourner, summaries, mourned) = asked();
+    let handle = spec(factory).with("mourner", "v1", mourner).open();
+    let named = NewJob { id: Some("killer".parse().unwrap()), ..job("t", "7") };
+    handle.push(named).unwrap();
+    for lost in 0..3 {
+        assert_eq!(given.recv().unwrap().attempt, 1);
+        let seen = handle.job("killer").unwrap();
+        assert_eq!((seen.attempts, seen.host_deaths, seen.error), (0, lost, None));
+        answer.send(Outcome::HostDeath { error: format!("gone {lost}") }).unwrap();
+    }
+    let dead = until(&handle, "killer", "dead");
+    assert_eq!((dead.attempts, dead.host_deaths, dead.failures.len()), (0, 3, 0));
+    let why = dead.error.unwrap();
+    assert!(why.contains("its process that starts children, ended while the job ran, once too often"), "{why}");
+    let summary: serde_json::Value = serde_json::from_slice(&summaries.recv().unwrap().payload).unwrap();
+    assert_eq!((summary["id"].as_str(), summary["error"].as_str()), (Some("killer"), Some(why.as_str())));
+    mourned.send(done()).unwrap();
+    let steps = handle.timeline("killer").unwrap().steps;
+    let said: Vec<_> = steps.iter().filter(|step| step.what == "lost").map(|step| step.says.as_deref()).collect();
+    assert_eq!(said, [Some("gone 0"), Some("gone 1"), Some("gone 2")]);
+    handle.stop_and_wait();
+
+    let handle = spec(echo()).with("mourner", "v1", echo()).open();
+    assert_eq!(handle.job("killer").unwrap().error.as_deref(), Some(why.as_str()));
+    // A person's word gives it all of them again.
+    act(&handle, "killer", JobAction::Retry).unwrap();
+    until(&handle, "killer", "completed");
+    handle.stop_and_wait();
+}
+
+#[test]
 fn a_failing_job_is_tried_again_then_dead_then_redriven_or_discarded() {
     let dir = tempfile::tempdir().unwrap();
     let (factory, given, answer) = asked();

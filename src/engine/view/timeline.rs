@@ -19,7 +19,7 @@ pub struct TimelineView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepView {
     /// `accepted`; how a run ended: `completed`, `failed`, `failed_uncharged` (another run follows at no cost), `died`, `given_back`,
-    /// `deferred`, `not_started`, `lost` (the process ended), `running`; `redriven`; or `cancelled`, `expired`, `discarded`.
+    /// `deferred`, `not_started`, `lost` (what ran it ended: biotope, or its helper), `running`; `redriven`; or `cancelled`, `expired`, `discarded`.
     pub what: &'static str,
     /// When; for a run that goes on, when it began.
     pub at_ms: UnixMs,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Quarantined, Ramped, Redriven,
-    Released, Reserved, Restated, Routed, Settled, Stopped, TRACE_BYTES, Totals, TraceParent, TypeChange, TypeNamed,
-    VERSION, VersionAccepted, VersionRejected, quick,
+    Release, Released, Reserved, Restated, Routed, Settled, Stopped, TRACE_BYTES, Totals, TraceParent, TypeChange,
+    TypeNamed, VERSION, VersionAccepted, VersionRejected, quick,
 };
 use crate::log::RecordKind;
 
@@ -21,6 +21,9 @@ const WITH_TRACE: u8 = 3;
 /// The shape of an [`Ended`], a [`Failed`] and a [`Released`] record that says which worker ran the job: a zero, where shape 1 has
 /// the job's seq, which is never zero, and the worker's number in front of what shape 1 has. So a body says itself which it is.
 const WITH_WORKER: u8 = 2;
+/// The shape of a [`Released`] record whose reason is [`Release::HostDeath`], which the first two do not have; else it is as they
+/// are, and its first byte says which of them.
+const WITH_HOST_DEATH: u8 = 3;
 
 /// Any event, borrowed from the record it was read from or made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,8 +80,12 @@ impl<'a> Event<'a> {
         let with_text = kind == Kind::Generation as u8 && version == WITH_TEXT;
         let may_have_more = kind == Kind::Enqueued as u8 || kind == Kind::Restated as u8;
         let with_more = may_have_more && [WITH_MIN_VERSION, WITH_TRACE].contains(&version);
-        let with_worker = version == WITH_WORKER && may_have_worker(kind);
-        if version != VERSION && !with_text && !with_more && !with_worker {
+        let with_host_death = version == WITH_HOST_DEATH && kind == Kind::Released as u8;
+        let with_worker = match body.first() {
+            Some(&WORKER_FIRST) if with_host_death => true,
+            _ => version == WITH_WORKER && may_have_worker(kind),
+        };
+        if version != VERSION && !with_text && !with_more && !with_worker && !with_host_death {
             return Err(BadRecord::Unknown { kind, version });
         }
         let (worker, body) = if with_worker { take_worker(body, kind)? } else { (0, body) };
@@ -111,7 +118,13 @@ impl<'a> Event<'a> {
                 take(body, kind).map(|(meta, tail)| Self::Failed(Failed { worker, ..meta }, tail))?
             }
             k if k == Kind::Released as u8 => {
-                take(body, kind).map(|(meta, tail)| Self::Released(Released { worker, ..meta }, tail))?
+                let (meta, tail): (Released, _) = take(body, kind)?;
+                // However a seq of zero is written, it would be taken for what stands in front of a worker.
+                let is_fit = matches!(meta.release, Release::HostDeath { .. }) == with_host_death;
+                if !is_fit || with_host_death && meta.born == 0 {
+                    return Err(BadRecord::Shape { kind });
+                }
+                Self::Released(Released { worker, ..meta }, tail)
             }
             k if k == Kind::Redriven as u8 => Self::Redriven(whole(body, kind)?),
             k if k == Kind::Restated as u8 => take(body, kind).map(|(meta, tail)| Self::Restated(meta, tail))?,
@@ -145,6 +158,7 @@ impl<'a> Event<'a> {
             Self::Enqueued(meta, _) if meta.trace.is_some() => WITH_TRACE,
             Self::Enqueued(meta, _) if meta.min_version.is_some() => WITH_MIN_VERSION,
             Self::Restated(_, enqueued) => shape_of(Kind::Enqueued as u8, enqueued),
+            Self::Released(Released { release: Release::HostDeath { .. }, .. }, _) => WITH_HOST_DEATH,
             Self::Ended(Ended { worker: 1.., .. }, _)
             | Self::Failed(Failed { worker: 1.., .. }, _)
             | Self::Released(Released { worker: 1.., .. }, _) => WITH_WORKER,
@@ -266,7 +280,7 @@ pub(super) const TRACE_FIRST: [u8; 2] = [MIN_VERSION_FIRST, 0];
 pub(super) const WORKER_FIRST: u8 = 0;
 
 /// The shape of a body that was found without it, by how it begins: of an [`Enqueued`], an [`Ended`], a [`Failed`] and a
-/// [`Released`] one. That of every other kind is its first.
+/// [`Released`] one, unless that is a host death. That of every other kind is its first.
 pub fn shape_of(kind: u8, body: &[u8]) -> u8 {
     match body {
         [MIN_VERSION_FIRST, 0, ..] if kind == Kind::Enqueued as u8 => WITH_TRACE,
@@ -367,5 +381,29 @@ mod tests {
         assert_eq!(Event::decode(kind, 1, &[&old[..], b"x"].concat()), Err(BadRecord::Shape { kind }));
         assert_eq!(Event::decode(kind, 2, &[&old[..], &[0xff]].concat()), Err(BadRecord::Shape { kind }));
         assert_eq!(Event::decode(kind, 3, &old), Err(BadRecord::Unknown { kind, version: 3 }));
+    }
+
+    #[test]
+    fn a_host_death_and_no_other_reason_is_written_in_the_third_shape_of_a_release() {
+        let kind = Kind::Released as u8;
+        let host_death = Release::HostDeath { ready_ms: 9 };
+        let reasons = [Release::Interrupt, Release::Deferral { ready_ms: 9 }, Release::NotStarted, host_death];
+        for (release, worker) in reasons.into_iter().flat_map(|release| [(release, 0), (release, 5)]) {
+            let event = Event::Released(Released { born: 7, at: 8, release, worker }, b"why");
+            let mut body = Vec::new();
+            event.encode(&mut body);
+            let shape = event.record_kind().version;
+            assert_eq!(shape, if release == host_death { 3 } else { 1 + u8::from(worker > 0) });
+            assert_eq!(Event::decode(kind, shape, &body), Ok(event));
+            for other in [1, 2, 3].into_iter().filter(|other| *other != shape) {
+                assert_eq!(Event::decode(kind, other, &body), Err(BadRecord::Shape { kind }), "{release:?} {worker}");
+            }
+        }
+        assert!(
+            Event::decode(kind, 3, &[7, 8, 3, 9, b'w']).is_ok() && Event::decode(kind, 3, &[0, 5, 7, 8, 3, 9]).is_ok()
+        );
+        // A seq of zero, written so that its first byte is none.
+        assert_eq!(Event::decode(kind, 3, &[0x80, 0, 8, 3, 9]), Err(BadRecord::Shape { kind }));
+        assert_eq!(Event::decode(kind, 4, &[7, 8, 3, 9]), Err(BadRecord::Unknown { kind, version: 4 }));
     }
 }

@@ -147,7 +147,7 @@ pub struct GivenBack {
     pub interrupts: u32,
     /// By its worker, for a pause.
     pub deferrals: u16,
-    /// By the end of the process that ran it.
+    /// By the end of the process that ran it: biotope's, or that of its helper.
     pub host_deaths: u8,
 }
 
@@ -252,6 +252,11 @@ pub enum Release {
     },
     /// No worker could be started for it.
     NotStarted,
+    /// By the end of the process that ran it, which was not this one. The table decides whether it was once too often.
+    HostDeath {
+        /// When it may run again; 0: at once.
+        ready_ms: UnixMs,
+    },
 }
 
 /// A reserved job was given back without an attempt.

@@ -333,7 +333,7 @@ mod tests {
             for cut in [&[][..], &[0], &[0, 0x80]] {
                 assert_eq!(Event::decode(kind, 2, cut), shape, "{cut:?}");
             }
-            assert_eq!(Event::decode(kind, 3, &without), Err(BadRecord::Unknown { kind, version: 3 }));
+            assert_eq!(Event::decode(kind, 4, &without), Err(BadRecord::Unknown { kind, version: 4 }));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names, Restated};
 use crate::job::queue::Fresh;
 use crate::job::tenant::tenant_no;
 use crate::job::transition::State;
-use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT};
+use crate::limits::{ATTEMPTS_KEPT, ERROR_BYTES_KEPT, HOST_DEATHS_MAX};
 use crate::types::{Fence, Label, Priority, Seq, UnixMs};
 
 /// A live job: everything but its payload.
@@ -160,6 +160,11 @@ impl Job {
             since_ms: self.since_ms,
             failures: self.failures().to_vec(),
         }
+    }
+
+    /// Whether it is dead when what runs it ends once more.
+    pub fn is_at_last_host_death(&self) -> bool {
+        self.given_back.host_deaths + 1 >= HOST_DEATHS_MAX
     }
 
     /// Its failed attempts that are still known.

@@ -20,7 +20,6 @@ use crate::job::event::{
 };
 use crate::job::ids::{ChosenNames, IdIndex, IdMaker};
 use crate::job::transition::{Change, Next, State, next};
-use crate::limits::HOST_DEATHS_MAX;
 use crate::log::frame::RECORD_HEADER_BYTES;
 use crate::log::{LogId, Position};
 use crate::types::{Seq, UnixMs, WorkerType};
@@ -205,15 +204,17 @@ impl Table {
     }
 
     fn released(&mut self, event: &Released) -> Result<(), Illegal> {
-        let change = if matches!(event.release, Release::Deferral { .. }) { Change::Defer } else { Change::GiveBack };
-        self.change(event.born, None, change, |job| match event.release {
-            Release::Interrupt => job.given_back.interrupts = job.given_back.interrupts.saturating_add(1),
-            Release::NotStarted => {}
-            Release::Deferral { ready_ms } => {
+        match event.release {
+            Release::Interrupt => self.change(event.born, None, Change::GiveBack, |job| {
+                job.given_back.interrupts = job.given_back.interrupts.saturating_add(1);
+            }),
+            Release::NotStarted => self.change(event.born, None, Change::GiveBack, |_| ()),
+            Release::Deferral { ready_ms } => self.change(event.born, None, Change::Defer, |job| {
                 job.given_back.deferrals = job.given_back.deferrals.saturating_add(1);
                 job.ready_ms = ready_ms;
-            }
-        })
+            }),
+            Release::HostDeath { ready_ms } => self.host_death(event.born, event.at, ready_ms),
+        }
     }
 
     fn restated(&mut self, home: Home, event: &Restated, enqueued: &[u8]) -> Result<(), Illegal> {
@@ -258,18 +259,30 @@ impl Table {
         reserved.sort_unstable();
         self.died_at_opening.clear();
         for born in reserved {
-            let last = self.noted.get(born).is_some_and(|job| job.given_back.host_deaths + 1 >= HOST_DEATHS_MAX);
-            self.change(born, None, if last { Change::LastHostDeath } else { Change::HostDeath }, |job| {
-                job.given_back.host_deaths += 1;
-                if last {
-                    job.since_ms = at;
-                }
-            })?;
-            if last {
+            self.host_death(born, at, 0)?;
+            if self.noted.get(born).is_some_and(|job| job.state == State::Dead) {
                 self.died_at_opening.push(born);
             }
         }
         Ok(())
+    }
+
+    /// The process that ran a job has ended; if that was not once too often, it runs again from `ready_ms` on; 0: at once.
+    fn host_death(&mut self, born: Seq, at: UnixMs, ready_ms: UnixMs) -> Result<(), Illegal> {
+        let last = self.noted.get(born).is_some_and(Job::is_at_last_host_death);
+        let change = match ready_ms {
+            _ if last => Change::LastHostDeath,
+            0 => Change::HostDeath,
+            _ => Change::Defer,
+        };
+        self.change(born, None, change, |job| {
+            job.given_back.host_deaths += 1;
+            if last {
+                job.since_ms = at;
+            } else if ready_ms > 0 {
+                job.ready_ms = ready_ms;
+            }
+        })
     }
 
     /// Moves a job along the transition table; `update` sees it after it left its old state and before it enters the new

@@ -12,6 +12,7 @@ use crate::limits::LOG_LINES_MAX;
 use crate::types::Lease;
 use crate::worker::child::{Child, Signs, Wake};
 use crate::worker::output::error_text;
+use crate::worker::process::Ended;
 use crate::worker::rpc::{Event, Session};
 use crate::worker::run::Bell;
 use crate::worker::{Assignment, Cutoff, Outcome, Worn};
@@ -48,6 +49,8 @@ pub(super) enum Stop {
         why: String,
         killed: bool,
     },
+    /// The helper that had started it has ended, and the process with it.
+    Lost,
 }
 
 impl Stop {
@@ -58,6 +61,7 @@ impl Stop {
             Self::Late => ("did not answer in time".to_owned(), false),
             Self::Deaf => ("did not answer for a cancelled job within `kill_after`".to_owned(), false),
             Self::Broken { why, killed } => (why, killed),
+            Self::Lost => (Ended::Lost.to_string(), false),
         }
     }
 }
@@ -181,8 +185,10 @@ impl Running {
             Ok(None) => {}
             Err(violation) => return Err(broken(violation.to_string())),
         }
-        if let Some(ended) = self.child.ended() {
-            return Err(Stop::Broken { why: ended.to_string(), killed: ended.was_from_outside() });
+        match self.child.ended() {
+            None => {}
+            Some(Ended::Lost) => return Err(Stop::Lost),
+            Some(ended) => return Err(Stop::Broken { why: ended.to_string(), killed: ended.was_from_outside() }),
         }
         if self.child.refused() {
             return self.closed("stdin", deadline, cutoff);

@@ -42,6 +42,8 @@ enum Start {
     Asked { at: Duration, patience: Duration, first_look: Option<Duration> },
     /// It is this process.
     Done(Pid),
+    /// The helper has ended, and did not say.
+    Untold,
 }
 
 impl Charge {
@@ -68,7 +70,7 @@ impl Charge {
     /// Its process, if it is known to have started.
     pub(in crate::worker) fn pid(&self) -> Option<Pid> {
         match self.start {
-            Start::Asked { .. } => None,
+            Start::Asked { .. } | Start::Untold => None,
             Start::Done(pid) => Some(pid),
         }
     }
@@ -79,7 +81,7 @@ impl Charge {
             Start::Asked { at, patience, first_look } => {
                 Some(first_look.unwrap_or_else(|| self.link.patience_until(at, patience)))
             }
-            Start::Done(_) => None,
+            Start::Done(_) | Start::Untold => None,
         }
     }
 
@@ -91,20 +93,21 @@ impl Charge {
     /// Waits until it has started. From then on it is seen when it closes its stdout or its stderr.
     ///
     /// # Errors
-    /// As [`Charge::look`].
+    /// As [`Charge::look`], or the helper is gone.
     pub(in crate::worker) fn await_start(&mut self) -> io::Result<()> {
         self.held = None;
         while let Start::Asked { at, patience, .. } = self.start {
             wire::is_told(&self.status, self.link.patience_until(at, patience).saturating_sub(RealClock.mono()));
             self.look()?;
         }
-        Ok(())
+        if matches!(self.start, Start::Untold) { Err(about("the process that starts children ended")) } else { Ok(()) }
     }
 
-    /// Looks whether it has started.
+    /// Looks whether it has started. Where the helper is gone that cannot be known any more: its end is seen then, as
+    /// [`Ended::Lost`].
     ///
     /// # Errors
-    /// It has not, and will not: what the operating system says, or that the helper has not answered, or is gone.
+    /// It has not, and will not: what the operating system says, or that the helper has not answered.
     pub(in crate::worker) fn look(&mut self) -> io::Result<()> {
         let Start::Asked { at, patience, .. } = self.start else { return Ok(()) };
         if !wire::is_told(&self.status, Duration::ZERO) {
@@ -125,7 +128,8 @@ impl Charge {
             }
             Ok(Some(Record::Exited(_) | Record::Signalled(_) | Record::Here) | None) | Err(_) => {
                 self.helper.lost(&self.link);
-                Err(about("the process that starts children ended"))
+                self.start = Start::Untold;
+                Ok(())
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -76,6 +76,39 @@ fn p14_a_job_runs_again_when_nothing_of_its_run_before_is_left() {
     let job = biotope.until_state(&id, "completed");
     assert_eq!((&job["result"], &job["host_deaths"]), (&Value::Null, &json!(1)), "{job}");
     assert!(!left.iter().any(|pid| runs(*pid)), "{left:?}");
+    biotope.stop();
+}
+
+#[test]
+fn p14_nothing_is_left_of_a_run_when_biotope_and_its_helper_are_killed_at_once() {
+    let home = Home::new("[workers.leaver]\nversion = \"v1\"\nexec = [\"./leaver.sh\"]\n");
+    home.script("leaver.sh", LEAVER);
+    // Of another data directory, and of none.
+    let others = [Some("BIOTOPE_SPAWNER=1:1"), None].map(|mark| {
+        let marked = mark.map(|mark| mark.split_once('=').unwrap());
+        Command::new("sleep").arg("100").envs(marked).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    let biotope = home.start();
+    let id = biotope.push(&json!({"type": "leaver"}));
+    pids(&home, "pids.txt", 2);
+    let escaped = pids(&home, "escaped.txt", 1);
+    // It cannot see the end of biotope before its own.
+    let helper = helper(&home);
+    let stopped = Stopped::stop(helper);
+    biotope.kill();
+    kill_process(helper, Signal::KILL).unwrap();
+    until_gone("the end of the helper", &[helper]);
+    assert!(runs(escaped[0]), "this test has nothing to see");
+    drop(stopped);
+    let biotope = home.start();
+    let job = biotope.until_state(&id, "completed");
+    assert_eq!((&job["result"], &job["host_deaths"]), (&Value::Null, &json!(1)), "{job}");
+    assert!(!runs(escaped[0]), "{escaped:?}");
+    for mut other in others {
+        assert_eq!(other.try_wait().unwrap(), None, "somebody else's was killed");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
     biotope.stop();
 }
 
@@ -195,12 +228,16 @@ fn p14_a_stopped_helper_holds_nothing_up_for_long() {
         "[workers.waits]\n{worker}exec = [\"./waits.sh\"]\n[workers.starts]\n{worker}exec = [\"true\"]\n\
          [workers.stays]\n{worker}exec = [\"./stays.sh\"]\nmode = \"persistent\"\n"
     ));
-    // Who has its payload is known to be started.
     home.script("waits.sh", "read -r payload; echo $$ >pids.txt; exec sleep 1000");
     home.script("stays.sh", KEEPER);
     let biotope = home.start();
     let waits = biotope.push(&json!({"type": "waits"}));
     let left = pids(&home, "pids.txt", 1);
+    // It may run before biotope is told so.
+    until("the process of the worker", SOON, || {
+        let shown = &biotope.of_type("waits")["versions"][0]["workers"][0]["pid"];
+        if *shown == left[0].as_raw_nonzero().get() { Ok(()) } else { Err(shown.to_string()) }
+    });
     let old = helper(&home);
     let stopped = Stopped::stop(old);
     let starts = biotope.push(&json!({"type": "starts"}));

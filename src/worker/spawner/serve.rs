@@ -4,7 +4,7 @@
 //! of what runs. Never outlives its engine by more than the end of what it started.
 //!
 //! ```text
-//! lock SPAWNER ─► READY ─► start, signal, reap … ─► the engine is gone ─► KILL to all, reap all ─► exit
+//! lock SPAWNER ─► KILL to all that bears its mark ─► READY ─► start, signal, reap … ─► the engine is gone ─► KILL to all, reap all ─► exit
 //! ```
 
 use std::collections::HashMap;
@@ -32,6 +32,10 @@ use crate::worker::spawn::{self, Quick};
 
 /// The hidden first argument that makes the program `biotope` a helper.
 const ARGUMENT: &str = "--spawn-children";
+
+/// The variable by which all that a helper starts is known, whatever becomes of its parents: which file its helper has locked, as
+/// device and inode. No other process of this machine has the same, but by an earlier helper of that file.
+const MARK: &str = "BIOTOPE_SPAWNER";
 
 /// What may follow the file to lock: how many files children may have open at first,
 const OPEN_FILES: &str = "--open-files=";
@@ -91,6 +95,8 @@ struct Family {
     ends: UnixStream,
     children: HashMap<u64, Member>,
     quick: Quick,
+    /// The value of [`MARK`].
+    mark: String,
 }
 
 struct Member {
@@ -103,7 +109,8 @@ fn engine() -> BorrowedFd<'static> {
 }
 
 impl Family {
-    /// Takes the lock, however long its holder takes, and is ready then. The lock is held as long as the file is open.
+    /// Takes the lock, however long its holder takes, ends what is left of an earlier one that was killed together with its engine,
+    /// and is ready then. The lock is held as long as the file is open.
     fn new(lock: &Path) -> std::io::Result<(Self, File)> {
         // What a service manager or a terminal sends to everybody is the engine's to answer. Handlers, not `ignore`: an
         // ignored signal would stay ignored in every child.
@@ -120,10 +127,13 @@ impl Family {
                 return Err(errno.into());
             }
         }
+        let stat = rustix::fs::fstat(&file)?;
+        let mark = format!("{}:{}", stat.st_dev, stat.st_ino);
+        orphans::end_marked(format!("{MARK}={mark}").as_bytes());
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
         wire::say_ready(engine())?;
-        Ok((Self { ends, children: HashMap::new(), quick: Quick::new() }, file))
+        Ok((Self { ends, children: HashMap::new(), quick: Quick::new(), mark }, file))
     }
 
     /// Does what the engine asks until it is gone, and ends what is left.
@@ -179,7 +189,9 @@ impl Family {
     }
 
     fn start(&mut self, start: &Start<'_>, stdio: [OwnedFd; 3], status: OwnedFd) {
-        match spawn::spawn_for_helper(&mut self.quick, &start.launch(), stdio) {
+        let mut launch = start.launch();
+        launch.env.push((MARK.into(), self.mark.as_str().into()));
+        match spawn::spawn_for_helper(&mut self.quick, &launch, stdio) {
             Ok(pid) => {
                 wire::tell(&status, Record::Started(pid.as_raw_nonzero().get()));
                 self.children.insert(start.number, Member { pid, status });

@@ -3,8 +3,8 @@
 //! # The house
 //!
 //! ```text
-//!   cli ── daemon ── signal          people, scripts, signals; `logfile`: how it says what it does; `rights`: what the kernel allows
-//!            │                       it; `systemd`, if that watches
+//!   cli ── daemon ── signal          people, scripts, signals; `start`: the config that it begins with; `logfile`: how it says what
+//!            │                       it does; `rights`: what the kernel allows it; `systemd`, if that watches
 //!            │
 //!     http ──┤── page                producers; the status page
 //!     care ──┘                       data directories that nobody runs on: verify, dump, salvage, backup, restore
@@ -22,24 +22,30 @@
 //!        archive                     what has ended, to be searched: follows the log, may be lost at any time
 //! ```
 //!
+//! Beside them stand small ones that many use: [`types`], [`limits`], [`refusal`] and [`clock`]; [`sync`], answers that all wait for
+//! one commit; `names` and `trust`, how hosts are looked up and whose certificates are believed; `own`, the file that this
+//! process was started from; and for what people read, `exit`, `figures` and `wording`.
+//!
 //! Imports go down only. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
 //! `recent` and `measure`, what a version has done of late and in all, are pure: no disk, no clock, no thread; so is
 //! [`rollover`], which says how a type goes from one version to the next, and on what evidence back. Only [`clock`] reads a
 //! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
-//! `biotope` starts them by a small process beside it, which ends with it and takes all that it started along:
-//! [`worker::spawner`].) [`simulate`] stands beside the house: it runs engine, table and log on a disk and a clock of its
-//! own. So does [`testing`], for the tests of programs that bring workers of their own; [`embed`] opens a biotope within
-//! such a program.
+//! `biotope` starts them by a small process beside it, the helper, which ends with it and takes all that it started along; the
+//! file that it locks is in the data directory, too: [`worker::spawner`].) [`simulate`] stands beside the house: it runs
+//! engine, table and log on a disk and a clock of its own. So does [`testing`], for the tests of programs that bring workers of
+//! their own; [`embed`] opens a biotope within such a program.
 //!
 //! # The way of a job
 //!
-//! 1. `http` or an embedder's own code has [`job::intake`] parse it, and gives it to a [`engine::Handle`].
+//! 1. `http` or an embedder's own code has [`job::intake`] parse it, its [`job::trace`] included, and gives it to a
+//!    [`engine::Handle`].
 //! 2. The engine's thread admits it (type, size, id, key), appends an `Enqueued` record to the [`log`]'s frame, and
 //!    applies the same event to the [`job::table`]. One commit writes and syncs the frame; then the caller is answered.
 //! 3. The engine picks it by priority and age, records `Reserved`, and hands a [`pool::Task`] (a lease and a place in
 //!    the log, no payload) to the pool of the type's current version, or of one that is on trial beside it.
 //! 4. A pool's thread reads the payload from the log and runs a cycle of its [`worker::Worker`]; a pool that calls a
-//!    service runs as many jobs side by side on its one thread as it is large.
+//!    service runs as many jobs side by side on its one thread as it is large. What each worker does, and when it last gave a
+//!    sign of life, its [`worker::pulse`] says, which is read without asking it.
 //! 5. The outcome goes back to the engine, which checks the lease's fence and records what follows: the end together
 //!    with its follow-up jobs, another attempt, death, or a return to the queue.
 //!

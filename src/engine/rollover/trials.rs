@@ -3,7 +3,6 @@
 //! A trial has a *candidate* (a pool beside the current one, which does its first jobs or gets a share) until its version
 //! takes over; then it is on *probation* for as long as the version before stays warm.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -328,6 +327,7 @@ impl Core {
         worker.map_or(&USUAL, |worker| &worker.live.rollout)
     }
 
+    /// The version that new work of a type goes to.
     pub(in crate::engine) fn current_version(&self, type_no: u32) -> Option<u32> {
         let current = self.types.get(&type_no)?.current?;
         Some(self.pools.get(&current)?.version_no)
@@ -387,10 +387,11 @@ impl Core {
     /// A run came to its end, and did its job.
     pub(in crate::engine) fn note_pass(&mut self, born: Seq) {
         let Some(job) = self.table.noted(born) else { return };
+        let is_current = self.current_version(job.type_no) == Some(job.version_no);
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return };
         of_type.storm.attempt(false);
         let first = is_first(job);
-        if first && of_type.is_current(job.version_no, &self.pools) {
+        if first && is_current {
             of_type.note_first(false);
         }
         let Some(trial) = &mut of_type.trial else { return };
@@ -412,10 +413,11 @@ impl Core {
     /// A run failed; says whether the version before makes up for it, at once and at no cost.
     pub(in crate::engine) fn note_failure(&mut self, born: Seq, dies: bool, for_good: bool) -> bool {
         let Some(job) = self.table.noted(born) else { return false };
+        let is_current = self.current_version(job.type_no) == Some(job.version_no);
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return false };
         of_type.storm.attempt(true);
         let first = is_first(job);
-        if first && of_type.is_current(job.version_no, &self.pools) {
+        if first && is_current {
             of_type.note_first(true);
         }
         let failed = failed(job, dies, for_good);
@@ -473,12 +475,6 @@ impl Core {
 }
 
 impl TypeRun {
-    /// Whether a version is the one that new work goes to.
-    fn is_current(&self, version_no: u32, pools: &BTreeMap<PoolId, PoolRun>) -> bool {
-        let current = self.current.and_then(|pool| pools.get(&pool));
-        current.is_some_and(|run| run.version_no == version_no)
-    }
-
     /// A first attempt on the version that new work goes to came to its end.
     fn note_first(&mut self, failed: bool) {
         self.history.attempts += 1;

@@ -6,8 +6,10 @@
 //! connections for all. Beside each rate the processor time of a request, here and at the endpoint, which the machine's other
 //! load changes little: two cores have twice a second's worth of it.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 
 use biotope::clock::{Clock, RealClock};
@@ -212,7 +214,9 @@ fn ours(address: SocketAddr, connections: usize, jobs: usize, more: &str, cpu: &
     );
     let path = dir.path().join("biotope.toml");
     std::fs::write(&path, config).unwrap();
-    std::fs::write(dir.path().join("secret"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let mut secret =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.path().join("secret")).unwrap();
+    secret.write_all(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let spec = biotope::generation::load(&path, &Natives::none()).unwrap();
     let (per_second, [before, after]) = drained_between(spec, "hook", jobs, 0, cpu);
     before.rate(after, per_second, jobs as f64)

@@ -15,9 +15,9 @@ const ECHO: &str = "[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n";
 /// Memory that strangers may cost.
 const MEMORY_MAX: u64 = 256 << 20;
 
-/// A home whose `[http]` has these lines, too.
+/// A home whose `[http]` has these lines, too; of the file that is shipped, since a crowd's cost is one of the figures.
 fn home(lines: &str) -> Home {
-    let home = Home::new("");
+    let home = Home::shipped("");
     home.configure(&format!("{lines}\n{ECHO}"));
     home
 }

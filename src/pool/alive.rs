@@ -78,20 +78,21 @@ pub(super) struct Guard(Arc<Shared>, Arc<Pulse>, Arc<Slot>);
 impl Guard {
     /// Of a worker, which gets the first number that no other one of the pool has.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let mut pulses = shared.pulses();
-        let is_free = |number: &u32| pulses.iter().all(|pulse| pulse.number() != *number);
-        let number = (1..).find(is_free).unwrap_or_default();
-        Self::numbered(shared, &mut pulses, number)
+        let is_free = |pulses: &[Arc<Pulse>], number: &u32| pulses.iter().all(|pulse| pulse.number() != *number);
+        Self::numbered(shared, |pulses| (1..).find(|number| is_free(pulses, number)).unwrap_or_default())
     }
 
     /// Of a thread on which jobs run side by side: it is none of several workers, and has no number.
     #[cfg(feature = "daemon")]
     pub(super) fn of_lanes(shared: &Arc<Shared>) -> Self {
-        Self::numbered(shared, &mut shared.pulses(), 0)
+        Self::numbered(shared, |_| 0)
     }
 
-    fn numbered(shared: &Arc<Shared>, pulses: &mut Vec<Arc<Pulse>>, number: u32) -> Self {
+    fn numbered(shared: &Arc<Shared>, number: impl FnOnce(&[Arc<Pulse>]) -> u32) -> Self {
+        // Before the lock is held: under loom another thread may go on from here.
         shared.alive.count.fetch_add(1, Ordering::AcqRel);
+        let mut pulses = shared.pulses();
+        let number = number(&pulses);
         let pulse = Arc::new(Pulse::new(shared.clock.mono(), number));
         pulses.push(Arc::clone(&pulse));
         Self(Arc::clone(shared), pulse, Arc::new(Slot::of(number)))

@@ -1,7 +1,9 @@
 //! Commits that are carried out beside the engine: while one frame is written and synced, the engine fills the next.
 //!
 //! Only under load, and only for large frames: to wake another thread takes as long as a fifth of a sync. What a frame
-//! brings about (answers, tasks, records that are to be read) waits here until it is durable. At most one is on its way.
+//! brings about (answers, tasks, records that are to be read) waits here until it is durable. At most one is on its way, and
+//! as long as none is, the engine ends its turn as soon as it has filled one that is large enough: the disk is not to wait for
+//! commands that the engine can take meanwhile.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -86,13 +88,18 @@ impl Drop for Carrier {
 }
 
 impl Core {
+    /// Whether the frame is one that goes to the disk beside the engine.
+    pub(super) fn may_go_ahead(&self) -> bool {
+        let large = self.log.frame_bytes() >= self.log.options().frame_bytes_full / WORTH_A_THREAD;
+        let always = matches!(self.config.log.sync, SyncPolicy::Always);
+        self.carrier.is_some() && always && large && self.log.has_unwritten()
+    }
+
     /// Ends a turn: what was recorded is on its way to the disk, or there. Before it, whatever was on its way has arrived.
     pub(super) fn commit_or_go_ahead(&mut self) -> Result<(), Poisoned> {
         self.await_commit()?;
-        let large = self.log.frame_bytes() >= self.log.options().frame_bytes_full / WORTH_A_THREAD;
-        let always = matches!(self.config.log.sync, SyncPolicy::Always);
-        let worth = large && always && self.log.has_unwritten();
-        let Some(carrier) = self.carrier.as_ref().filter(|_| worth) else { return self.commit() };
+        let goes_ahead = self.may_go_ahead();
+        let Some(carrier) = self.carrier.as_ref().filter(|_| goes_ahead) else { return self.commit() };
         carrier.carry(self.log.begin_commit()?);
         self.ahead = Some(Ahead {
             replies: std::mem::take(&mut self.replies),

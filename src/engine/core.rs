@@ -261,6 +261,11 @@ impl Core {
         for number in 0..COMMANDS_PER_COMMIT {
             if number.is_multiple_of(COMMANDS_BETWEEN_LOOKS) {
                 self.look_after_commit()?;
+                if self.ahead.is_none() && self.may_go_ahead() {
+                    // The disk is idle.
+                    self.again = true;
+                    break;
+                }
             }
             if self.log.is_full() {
                 self.again = true;

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::super::open::{Surroundings, open_core, serve};
 use super::super::upkeep::clean::Cleaning;
 use super::*;
+use crate::engine::core::Core;
 use crate::job::event::Kind;
 use crate::job::ids::IdMaker;
 use crate::log::disk::{Disk, RealDisk};
@@ -22,8 +23,8 @@ const OPTIONS: LogOptions = LogOptions {
     making: Making::Thread,
 };
 
-/// An engine with its threads.
-fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::JoinHandle<()>)> {
+/// An engine with its threads, but for its own.
+fn core_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Core, Handle)> {
     let clock: Arc<dyn Clock> = Arc::new(TestClock(AtomicU64::new(1_000_000), AtomicU64::new(0)));
     let around = Surroundings {
         disk,
@@ -39,6 +40,12 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::Join
         progress: Box::new(|_| ()),
     };
     let (core, handle, _) = open_core(Spec::new(dir).with("echo", "v1", echo()).make(), around).ok()?;
+    Some((core, handle))
+}
+
+/// An engine with its threads.
+fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Option<(Handle, std::thread::JoinHandle<()>)> {
+    let (core, handle) = core_on(disk, dir)?;
     let shared = Arc::clone(&core.shared);
     Some((handle, std::thread::spawn(move || serve(core, &shared))))
 }
@@ -104,6 +111,28 @@ fn what_is_acknowledged_while_commits_go_ahead_outlives_any_fault() {
         runs += 1;
     }
     assert!(all > runs * 100, "SEED={seed}: {all} acknowledged in {runs} runs");
+}
+
+#[test]
+fn an_idle_disk_gets_a_frame_as_soon_as_one_is_large_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut core, handle) = core_on(Arc::new(SimDisk::new(1)), dir.path()).unwrap();
+    let answered = Arc::new(AtomicU64::new(0));
+    for _ in 0..200 {
+        let answered = Arc::clone(&answered);
+        let then = Box::new(move |_| {
+            answered.fetch_add(1, Ordering::SeqCst);
+        });
+        handle.submit(vec![job("echo", "1")], then);
+    }
+    core.turn(None).unwrap();
+    assert!(core.ahead.is_some(), "the first of them are on their way");
+    assert_eq!(core.inbox.len(), 200 - 64, "and the others can be taken meanwhile");
+    while core.is_busy() {
+        core.turn(None).unwrap();
+    }
+    core.await_commit().unwrap();
+    assert_eq!(answered.load(Ordering::SeqCst), 200);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Checkpoints while the engine serves: begun when a segment ends, written by a thread beside.
 //!
 //! The engine gives away a picture of its table, which costs it some hundred microseconds, and after that, turn by turn, the
-//! index of chosen names, part by part. A checkpoint that fails is left: the log has everything. One of a sort is begun only
-//! when as much was written to the log as the last one of that sort had.
+//! index of chosen names, part by part. A checkpoint that fails is left: the log has everything. One of the names is begun only
+//! when as much was written to the log as the last one had; one of the table, for which the first job of an opening waits, when
+//! it was half as much.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,10 @@ use crate::job::table::Picture;
 use crate::log::Poisoned;
 use crate::log::checkpoint::{Beginning, Sort, Writer};
 
-/// Blocks that may wait for the thread that writes them.
+/// Blocks that may wait for the thread that writes them; beside them there is always room for a table.
 const BLOCKS_AHEAD: usize = 4;
+/// The table's last checkpoint may have so many times as many bytes as are written to the log before the next one is begun.
+const TABLE_BYTES_PER_LOG_BYTE: u64 = 2;
 /// Bytes of a block of names, about.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -61,7 +64,7 @@ pub(in crate::engine) struct Checkpointing {
 
 impl Scribe {
     pub(in crate::engine) fn start() -> std::io::Result<Self> {
-        let (pieces, inbox) = crossbeam_channel::bounded(BLOCKS_AHEAD);
+        let (pieces, inbox) = crossbeam_channel::bounded(BLOCKS_AHEAD + 1);
         let last_bytes = Arc::new(LastBytes::default());
         let told = Arc::clone(&last_bytes);
         let builder = std::thread::Builder::new().name("checkpoints".to_owned());
@@ -132,7 +135,8 @@ impl Core {
             return;
         };
         let (going, written) = (&mut self.checkpointing, self.log.figures().written_bytes);
-        if written - going.table_at >= last_bytes.table.load(Ordering::Relaxed) {
+        let log_bytes = written - going.table_at;
+        if log_bytes.saturating_mul(TABLE_BYTES_PER_LOG_BYTE) >= last_bytes.table.load(Ordering::Relaxed) {
             let picture = Box::new((self.log.beginning(), self.table.picture()));
             if pieces.try_send(Piece::Table(picture)).is_ok() {
                 going.table_at = written;
@@ -186,7 +190,9 @@ impl Core {
             None => (Piece::End, None),
         };
         let going = &mut self.checkpointing;
-        match pieces.try_send(piece) {
+        // Nobody else sends.
+        let sent = if pieces.len() < BLOCKS_AHEAD { pieces.try_send(piece) } else { Err(TrySendError::Full(piece)) };
+        match sent {
             Ok(()) => going.next = then,
             Err(TrySendError::Full(Piece::Block(block))) => (going.waiting, going.next) = (Some(block), then),
             Err(TrySendError::Full(_)) => {}

@@ -127,7 +127,8 @@ fn an_idle_disk_gets_a_frame_as_soon_as_one_is_large_enough() {
     }
     core.turn(None).unwrap();
     assert!(core.ahead.is_some(), "the first of them are on their way");
-    assert_eq!(core.inbox.len(), 200 - 64, "and the others can be taken meanwhile");
+    // Beside them, the pool may have said something.
+    assert!(core.inbox.len() >= 200 - 64, "the others can be taken meanwhile: {}", core.inbox.len());
     while core.is_busy() {
         core.turn(None).unwrap();
     }

@@ -247,18 +247,23 @@ pub(super) enum Unfit {
     Foreign,
 }
 
-/// The checkpoints of this log whose headers hold, newest first; each is opened when it is asked for. A bad one is set
-/// aside, with a message.
-pub(super) fn candidates<'a>(disk: &'a dyn Disk, sort: Sort, log_id: LogId) -> impl Iterator<Item = Found> + 'a {
+/// The checkpoints of this log that can be read, newest first, by number; each is opened when it is asked for. `None` stands for one
+/// whose header does not hold, which is to be set aside.
+pub(super) fn candidates<'a>(
+    disk: &'a dyn Disk,
+    sort: Sort,
+    log_id: LogId,
+) -> impl Iterator<Item = (u32, Option<Found>)> + 'a {
     // What cannot be listed or read is not used: the log has all that it has.
     numbers(disk, sort).unwrap_or_default().into_iter().filter_map(move |number| {
         let name = sort.name_of(number);
         match disk.open(&name).and_then(|file| read(&file, sort, log_id)) {
-            Ok(Ok(found)) if found.place.segment == number => return Some(found),
-            Ok(Ok(_) | Err(_)) => set_aside(disk, sort, number),
-            Err(error) => tracing::warn!(%error, name, "a checkpoint cannot be read; the log is"),
+            Ok(found) => Some((number, found.ok().filter(|found| found.place.segment == number))),
+            Err(error) => {
+                tracing::warn!(%error, name, "a checkpoint cannot be read; the log is");
+                None
+            }
         }
-        None
     })
 }
 
@@ -270,7 +275,11 @@ pub fn read_names<T>(
     make: impl Fn() -> T,
     take: impl Fn(&mut T, &[u8]) -> Result<(), String>,
 ) -> (T, Seq) {
-    for mut found in candidates(disk, Sort::Names, reader.log_id()) {
+    for (number, found) in candidates(disk, Sort::Names, reader.log_id()) {
+        let Some(mut found) = found else {
+            set_aside(disk, Sort::Names, number);
+            continue;
+        };
         let segment = reader.segment(found.place.segment);
         if segment.is_none_or(|segment| !found.goes_on_in(&segment.file)) {
             continue;

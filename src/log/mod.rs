@@ -36,6 +36,7 @@ pub mod disk;
 pub mod frame;
 pub mod lock;
 pub mod look;
+mod meanwhile;
 pub mod nearby;
 pub mod reader;
 pub mod recovery;

@@ -5,6 +5,7 @@
 //! acknowledged: it is cut, and told; `verdict` holds these decisions by themselves. Every opening copies what is valid of the last segment into another file and
 //! syncs that: after a failed sync the page cache may show bytes that the disk never took, and nobody knows any more.
 
+mod end;
 mod rehearsal;
 mod replay;
 
@@ -12,21 +13,23 @@ pub use rehearsal::rehearse;
 pub use replay::Replay;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use self::end::{End, Ending, Segments, past_end};
 use super::checkpoint::{self, Sort};
 use super::damage::Damages;
 use super::disk::{Disk, DiskFile};
-use super::frame::{Frame, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::frame::{Frame, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::meanwhile::let_go;
 use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, records};
 use super::spare::{self, Order};
-use super::tail::{self, Copying, Tail};
-use super::verdict::{self, Before, Behind, LastFrames, Name, Stop, Wrong};
+use super::tail::{self, Tail};
+use super::verdict::{self, Before, Behind, Name, Stop, Wrong};
 use super::writer::{Log, TailStart};
 use super::{LogId, LogOptions, segment_name};
-use crate::types::Seq;
 
 /// Why a log could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -88,20 +91,11 @@ pub struct Opened {
 }
 
 /// One segment's file.
+#[derive(Clone)]
 struct Found {
     number: u32,
     file: Arc<dyn DiskFile>,
     header: SegmentHeader,
-}
-
-/// How far the valid frames of a segment go.
-struct Extent {
-    last: Option<FrameHeader>,
-    /// Where they end.
-    end: u32,
-    ended: bool,
-    /// No frame is whole, and yet something like one begins there.
-    begun: bool,
 }
 
 /// Opens the log on `disk`, or makes a new one with `new_id`; gives `replay` the newest checkpoint that is of use, and every
@@ -119,22 +113,23 @@ pub fn open(
     let opening = Opening { disk: disk.as_ref(), options };
     let (found, names) = opening.find()?;
     let (strays, found) = below_the_last_gap(found);
-    let Some(first) = found.first() else {
+    let Some(first) = found.first().map(|first| first.header) else {
         return opening.create(Arc::clone(&disk), new_id);
     };
-    let log_id = first.header.log_id;
     opening.check_numbers(&strays, &found)?;
-    let (active, head, tail_end) = opening.tail_and_head(&strays, &found, log_id)?;
+    let log_id = first.log_id;
+    let segments = Arc::new(Segments { log_id, strays, found });
+    let Segments { strays, found, .. } = segments.as_ref();
+    // The end is found, and most of what the disk has to do there is done, while a checkpoint is read.
+    let mut ending = Ending::begin(&disk, options, &segments);
+    let kept = opening.read_checkpoint(found, first, &mut || ending.reach(), replay)?;
+    let End { skip, active, tail, copying, past } = ending.end()?;
     let Some(last) = found.get(active) else {
-        return Err(opening.corrupt(head, 0, "the tail is missing"));
+        return Err(opening.corrupt(tail.head, 0, "the tail is missing"));
     };
-    let tail = Tail { file: Arc::clone(&last.file), header: last.header, end: tail_end, head, options };
-    // Most of what the disk has to do is done while the log is read.
-    let copying = Copying::begin(&disk, tail.clone());
+    let head = tail.head;
     let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names));
-    let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
-    let kept = opening.read_checkpoint(&found, active, skip, first.header, replay);
     let begin = kept.as_ref().map_or(skip, |(begin, _)| *begin);
     if let Some((begin, checkpoint)) = kept {
         let place = checkpoint.place;
@@ -142,22 +137,16 @@ pub fn open(
         let before = found.iter().take(begin).skip(skip);
         before.filter_map(|old| checkpoint.segment(old.number, &old.file)).for_each(|segment| reader.add(segment));
     }
-    for segment in found.iter().take(active).skip(begin) {
-        let (in_log, end, ended) = opening.replay_segment(segment, first.header, &mut state, replay)?;
-        match verdict::stop(false, ended, in_log.is_some(), state.next_seq.unwrap_or(1), Behind::Nothing) {
-            Stop::GoesOn => in_log.into_iter().for_each(|in_log| reader.add(in_log)),
-            Stop::Head => return Err(opening.corrupt(segment.number, end, "the head of the log is damaged")),
-            Stop::Middle | Stop::Witnessed | Stop::Tail => {
-                return Err(opening.corrupt(segment.number, end, "a frame is damaged in the middle of the log"));
-            }
-        }
-    }
-    let (in_log, end, _) = opening.replay_segment(last, first.header, &mut state, replay)?;
+    let ended = found.get(begin..active).unwrap_or_default();
+    opening.replay_ended(ended, first, &mut state, &reader, replay)?;
+    let (in_log, end, _) = opening.replay_segment(last, first, &mut state, replay)?;
     let Some(in_log) = in_log else {
         return Err(opening.corrupt(last.number, end, "the head of the log is damaged"));
     };
     let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
-    let cut_bytes = opening.check_tail(last, end, log_id, next_seq)?;
+    let past = past.end().filter(|_| end == tail.end);
+    let past = past.unwrap_or_else(|| past_end(last, log_id, end)).map_err(|error| opening.read_error(error))?;
+    let cut_bytes = opening.check_tail(last.number, end, next_seq, &past)?;
 
     // From here on the directory changes for good.
     let io = |doing: &'static str| {
@@ -166,7 +155,7 @@ pub fn open(
     };
     let passed = strays.iter().chain(found.iter().take(skip));
     opening.leave_behind(passed, &reader).map_err(io("remove a segment that is not needed"))?;
-    opening.rewrite_ended(&found, active, end)?;
+    opening.rewrite_ended(found, active, end)?;
     let spare = found.get(active + 1);
     let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
     let copied =
@@ -176,7 +165,7 @@ pub fn open(
     reader.show_up_to(next_seq);
     let start = TailStart {
         log_id,
-        origin: first.header.origin,
+        origin: first.origin,
         epoch: opening.epoch_after(state.epoch, (last.number, end))?,
         next_seq,
         offset: end,
@@ -188,7 +177,10 @@ pub fn open(
     };
     let log =
         Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
-    Ok(Opened { log, created: false, cut_bytes, segments: last.number - head + 1 })
+    let opened = Opened { log, created: false, cut_bytes, segments: last.number - head + 1 };
+    // The tail's old file has no name any more: with its last handle goes all that it has on the disk.
+    let_go(options.making, (segments, in_log));
+    Ok(opened)
 }
 
 /// Segments up to the last gap in their numbers, and those from there on. What lies below a gap lies below the head, or the
@@ -323,81 +315,65 @@ impl Opening<'_> {
         verdict::one_log(&segments).map_err(|wrong| self.wrong(wrong))
     }
 
-    /// Place in `found` of the segment that is written, the number of the head, and where the valid frames of that segment
-    /// end.
-    fn tail_and_head(&self, strays: &[Found], found: &[Found], log_id: LogId) -> Result<(usize, u32, u32), OpenError> {
-        let (mut last, mut begun, mut end) = (None, None, HEADER_END);
-        for (at, segment) in found.iter().enumerate().rev() {
-            let extent = self.extent(segment, log_id)?;
-            if extent.begun {
-                begun = begun.or(Some(at));
-            }
-            if let Some(frame) = extent.last {
-                last = Some(LastFrames { at, ended: extent.ended, head: frame.head });
-                end = if extent.ended { HEADER_END } else { extent.end };
-                break;
-            }
-        }
-        let segments: Vec<_> = found.iter().map(|segment| (segment.number, segment.header.head)).collect();
-        let reach = verdict::reach(&segments, last, begun).map_err(|wrong| match (wrong, strays.last()) {
-            // What is missing counts: the first file of the gap.
-            (Wrong::Missing { .. }, Some(stray)) => self.wrong(Wrong::Missing { segment: stray.number + 1 }),
-            (wrong, _) => self.wrong(wrong),
-        })?;
-        Ok((reach.active, reach.head, end))
-    }
-
-    fn extent(&self, segment: &Found, log_id: LogId) -> Result<Extent, OpenError> {
-        let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
-        let mut extent = Extent { last: None, end: HEADER_END, ended: false, begun: false };
-        while let Some((_, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
-            if !is_whole(&bytes) {
-                break;
-            }
-            extent =
-                Extent { last: Some(header), end: frames.offset, ended: header.kind == FrameKind::End, begun: false };
-            if extent.ended {
-                break;
-            }
-        }
-        if extent.last.is_none() {
-            frames.offset = HEADER_END;
-            let first = frames.ahead(super::frame::FRAME_HEADER_BYTES).map_err(|error| self.read_error(error))?;
-            extent.begun = first.is_some_and(|first| Frame::begins_one_of(first, &log_id, segment.number));
-        }
-        Ok(extent)
-    }
-
     /// Gives the newest checkpoint that is of use to `replay`; returns it with the place in `found` of the first segment that
-    /// is not in it.
+    /// is not in it. Which segments count may be known only after it was read: nothing is set aside, and none is of use, before.
     fn read_checkpoint(
         &self,
         found: &[Found],
-        active: usize,
-        skip: usize,
         log: SegmentHeader,
+        reach: &mut dyn FnMut() -> Result<RangeInclusive<usize>, OpenError>,
         replay: &mut dyn Replay,
-    ) -> Option<(usize, checkpoint::Found)> {
+    ) -> Result<Option<(usize, checkpoint::Found)>, OpenError> {
         let candidates = replay.takes_checkpoints().then(|| checkpoint::candidates(self.disk, Sort::Table, log.log_id));
-        for mut candidate in candidates.into_iter().flatten() {
-            let at = found.iter().position(|segment| segment.number == candidate.place.segment);
-            let Some(at) = at.filter(|at| (skip..=active).contains(at)) else { continue };
-            let mut before = found.iter().take(at).skip(skip);
-            let known = before.all(|old| candidate.segments.iter().any(|known| known.number == old.number));
-            if !known || !found.get(at).is_some_and(|segment| candidate.goes_on_in(&segment.file)) {
+        for (number, candidate) in candidates.into_iter().flatten() {
+            let Some(mut candidate) = candidate else {
+                reach()?;
+                checkpoint::set_aside(self.disk, Sort::Table, number);
+                continue;
+            };
+            let at = found.iter().position(|segment| segment.number == number);
+            let Some((at, first)) = at.and_then(|at| Some((at, found.get(at)?))) else { continue };
+            if !candidate.goes_on_in(&first.file) {
                 continue;
             }
             replay.begin(log.names_id());
-            match candidate.blocks(&mut |block| replay.block(block)) {
-                Ok(()) => return Some((at, candidate)),
-                Err(error) => {
-                    tracing::warn!(error, "a checkpoint cannot be taken over");
-                    checkpoint::set_aside(self.disk, Sort::Table, candidate.place.segment);
-                }
+            let taken = candidate.blocks(&mut |block| replay.block(block));
+            let reach = reach()?;
+            if let Err(error) = taken {
+                tracing::warn!(error, "a checkpoint cannot be taken over");
+                checkpoint::set_aside(self.disk, Sort::Table, number);
+                continue;
+            }
+            let mut before = found.iter().take(at).skip(*reach.start());
+            let knows = |old: &Found| candidate.segments.iter().any(|known| known.number == old.number);
+            if reach.contains(&at) && before.all(knows) {
+                return Ok(Some((at, candidate)));
             }
         }
         replay.begin(log.names_id());
-        None
+        Ok(None)
+    }
+
+    /// Replays segments that must have been ended, in order; `reader` knows them then.
+    fn replay_ended(
+        &self,
+        segments: &[Found],
+        log: SegmentHeader,
+        state: &mut Before,
+        reader: &Reader,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        for segment in segments {
+            let (in_log, end, ended) = self.replay_segment(segment, log, state, replay)?;
+            match verdict::stop(false, ended, in_log.is_some(), state.next_seq.unwrap_or(1), Behind::Nothing) {
+                Stop::GoesOn => in_log.into_iter().for_each(|in_log| reader.add(in_log)),
+                Stop::Head => return Err(self.corrupt(segment.number, end, "the head of the log is damaged")),
+                Stop::Middle | Stop::Witnessed | Stop::Tail => {
+                    return Err(self.corrupt(segment.number, end, "a frame is damaged in the middle of the log"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Replays one segment; returns it with its marks if a record of it is known, the end of its valid frames, and whether
@@ -438,39 +414,4 @@ impl Opening<'_> {
         }
         Ok((in_log, end, false))
     }
-
-    /// Looks past the end of the valid frames for a witness that something there was durable. Returns the bytes to cut.
-    fn check_tail(&self, segment: &Found, end: u32, log_id: LogId, next_seq: Seq) -> Result<u64, OpenError> {
-        let mut frames = FrameStream::new(segment.number, &segment.file, log_id, end);
-        let mut cut_to = end;
-        let claim = frames.ahead(super::frame::FRAME_HEADER_BYTES).map_err(|error| self.read_error(error))?;
-        if let Some(claim) = claim.filter(|claim| Frame::begins_one_of(claim, &log_id, segment.number)) {
-            cut_to += super::frame::claimed_bytes(claim).and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0);
-        }
-        while frames.seek_magic().map_err(|error| self.read_error(error))? {
-            let here = frames.offset;
-            match frames.next_any().map_err(|error| self.read_error(error))? {
-                Some((_, _, header)) if is_witness(next_seq, header.durable_up_to) => {
-                    let what = format!(
-                        "records {next_seq} to {} were durable and are damaged; a frame at offset {here} is a witness",
-                        header.durable_up_to - 1
-                    );
-                    return Err(self.corrupt(segment.number, end, what));
-                }
-                Some(_) => cut_to = cut_to.max(frames.offset),
-                None => frames.offset = here + u32::try_from(super::frame::FRAME_ALIGN).unwrap_or(8),
-            }
-        }
-        Ok(u64::from(cut_to - end))
-    }
-}
-
-/// Whether a frame's records hold, too.
-fn is_whole(bytes: &[u8]) -> bool {
-    Frame::decode(bytes).is_some_and(|frame| frame.records().all(|record| record.is_some()))
-}
-
-/// Whether a frame behind the last whole one tells that something there was durable.
-fn is_witness(next_seq: Seq, durable_up_to: Seq) -> bool {
-    verdict::stop(true, false, true, next_seq, Behind::Frames { durable_up_to }) == Stop::Witnessed
 }

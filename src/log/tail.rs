@@ -6,13 +6,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{FRAME_HEADER_BYTES, SegmentHeader};
+use super::meanwhile::Meanwhile;
 use super::reader::HEADER_END;
 use super::spare::is_want_of_space;
-use super::{LogOptions, Making, segment_name};
+use super::{LogOptions, segment_name};
 
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
@@ -43,12 +43,7 @@ type Spare = (u32, Arc<dyn DiskFile>, u64);
 pub(super) struct Copying {
     disk: Arc<dyn Disk>,
     tail: Tail,
-    made: Option<Made>,
-}
-
-enum Made {
-    Meanwhile(JoinHandle<io::Result<Arc<dyn DiskFile>>>),
-    AtOnce(io::Result<Arc<dyn DiskFile>>),
+    made: Option<Meanwhile<io::Result<Arc<dyn DiskFile>>>>,
 }
 
 impl Copying {
@@ -60,19 +55,12 @@ impl Copying {
             let filled = of.fill(file.as_ref()).inspect_err(|_| drop(for_copy.remove(&of.temporary())));
             filled.map(|()| file)
         };
-        let made = match tail.options.making {
-            Making::Stepped => Some(Made::AtOnce(copy())),
-            // Without a thread it is copied later.
-            Making::Thread => Builder::new().name("tail".to_owned()).spawn(copy).ok().map(Made::Meanwhile),
-        };
+        let made = Some(Meanwhile::begin(tail.options.making, "tail", copy));
         Self { disk: Arc::clone(disk), tail, made }
     }
 
     fn file(&mut self) -> Option<Arc<dyn DiskFile>> {
-        match self.made.take()? {
-            Made::Meanwhile(thread) => thread.join().ok()?.ok(),
-            Made::AtOnce(made) => made.ok(),
-        }
+        self.made.take()?.end()?.ok()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The log against a real directory: what is synced comes back, what is torn is cut, what is damaged is refused.
 
+mod checkpoints;
 mod copies;
 mod damage;
 mod faults;

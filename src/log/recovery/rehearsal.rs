@@ -52,7 +52,7 @@ fn look(dir: &Path, replay: &mut dyn Replay) -> Result<Option<LogId>, OpenError>
     let (active, head, _) = opening.tail_and_head(&strays, &found, log_id)?;
     let skip = (head - first.number) as usize;
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
-    let kept = opening.read_checkpoint(&found, active, skip, first.header, replay);
+    let kept = opening.read_checkpoint(&found, first.header, &mut || Ok(skip..=active), replay)?;
     let begin = kept.as_ref().map_or(skip, |(begin, _)| *begin);
     if let Some((_, checkpoint)) = kept {
         let place = checkpoint.place;

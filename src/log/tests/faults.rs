@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::checkpoint::{Sort, Writer};
 use super::super::disk::{Disk, DiskFile, RealDisk};
 use super::super::frame::{FRAME_MAGIC, SegmentHeader};
 use super::super::lock::{DirLock, LockError};
-use super::super::reader::ReadError;
+use super::super::reader::{ReadError, StoredRecord};
 use super::super::{Log, LogOptions, Making, OpenError, recovery, segment_name};
 use super::{KIND, OPTIONS, Place, commit};
-use crate::simulate::disk::{Fault, SimDisk};
+use crate::simulate::disk::SimDisk;
 
 const SMALL: LogOptions =
     LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
@@ -27,7 +26,7 @@ fn disk_of(bytes: &[u8]) -> SimDisk {
 /// The bodies that an opening gives, and the bytes that it cut.
 fn opened(disk: &SimDisk) -> Result<(Vec<Vec<u8>>, u64), OpenError> {
     let mut bodies = Vec::new();
-    let opened = recovery::open(Arc::new(disk.clone()), SMALL, [9; 16], &mut |_, record: crate::log::StoredRecord| {
+    let opened = recovery::open(Arc::new(disk.clone()), SMALL, [9; 16], &mut |_, record: StoredRecord| {
         bodies.push(record.body.to_vec());
         Ok(())
     })?;
@@ -423,35 +422,6 @@ fn d18_a_directory_that_was_removed_or_replaced_stops_the_log() {
         assert!(!replaced || said.contains("replaced"), "{said}");
         assert!(log.write().is_err() && log.sync().is_err(), "nothing more is acknowledged");
     }
-}
-
-#[test]
-fn d10_a_checkpoint_that_fails_anywhere_leaves_nothing_behind() {
-    let mut whole = false;
-    for calls in 0..40 {
-        let disk = SimDisk::new(5);
-        let mut log = recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log;
-        commit(&mut log, &[b"one"]);
-        log.rotate().unwrap();
-        let beginning = log.beginning();
-        disk.plan(calls, Fault::Once);
-        let made = Writer::begin(Sort::Table, &beginning).and_then(|mut writer| {
-            writer.block(&[7; 300_000])?;
-            writer.block(b"end")?;
-            writer.finish()
-        });
-        let struck = disk.has_struck();
-        disk.unplan();
-        let names: Vec<String> = disk.list().unwrap().into_iter().filter(|name| name.contains(".ckpt")).collect();
-        if names.is_empty() {
-            assert!(made.is_err(), "call {calls}");
-        } else {
-            // It has its name as its last but one deed: what fails after that leaves it there, whole.
-            assert_eq!(names, ["0000000002.ckpt"], "call {calls}");
-        }
-        whole |= made.is_ok() && !struck;
-    }
-    assert!(whole, "without a fault it is made");
 }
 
 #[test]

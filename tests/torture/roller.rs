@@ -121,7 +121,7 @@ impl Roller {
     }
 
     fn configure(&self, home: &Home, tables: &str) {
-        home.configure_with("stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"2MiB\"", tables);
+        home.configure_with("stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"16MiB\"", tables);
     }
 
     fn tables(&self, settings: &Settings) -> String {

@@ -177,8 +177,9 @@ main_pid() {
         case $pid in
         '' | *[!0-9]*) pid= ;;
         *)
-            case $(readlink "/proc/$pid/exe" 2>/dev/null) in
-            */biotope | */biotope\ *) ;;
+            # Which file that is, the kernel shows to root alone where memory is not dumped; its name, to everybody.
+            case $(readlink "/proc/$pid/exe" 2>/dev/null || cat "/proc/$pid/comm" 2>/dev/null) in
+            */biotope | */biotope\ * | biotope) ;;
             *) pid= ;;
             esac
             ;;
@@ -190,10 +191,14 @@ main_pid() {
 # The bytes that the running process is made of.
 running_sha() {
     at_work=$(main_pid)
-    if [ -n "$at_work" ]; then
-        sha256sum <"/proc/$at_work/exe" 2>/dev/null | cut -d ' ' -f 1
-    else
+    if [ -z "$at_work" ]; then
         echo none
+    elif [ -r "/proc/$at_work/exe" ]; then
+        sha256sum <"/proc/$at_work/exe" 2>/dev/null | cut -d ' ' -f 1
+    elif timeout 10 "$bin" --config "$config" status --json 2>/dev/null | grep -q "\"file_id\": *\"$(stat -Lc %d:%i "$bin")\""; then
+        sha_of "$bin"
+    else
+        echo unknown
     fi
 }
 

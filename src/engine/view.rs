@@ -44,6 +44,10 @@ pub struct EcosystemView {
 pub struct BinaryView {
     /// Its version.
     pub version: &'static str,
+    /// Device and inode of its file, `2049:131`, as `stat -c %d:%i` shows them: a process whose memory is shown to nobody
+    /// shows its own user no `/proc/PID/exe` either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_id: Option<String>,
     /// `serving`, `checking` a new file, or `draining`: running jobs end, then the new file takes over.
     pub state: &'static str,
     /// How often it was to be replaced since the process began.

@@ -251,6 +251,7 @@ impl Upgrader {
         let state = self.state();
         BinaryView {
             version: VERSION,
+            file_id: std::fs::metadata("/proc/self/exe").ok().map(|file| format!("{}:{}", file.dev(), file.ino())),
             state: match &state.stage {
                 Stage::Serving => "serving",
                 Stage::Checking(_) => "checking",

@@ -384,6 +384,7 @@ const OBJECTS: &[(&str, &str, Members)] = &[
         "The program that runs, and what became of replacing it.",
         &[
             ("version", "string"),
+            ("file_id?", "string"),
             ("state", "enum:serving,checking,draining"),
             ("attempts", "integer"),
             ("replaced", "integer"),

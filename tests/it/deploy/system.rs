@@ -118,14 +118,27 @@ fn who_may_use_sudo_installs_a_service_and_evolves_it() {
 }
 
 #[test]
-fn who_may_not_write_there_is_told() {
-    let test = "who_may_not_write_there_is_told";
+fn who_may_not_write_there_is_told_and_deploys_into_a_folder_of_his_own() {
+    let test = "who_may_not_write_there_is_told_and_deploys_into_a_folder_of_his_own";
     if let Some(why) = missing() {
         return skipped(test, why);
     }
     let stand_in = repository().join("tests/it/deploy/systemctl.sh").display().to_string();
     let Some(host) = Host::start_in(test, WORLD, &["no-sudo", &stand_in]) else { return };
-    let said = host.deploys(77, "install", &["--binary", &host.binary("1"), "--config", &host.config("v1")]);
+    let (one, two, v1, v2) = (host.binary("1"), host.binary("2"), host.config("v1"), host.config("v2"));
+    let said = host.deploys(77, "install", &["--binary", &one, "--config", &v1]);
     assert!(said.contains("has no sudo without a password") && said.contains("--prefix DIR"), "{said}");
     assert!(!host.world("/usr/local/bin/biotope").exists());
+
+    // The kernel shows him no /proc/PID/exe, since the memory of biotope is shown to nobody.
+    let own = |action: &str, args: &[&str]| {
+        host.deploys(0, action, &[&["--prefix", "/var/lib/deployer/own"], args].concat());
+    };
+    own("install", &["--binary", &one, "--config", &v1]);
+    own("upgrade", &["--binary", &two, "--config", &v2]);
+    assert_eq!((host.version(), host.ecosystem()["binary"]["replaced"].clone()), ("v2".to_owned(), 1.into()));
+    own("rollback", &[]);
+    assert_eq!((host.version(), host.ecosystem()["binary"]["replaced"].clone()), ("v1".to_owned(), 2.into()));
+    let said = host.deploys(0, "status", &["--prefix", "/var/lib/deployer/own"]);
+    assert!(said.contains("of that binary"), "{said}");
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -23,7 +23,15 @@ pub(crate) fn read(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<u8>, (String, String)> {
     let name = path.display();
-    let unreadable = |error| (format!("{name} cannot be read: {error}"), "create it, or mend its mode".to_owned());
+    let unreadable = |error: std::io::Error| {
+        let remedy = if error.kind() == ErrorKind::NotFound && path.starts_with(CREDENTIALS) {
+            "it is there while the service runs, where its unit has LoadCredential= for it: start that first, or name a \
+             file of the service's user"
+        } else {
+            "create it, or mend its mode"
+        };
+        (format!("{name} cannot be read: {error}"), remedy.to_owned())
+    };
     let file = File::open(path).map_err(unreadable)?;
     let about = file.metadata().map_err(unreadable)?;
     let open = if is_credential(path, variable) && about.uid() == 0 { 0o037 } else { 0o077 };
@@ -33,8 +41,12 @@ pub(crate) fn read(
     }
     let own = rustix::process::geteuid().as_raw();
     if about.uid() != own && about.uid() != 0 {
-        let message = format!("{name} belongs to user {}, who can change it", about.uid());
-        return Err((message, "make it this process's user's, or root's".to_owned()));
+        let user = about.uid();
+        let message = format!("{name} belongs to user {user}, who can change it");
+        return Err((
+            message,
+            format!("be that user (sudo -u '#{user}' biotope …), or chown it to your own, or to root"),
+        ));
     }
     let mut bytes = Vec::new();
     file.take(bytes_max).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -70,5 +82,21 @@ mod tests {
             "also for who asks it"
         );
         assert!(!is_credential(Path::new("/run/credentialsof/admin.token"), &none));
+        let (message, remedy) = read(Path::new("/run/credentials/none.service/admin.token"), 100, &none).unwrap_err();
+        assert!(message.contains("cannot be read") && remedy.contains("LoadCredential="), "{message}: {remedy}");
+    }
+
+    #[test]
+    fn who_may_show_a_file_of_another_user_is_told() {
+        if !rustix::process::geteuid().is_root() {
+            return; // nobody else can give a file away
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.token");
+        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+        let (message, remedy) = read(&path, 100, &|_| None).unwrap_err();
+        assert!(message.contains("belongs to user 4711") && remedy.contains("sudo -u '#4711' biotope"), "{remedy}");
     }
 }

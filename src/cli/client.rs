@@ -35,6 +35,8 @@ pub(super) struct Url {
     tls: Option<credentials::Tls>,
     /// What is shown there.
     token: Option<HeaderValue>,
+    /// Why no token of the config is.
+    unread: Option<String>,
 }
 
 impl Url {
@@ -47,7 +49,8 @@ impl Url {
         let is_https = uri.scheme_str() == Some("https");
         let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let tls = is_https.then(|| credentials::tls(authority.host(), None)).transpose()?;
-        Ok(Self { authority: format!("{}:{port}", authority.host()), tls, token: credentials::of_environment()? })
+        let authority = format!("{}:{port}", authority.host());
+        Ok(Self { authority, tls, token: credentials::of_environment()?, unread: None })
     }
 
     /// Where the config says. Only what it says of HTTP counts here: a biotope that runs has its workers already, and is
@@ -71,11 +74,8 @@ impl Url {
             let ca = tls.ca.as_ref().map(|ca| folder.join(ca));
             credentials::tls(&name, ca.as_deref())
         });
-        Ok(Self {
-            authority: listen.to_string(),
-            tls: tls.transpose()?,
-            token: credentials::of_config(&access, &folder)?,
-        })
+        let (token, unread) = credentials::of_config(&access, &folder)?;
+        Ok(Self { authority: listen.to_string(), tls: tls.transpose()?, token, unread })
     }
 }
 
@@ -189,8 +189,31 @@ impl Client {
             let (status, text) = tokio::time::timeout(within, asking)
                 .await
                 .map_err(|_| Failure::new(TEMPORARY, format!("no answer within {} s", within.as_secs())))??;
-            if status.is_success() { Ok((status, text)) } else { Err(refused(status, &text)) }
+            if status.is_success() { Ok((status, text)) } else { Err(self.refused(status, &text)) }
         })
+    }
+
+    /// A problem as a failure: its own words, and why nothing was shown where a token is asked for.
+    pub(super) fn refused(&self, status: StatusCode, text: &[u8]) -> Failure {
+        #[derive(serde::Deserialize)]
+        struct Problem {
+            detail: String,
+            code: String,
+        }
+        let problem: Option<Problem> = serde_json::from_slice(text).ok();
+        let code = match problem.as_ref().map(|problem| problem.code.as_str()) {
+            Some("invalid_config") => CONFIG,
+            Some("needs_restart") => NEEDS_RESTART,
+            Some("busy" | "disk_full" | "reload_timeout") => TEMPORARY,
+            Some("stopping" | "poisoned") => UNAVAILABLE,
+            Some("unauthenticated" | "wrong_token" | "forbidden" | "too_many_attempts") => PERMISSION,
+            _ => DATA,
+        };
+        let mut message = problem.map_or_else(|| format!("the answer was {status}"), |problem| problem.detail);
+        if let (StatusCode::UNAUTHORIZED, Some(unread)) = (status, &self.url.unread) {
+            message = format!("{message}; {unread}");
+        }
+        Failure::new(code, message)
     }
 }
 
@@ -211,26 +234,6 @@ where
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)
-}
-
-/// A problem as a failure: its own words.
-pub(super) fn refused(status: StatusCode, text: &[u8]) -> Failure {
-    #[derive(serde::Deserialize)]
-    struct Problem {
-        detail: String,
-        code: String,
-    }
-    let problem: Option<Problem> = serde_json::from_slice(text).ok();
-    let code = match problem.as_ref().map(|problem| problem.code.as_str()) {
-        Some("invalid_config") => CONFIG,
-        Some("needs_restart") => NEEDS_RESTART,
-        Some("busy" | "disk_full" | "reload_timeout") => TEMPORARY,
-        Some("stopping" | "poisoned") => UNAVAILABLE,
-        Some("unauthenticated" | "wrong_token" | "forbidden" | "too_many_attempts") => PERMISSION,
-        _ => DATA,
-    };
-    let message = problem.map_or_else(|| format!("the answer was {status}"), |problem| problem.detail);
-    Failure::new(code, message)
 }
 
 /// A path's segment or a query's value, escaped.

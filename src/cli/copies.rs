@@ -5,7 +5,7 @@ use std::path::Path;
 use axum::http::Method;
 use http_body_util::BodyExt;
 
-use super::client::{Client, Url, refused, whole};
+use super::client::{Client, Url, whole};
 use super::print;
 use crate::care::{self, CareError, Source, Target};
 use crate::exit::{CONFIG, DATA, Failure, IO, SYSTEM, UNAVAILABLE};
@@ -56,7 +56,7 @@ pub(super) fn backup_running(client: &Client, to: &Path) -> Result<(), Failure> 
         let mut body = answer.body;
         if !answer.status.is_success() {
             let text = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            return Err(refused(answer.status, &text));
+            return Err(client.refused(answer.status, &text));
         }
         while let Some(frame) = body.frame().await {
             let broke = |error| Failure::new(UNAVAILABLE, format!("the backup broke off: {error}"));

@@ -30,16 +30,25 @@ pub(super) fn of_environment() -> Result<Option<HeaderValue>, Failure> {
     shown.map(Some).ok_or_else(|| Failure::new(USAGE, format!("{TOKEN} holds no token: one line of letters and signs")))
 }
 
-/// As [`of_environment`]; else the highest token of the config that this user may read.
-pub(super) fn of_config(access: &AccessConfig, folder: &Path) -> Result<Option<HeaderValue>, Failure> {
+/// As [`of_environment`]; else the highest token of the config that this user may read, or why none of them may be shown.
+pub(super) fn of_config(
+    access: &AccessConfig,
+    folder: &Path,
+) -> Result<(Option<HeaderValue>, Option<String>), Failure> {
     if let Some(token) = of_environment()? {
-        return Ok(Some(token));
+        return Ok((Some(token), None));
     }
     let mut places: Vec<_> = access.tokens.iter().filter(|(role, _)| *role > Role::Metrics).collect();
     places.sort_by_key(|(role, _)| std::cmp::Reverse(*role));
     let variable = |name: &str| std::env::var_os(name);
-    let read = places.into_iter().find_map(|(_, place)| read_token(place, folder, &variable).ok());
-    Ok(read.and_then(|token| bearer(&token)))
+    let mut unread = None;
+    for (_, place) in places {
+        match read_token(place, folder, &variable) {
+            Ok(token) => return Ok((bearer(&token), None)),
+            Err((why, remedy)) => unread = unread.or(Some(format!("{why}: {remedy}"))),
+        }
+    }
+    Ok((None, unread))
 }
 
 fn bearer(token: &[u8]) -> Option<HeaderValue> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, channel};
 use hyper::body::Incoming;
 
-use super::client::{Client, escape, refused, whole};
+use super::client::{Client, escape, whole};
 use super::{PushArgs, print, print_while_read};
 use crate::exit::{BUG, DATA, Failure, IO, NO_INPUT, UNAVAILABLE, USAGE};
 use crate::job::trace::TraceParent;
@@ -103,7 +103,7 @@ fn push_lines(
         let answer = client.send(Method::POST, &path, "application/x-ndjson", body.boxed()).await?;
         if answer.status != StatusCode::OK {
             let text = answer.body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            return Err(refused(answer.status, &text));
+            return Err(client.refused(answer.status, &text));
         }
         let refused_lines = read_answers(answer.body, &bar).await?;
         match reading.await {

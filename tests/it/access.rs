@@ -251,6 +251,18 @@ fn the_command_line_shows_a_token_and_a_reload_replaces_it() {
         .unwrap();
     assert_eq!(by_url.status.code(), Some(0), "{}", shown(&by_url));
 
+    // Where the config has one that may not be shown, the refusal says why not.
+    for name in ["admin", "operate", "read"] {
+        std::fs::set_permissions(home.path(name), PermissionsExt::from_mode(0o640)).unwrap();
+    }
+    let unread = home.cli(&["status"]);
+    assert_eq!(unread.status.code(), Some(77), "{}", shown(&unread));
+    let said = String::from_utf8_lossy(&unread.stderr).into_owned();
+    assert!(said.contains("BIOTOPE_TOKEN; ") && said.contains("admin is open to others (mode 640)"), "{said}");
+    for name in ["admin", "operate", "read"] {
+        std::fs::set_permissions(home.path(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     // The new one counts from when the reload is accepted, and the old one no more.
     secret(&home, "next", "another-0123456789abcdef");
     home.configure(&format!("{}{ECHO}", TOKENS.replace("\"operate\"", "\"next\"")));

@@ -12,11 +12,11 @@ until_true() {
     done
 }
 
-# lay_debian TAR ROOT [OPTION...]: lays one down in ROOT. It is made once, with these options of debootstrap, and kept in TAR:
-# no package of ours was ever in it.
+# lay_debian SUITE TAR ROOT [OPTION...]: lays one of that suite down in ROOT; an empty one is this machine's own. It is made once,
+# with these options of debootstrap, and kept in TAR: no package of ours was ever in it.
 lay_debian() {
-    local tar=$1 root=$2 uri codename proxy=
-    shift 2
+    local suite=$1 tar=$2 root=$3 uri codename proxy=
+    shift 3
     mkdir -p "$root"
     if [ -f "$tar" ]; then
         tar -xf "$tar" -C "$root"
@@ -28,9 +28,9 @@ lay_debian() {
     if [ -n "$proxy" ]; then
         export http_proxy=$proxy
     fi
-    debootstrap --variant=minbase "$@" "$codename" "$root" "$uri" >"$tar.txt" 2>&1 || {
+    debootstrap --variant=minbase "$@" "${suite:-$codename}" "$root" "$uri" >"$tar.txt" 2>&1 || {
         tail -n 3 "$tar.txt"
-        echo "SKIPPED: no Debian can be had by debootstrap"
+        echo "SKIPPED: no Debian ${suite:-$codename} can be had by debootstrap"
         exit 0
     }
     tar --one-file-system -cf "$tar.new" -C "$root" . && mv "$tar.new" "$tar"

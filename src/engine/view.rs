@@ -17,7 +17,7 @@ pub use configs::{GenerationEntry, GenerationsView, RefusedView, ReloadTypeView,
 pub use measures::{MeasuresView, VersionRuns};
 pub use rollouts::{DrainView, RolloutView, TrialView};
 pub use scale::ScaleView;
-pub use timeline::{StepView, TimelineView};
+pub use timeline::{FailureView, StepView, TimelineView};
 
 /// `GET /v1/ecosystem`: everything that lives here, at one moment, all of it durable.
 #[derive(Debug, Clone, Serialize)]
@@ -452,20 +452,6 @@ pub struct ProgressView {
     pub at: String,
     /// How long ago that was.
     pub age_ms: u64,
-}
-
-/// One failed attempt.
-#[derive(Debug, Clone, Serialize)]
-pub struct FailureView {
-    /// Which attempt, from 1; 0: it cost none.
-    pub attempt: u16,
-    /// When it failed.
-    pub at: String,
-    /// Label of the version that ran it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// The end of its error.
-    pub error: String,
 }
 
 /// A page of a listing.

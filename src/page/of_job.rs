@@ -237,6 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn failed_attempts_whose_records_have_left_the_log_are_shown_by_what_is_remembered_of_them() {
+        let (visitor, now) = (Visitor::NOBODY, 70_000);
+        let page = |whole| {
+            let job = super::super::tests::job("a", "no ink");
+            let part = Part { job, why: None, worker: None, now, may_act: false };
+            let timeline = TimelineView { whole, ..TimelineView::default() };
+            let (title, live) = ("a".to_owned(), String::new());
+            Page { title, live, visitor, note: None, part, timeline, now }.render().unwrap()
+        };
+        let shown = "<b>Failed</b> on v1, worker 3, <time";
+        assert!(page(false).contains(shown) && page(false).contains("no ink"), "{}", page(false));
+        assert!(!page(true).contains(shown), "all of them stand among the steps");
+    }
+
+    #[test]
     fn what_is_long_is_cut_where_a_character_ends() {
         let long = format!("\"{}\"", "\u{e9}".repeat(SHOWN_BYTES_MAX));
         let cut = shown(&long);

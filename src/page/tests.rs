@@ -19,7 +19,13 @@ pub(super) fn look(view: EcosystemView, now: UnixMs) -> Look {
 /// A dead job that failed once.
 pub(super) fn job(id: &str, error: &str) -> JobView {
     let at = "1970-01-01T00:00:10Z".to_owned();
-    let failure = FailureView { attempt: 1, at: at.clone(), version: Some("v1".to_owned()), error: error.to_owned() };
+    let failure = FailureView {
+        attempt: 1,
+        at: at.clone(),
+        version: Some("v1".to_owned()),
+        worker: Some(3),
+        error: error.to_owned(),
+    };
     JobView {
         id: id.to_owned(),
         worker_type: "press".parse().unwrap(),

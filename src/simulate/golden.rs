@@ -1,8 +1,9 @@
 //! Logs of every released format, kept for ever in `tests/fixtures/segments`: what they say is read today as it was then.
 //!
 //! `v1/log` holds small segments and checkpoints with every kind of record, `v1/salvaged` one that was salvaged from them
-//! after damage, `v1/needs` one with the second shape of jobs that need a version, `v1/workers` one with that of attempts whose worker has a number. Beside each stands, for review, what its records say (`.records.txt`) and the state that they give
-//! (`.state.txt`). The newest format's files are compared with what the writer writes today, byte by byte: where they
+//! after damage, `v1/needs` one with the second shape of jobs that need a version, `v1/workers` one with that of attempts whose
+//! worker has a number, and `v1/carried` one in which such attempts are carried over to newer segments. Beside each stands, for
+//! review, what its records say (`.records.txt`) and the state that they give (`.state.txt`). The newest format's files are compared with what the writer writes today, byte by byte: where they
 //! differ, the format was changed. `UPDATE_FIXTURES=1 cargo test --lib golden` writes them anew. That is right for an
 //! addition that old logs do not have (a kind, a field of a checkpoint); a change of what is there already needs a new
 //! format number and a new directory, and the old one stays as it is.
@@ -18,7 +19,7 @@ use super::world::World;
 use super::{How, Op, PushOp};
 use crate::care::{Source, dump, salvage, verify};
 use crate::engine::stepped::Stepped;
-use crate::job::event::{Event, Kind};
+use crate::job::event::{Event, Failure, Kind};
 use crate::log::StoredRecord;
 use crate::log::disk::Disk;
 use crate::log::look::{LookError, RecordSeen, Seen, look};
@@ -56,7 +57,7 @@ const KINDS: [Kind; 20] = [
 const OTHER_VERSION: u8 = 1;
 /// A config in which it has a third one, which gets a share at first.
 const RAMPING_VERSION: u8 = 0b1_0011;
-const NAMES: [&str; 4] = ["log", "salvaged", "needs", "workers"];
+const NAMES: [&str; 5] = ["log", "salvaged", "needs", "workers", "carried"];
 
 fn job(of: u8) -> PushOp {
     PushOp { of, priority: 5, bytes: 30, max_attempts: Some(3), ..PushOp::default() }
@@ -81,11 +82,8 @@ fn ops() -> Vec<Op> {
     let mut ops = Vec::from(pools.clone());
     // What waits is restated when the log's head moves on.
     ops.push(Op::Push(vec![job(2), later, PushOp { id: Some(1), key: Some(2), ..job(2) }]));
-    for _ in 0..24 {
-        ops.extend([Op::Push(vec![PushOp { bytes: 700, ..job(1) }]), Op::Turn, Op::Turn, Op::Take(0)]);
-        ops.extend([Op::Finish(0, How::Done { follow_ups: vec![] }), Op::Turn, Op::MakeSegment, Op::Turn]);
-    }
-    ops.extend([Op::Clean, Op::Turn, Op::Clean, Op::Turn, Op::Clean, Op::Turn, Op::Stop]);
+    ops.extend(until_cleaned(0));
+    ops.push(Op::Stop);
     ops.extend(pools);
     ops.push(Op::Push(vec![job(2), expires, later, PushOp { priority: 2, key: Some(0), ..job(2) }]));
     ops.extend([Op::Turn, Op::Wait(50), Op::Turn]);
@@ -109,6 +107,25 @@ fn files_of(disk: &SimDisk) -> Files {
     files
 }
 
+/// So many jobs one after the other, taken from where they stand, that the log's head moves on: what lives is restated.
+fn until_cleaned(take: u16) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for _ in 0..24 {
+        ops.extend([Op::Push(vec![PushOp { bytes: 700, ..job(1) }]), Op::Turn, Op::Turn, Op::Take(take)]);
+        ops.extend([Op::Finish(0, How::Done { follow_ups: vec![] }), Op::Turn, Op::MakeSegment, Op::Turn]);
+    }
+    ops.extend([Op::Clean, Op::Turn, Op::Clean, Op::Turn, Op::Clean, Op::Turn]);
+    ops
+}
+
+fn files_after(ops: &[Op]) -> Files {
+    let mut world = World::small();
+    for op in ops {
+        world.step(op).unwrap();
+    }
+    files_of(&world.disk)
+}
+
 /// The files of a log in which all of it happened. Nothing of it is left to chance.
 fn make() -> Files {
     let mut world = World::small();
@@ -129,17 +146,9 @@ fn make_needs() -> Files {
     let mut ops = vec![Op::PoolUp(0), Op::PoolUp(1), Op::MakeSegment];
     ops.push(Op::Push(vec![needs(0), needs(1), needs(7), PushOp { id: Some(1), ..needs(1) }]));
     ops.extend([Op::Turn, Op::Reload(OTHER_VERSION), Op::Turn, Op::Push(vec![needs(1), needs(2)]), Op::Turn]);
-    for _ in 0..24 {
-        ops.extend([Op::Push(vec![PushOp { bytes: 700, ..job(1) }]), Op::Turn, Op::Turn, Op::Take(1)]);
-        ops.extend([Op::Finish(0, How::Done { follow_ups: vec![] }), Op::Turn, Op::MakeSegment, Op::Turn]);
-    }
-    ops.extend([Op::Clean, Op::Turn, Op::Clean, Op::Turn, Op::Clean, Op::Turn]);
+    ops.extend(until_cleaned(1));
     ops.extend([Op::Push(vec![needs(1), needs(7)]), Op::Turn]);
-    let mut world = World::small();
-    for op in ops {
-        world.step(&op).unwrap();
-    }
-    files_of(&world.disk)
+    files_after(&ops)
 }
 
 /// Attempts of workers that have numbers, with every end that an attempt has.
@@ -157,11 +166,17 @@ fn make_workers() -> Files {
     for (end, worker) in ends.into_iter().zip([1, 2, 300, 1, 2, 300, 1]) {
         ops.extend([Op::Push(vec![job(0)]), Op::Turn, Op::Turn, Op::Take(0), Op::Finish(worker, end), Op::Turn]);
     }
-    let mut world = World::small();
-    for op in ops {
-        world.step(&op).unwrap();
+    files_after(&ops)
+}
+
+/// Failed attempts of workers that have numbers, and of one that has none, in records and checkpoints that restate their jobs.
+fn make_carried() -> Files {
+    let mut ops = vec![Op::PoolUp(0), Op::PoolUp(1), Op::MakeSegment];
+    for (end, worker) in [(How::Fail { killed: false }, 300), (How::Dead, 2), (How::Dead, 0)] {
+        ops.extend([Op::Push(vec![job(0)]), Op::Turn, Op::Turn, Op::Take(0), Op::Finish(worker, end), Op::Turn]);
     }
-    files_of(&world.disk)
+    ops.extend(until_cleaned(0));
+    files_after(&ops)
 }
 
 /// What is salvaged of these files after damage to the record of a failure.
@@ -191,11 +206,11 @@ fn salvaged(files: &Files) -> Files {
 }
 
 /// All logs of the newest format, as they are written today.
-fn made() -> [(&'static str, Files); 4] {
+fn made() -> [(&'static str, Files); 5] {
     let log = make();
     let salvaged = salvaged(&log);
-    let [first, second, third, fourth] = NAMES;
-    [(first, log), (second, salvaged), (third, make_needs()), (fourth, make_workers())]
+    let [first, second, third, fourth, fifth] = NAMES;
+    [(first, log), (second, salvaged), (third, make_needs()), (fourth, make_workers()), (fifth, make_carried())]
 }
 
 fn disk_of(files: &Files) -> SimDisk {
@@ -312,7 +327,13 @@ fn jobs(engine: &Stepped, text: &mut String) {
                 .unwrap();
         }
         for failure in job.failures() {
-            writeln!(text, "  {failure:?}").unwrap();
+            let Failure { attempt, at, version_no, error, worker } = failure;
+            let by = if *worker > 0 { format!(", worker: {worker}") } else { String::new() };
+            writeln!(
+                text,
+                "  Failure {{ attempt: {attempt}, at: {at}, version_no: {version_no}, error: {error:?}{by} }}"
+            )
+            .unwrap();
         }
     }
 }

@@ -308,6 +308,15 @@ fn runs(biotope: &Biotope<'_>, id: &str) -> Vec<(String, Option<u64>)> {
     runs.map(|step| (step["what"].as_str().unwrap().to_owned(), step["worker"].as_u64())).collect()
 }
 
+/// Where a job's failed attempts were made, as the job says it.
+fn failed_on(biotope: &Biotope<'_>, id: &str) -> Vec<Value> {
+    let mut failures = biotope.job(id)["failures"].as_array().unwrap().clone();
+    for failure in failures.iter_mut().map(|failure| failure.as_object_mut().unwrap()) {
+        failure.retain(|member, _| ["attempt", "version", "worker"].contains(&member.as_str()));
+    }
+    failures
+}
+
 #[test]
 fn an_attempt_names_the_worker_that_made_it() {
     let home = Home::new(
@@ -319,7 +328,7 @@ fn an_attempt_names_the_worker_that_made_it() {
     home.script(
         "pair.sh",
         "read -r said; touch \"begun-$BIOTOPE_JOB_ID\"\n[ $BIOTOPE_ATTEMPT -gt 1 ] || read -r line <\"gate-$BIOTOPE_JOB_ID\"\n\
-         [ \"$said$BIOTOPE_ATTEMPT\" != '\"fails\"1' ] || { echo 'no ink' >&2; exit 1; }",
+         case $said$BIOTOPE_ATTEMPT in '\"fails\"1' | '\"never\"'*) echo 'no ink' >&2; exit 1 ;; esac",
     );
     home.pipe("gate-a");
     home.pipe("gate-b");
@@ -351,6 +360,14 @@ fn an_attempt_names_the_worker_that_made_it() {
     let lane = biotope.push(&json!({"type": "lanes"}));
     biotope.until_state(&lane, "dead");
     assert_eq!(runs(&biotope, &lane), [("died".to_owned(), None)]);
+    assert_eq!(failed_on(&biotope, &lane), [json!({"attempt": 1, "version": "v1"})]);
+    // What the table remembers of a job that lives, and of one that ended what the log says, is the same.
+    assert_eq!(failed_on(&biotope, "a"), [json!({"attempt": 1, "version": "v1", "worker": a})]);
+    let dead = biotope.push(&json!({"type": "pair", "payload": "never"}));
+    biotope.until_state(&dead, "dead");
+    let workers: Vec<Value> = failed_on(&biotope, &dead).into_iter().map(|failure| failure["worker"].clone()).collect();
+    assert_eq!(workers, runs(&biotope, &dead).into_iter().map(|(_, worker)| json!(worker)).collect::<Vec<_>>());
+    assert!(workers.len() == 2 && workers.iter().all(Value::is_u64), "{workers:?}");
     let told = shown(&home.cli(&["jobs", "show", "--steps", "a"]));
     let failed = format!("Failed on v1, worker {}, after ", a.unwrap());
     assert!(told.contains(&failed) && told.contains("\n    ./pair.sh exited with code 1: no ink\n"), "{told}");
@@ -358,7 +375,11 @@ fn an_attempt_names_the_worker_that_made_it() {
     // It stands in the log, and is found there again.
     let biotope = home.start();
     assert_eq!(runs(&biotope, "a"), [("failed".to_owned(), a), ("completed".to_owned(), a)]);
-    let job = biotope.job("a");
-    assert_eq!((&job["state"], &job["failures"][0]["attempt"]), (&json!("completed"), &json!(1)), "{job}");
+    assert_eq!(biotope.job("a")["state"], "completed");
+    assert_eq!(failed_on(&biotope, "a"), [json!({"attempt": 1, "version": "v1", "worker": a})]);
+    assert_eq!(
+        failed_on(&biotope, &dead).iter().map(|failure| &failure["worker"]).collect::<Vec<_>>(),
+        workers.iter().collect::<Vec<_>>()
+    );
     biotope.stop();
 }

@@ -198,6 +198,7 @@ impl World {
             at: self.now,
             version_no: 0,
             error: error.clone(),
+            worker: 0,
         });
         let restated = Restated {
             born,

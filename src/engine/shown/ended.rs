@@ -2,7 +2,7 @@
 
 use crate::archive::Found;
 use crate::engine::shared::Shared;
-use crate::engine::shown::lookup::{blank, failure_view, fill_from_home, json, label};
+use crate::engine::shown::lookup::{blank, failure_view, fill_from_home, json, label, numbered};
 use crate::engine::view::{FailureView, JobView};
 use crate::engine::words::{end_word, moment};
 use crate::job::event::{After, End, Ended, Event, Kind, shape_of};
@@ -139,7 +139,13 @@ fn failures(
                 let attempt = if costs { before.saturating_add(1) } else { 0 };
                 let error = String::from_utf8_lossy(error).into_owned();
                 let version = label(shared, failed.version_no);
-                known.push(FailureView { attempt, at: moment(failed.at), version, error });
+                known.push(FailureView {
+                    attempt,
+                    at: moment(failed.at),
+                    version,
+                    worker: numbered(failed.worker),
+                    error,
+                });
                 if failed.after == After::Dead || attempt >= attempts {
                     break;
                 }

@@ -59,6 +59,11 @@ pub(in crate::engine) fn label(shared: &Shared, version_no: u32) -> Option<Strin
     shared.names().labels.get(&version_no).map(ToString::to_string)
 }
 
+/// The number of a worker that has one.
+pub(in crate::engine) fn numbered(worker: u32) -> Option<u32> {
+    (worker != 0).then_some(worker)
+}
+
 pub(in crate::engine) fn json(text: &[u8]) -> Option<Box<RawValue>> {
     serde_json::from_slice(text).ok()
 }
@@ -93,6 +98,7 @@ pub(in crate::engine) fn failure_view(shared: &Shared, failure: &Failure) -> Fai
         attempt: failure.attempt,
         at: moment(failure.at),
         version: label(shared, failure.version_no),
+        worker: numbered(failure.worker),
         error: failure.error.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::command::Known;
 use crate::engine::shared::Shared;
-use crate::engine::shown::lookup::label;
+use crate::engine::shown::lookup::{label, numbered};
 use crate::engine::view::{StepView, TimelineView};
 use crate::engine::words::end_word;
 use crate::job::event::{After, Ended, Event, Failed, Release, Released, Reserved};
@@ -116,7 +116,7 @@ impl Reading<'_> {
         let version = version_no.and_then(|no| label(self.shared, no));
         self.last(|step| {
             step.version = version;
-            step.worker = Some(worker).filter(|number| *number != 0);
+            step.worker = numbered(worker);
             step.took_ms = run.map(|run| at.saturating_sub(run.at));
         });
     }

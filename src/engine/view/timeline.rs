@@ -1,4 +1,4 @@
-//! The steps of a job's life, as they are shown.
+//! The steps of a job's life, and its failed attempts, as they are shown.
 
 use serde::Serialize;
 
@@ -39,4 +39,21 @@ pub struct StepView {
     /// When it may run next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<UnixMs>,
+}
+
+/// One failed attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailureView {
+    /// Which attempt, from 1; 0: it cost none.
+    pub attempt: u16,
+    /// When it failed.
+    pub at: String,
+    /// Label of the version that ran it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The worker that ran it, by its number within the version's pool, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
+    /// The end of its error.
+    pub error: String,
 }

@@ -128,7 +128,7 @@ const OBJECTS: &[(&str, &str, Members)] = &[
     (
         "Failure",
         "A failed attempt; attempt 0 cost none.",
-        &[("attempt", "integer"), ("at", "time"), ("version?", "string"), ("error", "string")],
+        &[("attempt", "integer"), ("at", "time"), ("version?", "string"), ("worker?", "integer"), ("error", "string")],
     ),
     (
         "Timeline",

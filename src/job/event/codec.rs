@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ended, Enqueued, Failed, Generation, Kind, MinVersion, Names, Opened, Paused, Quarantined, Ramped, Redriven,
-    Release, Released, Reserved, Restated, Routed, Settled, Stopped, TRACE_BYTES, Totals, TraceParent, TypeChange,
-    TypeNamed, VERSION, VersionAccepted, VersionRejected, quick,
+    Ended, Enqueued, Failed, Failure, Generation, Kind, MinVersion, Names, Opened, Paused, Quarantined, Ramped,
+    Redriven, Release, Released, Reserved, Restated, Routed, Settled, Stopped, TRACE_BYTES, Totals, TraceParent,
+    TypeChange, TypeNamed, VERSION, VersionAccepted, VersionRejected, quick,
 };
 use crate::log::RecordKind;
 
@@ -24,6 +24,9 @@ const WITH_WORKER: u8 = 2;
 /// The shape of a [`Released`] record whose reason is [`Release::HostDeath`], which the first two do not have; else it is as they
 /// are, and its first byte says which of them.
 const WITH_HOST_DEATH: u8 = 3;
+/// The shape of a [`Restated`] record of a job with a failed attempt whose worker has a number: a zero, where the others have the
+/// job's seq, and the workers of all its failed attempts in front of what they have.
+const WITH_WORKERS: u8 = 4;
 
 /// Any event, borrowed from the record it was read from or made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,17 +80,15 @@ impl<'a> Event<'a> {
     /// # Errors
     /// See [`BadRecord`].
     pub fn decode(kind: u8, version: u8, body: &'a [u8]) -> Result<Self, BadRecord> {
+        if !(VERSION..=newest_shape(kind)).contains(&version) {
+            return Err(BadRecord::Unknown { kind, version });
+        }
         let with_text = kind == Kind::Generation as u8 && version == WITH_TEXT;
-        let may_have_more = kind == Kind::Enqueued as u8 || kind == Kind::Restated as u8;
-        let with_more = may_have_more && [WITH_MIN_VERSION, WITH_TRACE].contains(&version);
         let with_host_death = version == WITH_HOST_DEATH && kind == Kind::Released as u8;
         let with_worker = match body.first() {
             Some(&WORKER_FIRST) if with_host_death => true,
             _ => version == WITH_WORKER && may_have_worker(kind),
         };
-        if version != VERSION && !with_text && !with_more && !with_worker && !with_host_death {
-            return Err(BadRecord::Unknown { kind, version });
-        }
         let (worker, body) = if with_worker { take_worker(body, kind)? } else { (0, body) };
         /// A body without a tail.
         fn whole<'a, T: Deserialize<'a>>(body: &'a [u8], kind: u8) -> Result<T, BadRecord> {
@@ -127,7 +128,9 @@ impl<'a> Event<'a> {
                 Self::Released(Released { worker, ..meta }, tail)
             }
             k if k == Kind::Redriven as u8 => Self::Redriven(whole(body, kind)?),
-            k if k == Kind::Restated as u8 => take(body, kind).map(|(meta, tail)| Self::Restated(meta, tail))?,
+            k if k == Kind::Restated as u8 => {
+                take_restated(body, version).map(|(meta, tail)| Self::Restated(meta, tail))?
+            }
             k if k == Kind::Opened as u8 => Self::Opened(whole(body, kind)?),
             k if k == Kind::Stopped as u8 => Self::Stopped(whole(body, kind)?),
             k if k == Kind::TypeNamed as u8 => Self::TypeNamed(whole(body, kind)?),
@@ -157,6 +160,7 @@ impl<'a> Event<'a> {
             Self::Generation(_, text) if !text.is_empty() => WITH_TEXT,
             Self::Enqueued(meta, _) if meta.trace.is_some() => WITH_TRACE,
             Self::Enqueued(meta, _) if meta.min_version.is_some() => WITH_MIN_VERSION,
+            Self::Restated(meta, _) if Failure::workers(&meta.failures).is_some() => WITH_WORKERS,
             Self::Restated(_, enqueued) => shape_of(Kind::Enqueued as u8, enqueued),
             Self::Released(Released { release: Release::HostDeath { .. }, .. }, _) => WITH_HOST_DEATH,
             Self::Ended(Ended { worker: 1.., .. }, _)
@@ -208,7 +212,13 @@ impl<'a> Event<'a> {
                 put(out, meta, tail);
             }
             Self::Redriven(meta) => put(out, meta, &[]),
-            Self::Restated(meta, tail) => put(out, meta, tail),
+            Self::Restated(meta, tail) => {
+                if let Some(workers) = Failure::workers(&meta.failures) {
+                    out.push(WORKER_FIRST);
+                    put(out, &workers, &[]);
+                }
+                put(out, meta, tail);
+            }
             Self::Opened(meta) => put(out, meta, &[]),
             Self::Stopped(meta) => put(out, meta, &[]),
             Self::TypeNamed(meta) => put(out, meta, &[]),
@@ -276,16 +286,29 @@ pub(super) const MIN_VERSION_FIRST: u8 = 0;
 /// What stands in front of a trace, where otherwise the zero of a least version and the length of its label do.
 pub(super) const TRACE_FIRST: [u8; 2] = [MIN_VERSION_FIRST, 0];
 
-/// What stands in front of a worker's number, where otherwise a job's seq does, which is never zero.
+/// What stands in front of the numbers of workers, where otherwise a job's seq does, which is never zero.
 pub(super) const WORKER_FIRST: u8 = 0;
 
-/// The shape of a body that was found without it, by how it begins: of an [`Enqueued`], an [`Ended`], a [`Failed`] and a
-/// [`Released`] one, unless that is a host death. That of every other kind is its first.
+/// The shape of a body that was found without it, by how it begins: of an [`Enqueued`], an [`Ended`], a [`Failed`], a
+/// [`Restated`] and a [`Released`] one, unless that is a host death. That of every other kind is its first.
 pub fn shape_of(kind: u8, body: &[u8]) -> u8 {
     match body {
         [MIN_VERSION_FIRST, 0, ..] if kind == Kind::Enqueued as u8 => WITH_TRACE,
         [MIN_VERSION_FIRST, ..] if kind == Kind::Enqueued as u8 => WITH_MIN_VERSION,
         [WORKER_FIRST, ..] if may_have_worker(kind) => WITH_WORKER,
+        [WORKER_FIRST, ..] if kind == Kind::Restated as u8 => WITH_WORKERS,
+        _ => VERSION,
+    }
+}
+
+/// The newest shape of a kind; those before it are read, too.
+fn newest_shape(kind: u8) -> u8 {
+    match kind {
+        k if k == Kind::Enqueued as u8 => WITH_TRACE,
+        k if k == Kind::Restated as u8 => WITH_WORKERS,
+        k if k == Kind::Released as u8 => WITH_HOST_DEATH,
+        k if k == Kind::Generation as u8 => WITH_TEXT,
+        k if may_have_worker(k) => WITH_WORKER,
         _ => VERSION,
     }
 }
@@ -294,14 +317,30 @@ fn may_have_worker(kind: u8) -> bool {
     [Kind::Ended, Kind::Failed, Kind::Released].iter().any(|one| *one as u8 == kind)
 }
 
+/// What is behind the zero in front of the numbers of workers.
+fn after_zero(body: &[u8], kind: u8) -> Result<&[u8], BadRecord> {
+    body.strip_prefix(&[WORKER_FIRST]).ok_or(BadRecord::Shape { kind })
+}
+
 /// The number of a worker in front of a body that has one, and the rest, which is as in shape 1.
 fn take_worker(body: &[u8], kind: u8) -> Result<(u32, &[u8]), BadRecord> {
-    let rest = body.strip_prefix(&[WORKER_FIRST]).ok_or(BadRecord::Shape { kind })?;
-    match take(rest, kind)? {
+    match take(after_zero(body, kind)?, kind)? {
         // However that is written: a body without a number is of shape 1.
         (0, _) => Err(BadRecord::Shape { kind }),
         found => Ok(found),
     }
+}
+
+/// A restated job, with the workers of its failed attempts where these stand in front of it.
+fn take_restated(body: &[u8], version: u8) -> Result<(Restated, &[u8]), BadRecord> {
+    let kind = Kind::Restated as u8;
+    if version != WITH_WORKERS {
+        return take(body, kind);
+    }
+    let (workers, rest): (Vec<u32>, _) = take(after_zero(body, kind)?, kind)?;
+    let (mut meta, tail): (Restated, _) = take(rest, kind)?;
+    Failure::set_workers(&mut meta.failures, &workers).ok_or(BadRecord::Shape { kind })?;
+    Ok((meta, tail))
 }
 
 /// The trace in front of an `Enqueued` body that has one, and the rest, which is as in shape 1 or 2.

@@ -5,6 +5,7 @@
 //! the shape of a version are never changed, only added to.
 
 mod codec;
+mod failure;
 mod quick;
 pub mod words;
 
@@ -16,6 +17,7 @@ use crate::types::{Fence, Priority, Seq, UnixMs};
 pub use super::trace::{TRACE_BYTES, TraceParent};
 pub use super::transition::End;
 pub use codec::{BadRecord, Event, decode_home, shape_of, with_version_no};
+pub use failure::Failure;
 
 /// What a record's body is; the numbers stand on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -280,19 +282,6 @@ pub struct Redriven {
     pub born: Seq,
     /// When.
     pub at: UnixMs,
-}
-
-/// A failed attempt, as it is remembered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Which attempt, from 1; 0: it cost none.
-    pub attempt: u16,
-    /// When.
-    pub at: UnixMs,
-    /// The version that ran it; 0: none.
-    pub version_no: u32,
-    /// The end of its error.
-    pub error: String,
 }
 
 /// The whole state of a live job, so that the log before this record is not needed for it.

@@ -123,8 +123,12 @@ fn put_names(out: &mut Vec<u8>, names: Option<&Names<'_>>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{After, BadRecord, Event, Failed, Release, Released, decode_home, shape_of, with_version_no};
+    use super::super::{
+        After, BadRecord, Event, Failed, Failure, Kind, Release, Released, Restated, decode_home, shape_of,
+        with_version_no,
+    };
     use super::*;
+    use crate::job::transition::State;
     use crate::types::Priority;
 
     /// Numbers of every length.
@@ -291,6 +295,47 @@ mod tests {
             let zeros = [&[0, 0], [0; 25].as_slice(), &without].concat();
             assert_eq!(Event::decode(1, 3, &zeros), Err(BadRecord::Shape { kind: 1 }));
         }
+    }
+
+    #[test]
+    fn the_workers_of_failed_attempts_stand_in_front_of_a_restated_job() {
+        let restated = |workers: [u32; 2]| {
+            let failure = |worker| Failure { attempt: 1, at: 9, version_no: 2, error: "no ink".to_owned(), worker };
+            let failures = workers.map(failure).to_vec();
+            let (given_back, fence) = (GivenBack::default(), Fence::default());
+            let (born, state, attempts, ready_ms, version_no, since_ms) = (7, State::Ready, 2, 0, 2, 0);
+            let meta = Restated { born, state, attempts, given_back, ready_ms, fence, version_no, since_ms, failures };
+            Event::Restated(meta, b"the job")
+        };
+        let bytes = |event: &Event<'_>| {
+            let mut body = Vec::new();
+            event.encode(&mut body);
+            assert!(body.len() <= event.bytes_max());
+            body
+        };
+        let (kind, without) = (Kind::Restated as u8, bytes(&restated([0, 0])));
+        assert_eq!((without[0], shape_of(kind, &without)), (7, 1), "as it ever was");
+        for (workers, numbers) in [([0, 1], &[2, 0, 1][..]), ([300, 0], &[2, 0xAC, 2, 0])] {
+            let (event, body) = (restated(workers), bytes(&restated(workers)));
+            assert_eq!(body, [&[0], numbers, &without].concat());
+            assert_eq!((event.record_kind().version, shape_of(kind, &body)), (4, 4));
+            assert_eq!(Event::decode(kind, 4, &body).as_ref(), Ok(&event));
+            assert_ne!(Event::decode(kind, 1, &body), Ok(event));
+        }
+        let shape = Err(BadRecord::Shape { kind });
+        // No number at all, more or fewer than failed attempts, none that is one; and what is cut short is nothing at all.
+        assert_eq!(Event::decode(kind, 4, &without), shape);
+        for numbers in [&[0, 0][..], &[0, 1, 5], &[0, 3, 5, 5, 5], &[0, 2, 0, 0]] {
+            assert_eq!(Event::decode(kind, 4, &[numbers, &without].concat()), shape, "{numbers:?}");
+        }
+        for cut in [&[][..], &[0], &[0, 2, 1], &[0, 2, 1, 1]] {
+            assert_eq!(Event::decode(kind, 4, cut), shape, "{cut:?}");
+        }
+        assert_eq!(Event::decode(kind, 5, &without), Err(BadRecord::Unknown { kind, version: 5 }));
+        let meta = Failed { born: 7, at: 9, type_no: 1, version_no: 2, after: After::Dead, worker: 0 };
+        let body = bytes(&Event::Failed(meta, b""));
+        let kind = Kind::Failed as u8;
+        assert_eq!(Event::decode(kind, 4, &body), Err(BadRecord::Unknown { kind, version: 4 }));
     }
 
     #[test]

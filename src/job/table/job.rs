@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Illegal;
-use crate::job::event::{Enqueued, Failure, GivenBack, Home, Names, Restated};
+use crate::job::event::{Enqueued, Failed, Failure, GivenBack, Home, Names, Restated};
 use crate::job::queue::Fresh;
 use crate::job::tenant::tenant_no;
 use crate::job::transition::State;
@@ -100,6 +100,11 @@ impl Job {
         }
     }
 
+    /// Puts the workers of its failed attempts beside them; `None`: they are not those.
+    pub(super) fn set_workers(&mut self, workers: &[u32]) -> Option<()> {
+        Failure::set_workers(&mut self.extras.as_mut()?.failures, workers)
+    }
+
     /// Has it need a version, or none.
     pub(super) fn set_min_version(&mut self, min_version: Option<OwnedMinVersion>) {
         if min_version.is_some() {
@@ -179,7 +184,8 @@ impl Job {
     }
 
     /// Remembers a failed run, which cost an attempt, or none.
-    pub(super) fn fail(&mut self, at: UnixMs, version_no: u32, error: &[u8], costs: bool) {
+    pub(super) fn fail(&mut self, event: &Failed, error: &[u8], costs: bool) {
+        let Failed { at, version_no, worker, .. } = *event;
         self.attempts = self.attempts.saturating_add(u16::from(costs));
         self.version_no = version_no;
         let failures = &mut self.extras.get_or_insert_default().failures;
@@ -188,7 +194,7 @@ impl Job {
         }
         let error = ends_of(&String::from_utf8_lossy(error), ERROR_BYTES_KEPT);
         let attempt = if costs { self.attempts } else { 0 };
-        failures.push(Failure { attempt, at, version_no, error });
+        failures.push(Failure { attempt, at, version_no, error, worker });
     }
 }
 

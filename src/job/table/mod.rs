@@ -192,7 +192,7 @@ impl Table {
         };
         let costs = !matches!(event.after, After::Again { .. });
         self.change(event.born, Some(event.type_no), change, |job| {
-            job.fail(event.at, event.version_no, error, costs);
+            job.fail(event, error, costs);
             match event.after {
                 After::Retry { ready_ms } | After::Again { ready_ms } => job.ready_ms = ready_ms,
                 After::Dead => job.since_ms = event.at,

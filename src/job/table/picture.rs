@@ -11,6 +11,7 @@
 //!   6     postcard: the accepted configs that are remembered               the second one, where there are any
 //!   5     postcard: (born seq, job, number of its tenant) for some of the jobs with a state of their own
 //!   7     postcard: (born seq, job, number of its tenant, least version) for those that need a version
+//!   8     postcard: (born seq, workers of its failed attempts) for those of both that have such of which a worker has a number
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{GenerationRecord, Job, Noted, OwnedMinVersion, Table, TypeState, VersionRecord};
-use crate::job::event::{Ramped, Settled, Totals};
+use crate::job::event::{Failure, Ramped, Settled, Totals};
 use crate::job::queue::Chunk;
 use crate::types::{Priority, Seq, UnixMs, WorkerType};
 
@@ -29,6 +30,7 @@ const LATER: u8 = 4;
 const NOTED: u8 = 5;
 const GENERATIONS: u8 = 6;
 const NEEDY: u8 = 7;
+const WORKERS: u8 = 8;
 /// A block is ended when it has so many bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Jobs of one block of them.
@@ -133,6 +135,11 @@ impl Table {
                 }
                 Ok(())
             }
+            WORKERS => {
+                let workers: Vec<(Seq, Vec<u32>)> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+                let put = workers.iter().try_for_each(|(born, workers)| self.load_workers(*born, workers));
+                put.ok_or_else(|| "a block of workers is not of the jobs before it".to_owned())
+            }
             GENERATIONS => {
                 let all: Vec<KeptGeneration> = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
                 self.generations.load(all.into_iter().map(remembered).collect());
@@ -194,6 +201,13 @@ impl Table {
         self.enter(born, &job);
         self.noted.insert(born, job);
     }
+
+    fn load_workers(&mut self, born: Seq, workers: &[u32]) -> Option<()> {
+        let mut job = self.noted.remove(born)?;
+        job.set_workers(workers)?;
+        self.noted.insert(born, job);
+        Some(())
+    }
 }
 
 fn number(rest: &mut &[u8]) -> Option<u32> {
@@ -216,7 +230,7 @@ impl Picture {
             .iter()
             .flat_map(|(kind, type_no, priority, chunks)| line_blocks(*kind, *type_no, *priority, chunks));
         let first = std::iter::once(self.meta.clone()).chain(self.generations.clone());
-        first.chain(lines).chain(self.noted_blocks()).chain(self.needy_blocks())
+        first.chain(lines).chain(self.noted_blocks()).chain(self.needy_blocks()).chain(self.workers_blocks())
     }
 
     fn noted_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
@@ -227,6 +241,11 @@ impl Picture {
     fn needy_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let jobs = self.noted.iter().filter_map(|(born, job)| Some((born, job, job.tenant, job.min_version()?)));
         blocks_of(NEEDY, jobs)
+    }
+
+    fn workers_blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let jobs = self.noted.iter().filter_map(|(born, job)| Some((born, Failure::workers(job.failures())?)));
+        blocks_of(WORKERS, jobs)
     }
 }
 

@@ -355,18 +355,20 @@ pub(super) fn serve(core: Core, shared: &Shared) {
 }
 
 impl Core {
-    /// The first records of an opening: the epoch, what died with the last process, and what the config changes.
+    /// The first records of an opening: what died with the last process, the epoch, and what the config changes.
     fn begin(&mut self, spec: GenerationSpec) -> Result<(), Poisoned> {
         self.tick();
+        // Each death is one group with its summary. The epoch's record would kill these jobs, too, and may be on disk long before a
+        // summary that follows it.
+        for born in self.table.dying() {
+            let about = self.about(born);
+            self.died_with_host(born, about.as_ref())?;
+        }
         self.record(&Event::Opened(event::Opened { epoch: self.log.epoch(), at: self.now }))?;
         // The segment may have been begun without it, if the process ended right then.
         self.ensure_context()?;
         let before = self.config_before(&spec);
         self.accept(spec, before)?;
-        for born in self.table.died_at_opening().to_vec() {
-            let about = self.about(born);
-            self.report_death(born, about.as_ref())?;
-        }
         self.commit()
     }
 

@@ -8,7 +8,7 @@ use super::core::Core;
 use super::ends::By;
 use super::push::Admitted;
 use super::runs::PoolRun;
-use super::words::{HOST_DEATHS, moment};
+use super::words::{HOST_DEATHS, HOST_ENDED, moment};
 use crate::config::{Backoff, RetryBudget};
 use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
@@ -18,7 +18,7 @@ use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX, KILLED_RETRY
 use crate::log::Poisoned;
 use crate::pool::About;
 use crate::rollover::trial;
-use crate::types::{Lease, Seq, millis};
+use crate::types::{Lease, Seq, WorkerType, millis};
 use crate::worker::Outcome;
 
 /// Room that a record of a group needs beside its payload or result: names, task, tenant and numbers.
@@ -231,20 +231,38 @@ impl Core {
         Ok(())
     }
 
-    /// Enqueues the summary of a job that died with the process.
-    pub(super) fn report_death(&mut self, born: Seq, about: Option<&About>) -> Result<(), Poisoned> {
-        let Some(attempts) = self.table.noted(born).map(|job| job.attempts) else { return Ok(()) };
-        let Some(summary) = self.summary(born, attempts, HOST_DEATHS, about) else { return Ok(()) };
-        self.make_room(1, summary.payload.len() + RECORD_SPARE)?;
-        self.put_summary(born, Some(&summary), about);
-        Ok(())
+    /// Records that a job died of the end of the process before this one. For an opening: nothing runs by the config yet.
+    pub(super) fn died_with_host(&mut self, born: Seq, about: Option<&About>) -> Result<(), Poisoned> {
+        let Some(job) = self.table.noted(born) else { return Ok(()) };
+        let of_type = self.table.worker_type(job.type_no).map(|of_type| &of_type.name);
+        let settings = |of: &WorkerType| self.config.workers.iter().find(|worker| worker.worker_type == *of);
+        let mourner = of_type.and_then(settings).and_then(|dead| settings(dead.live.on_dead.as_ref()?)).cloned();
+        let summary = mourner.as_ref().and_then(|mourner| {
+            let summary = self.summary_to(&mourner.worker_type, born, job.attempts, HOST_DEATHS, about)?;
+            Some(NewJob { max_attempts: Some(mourner.live.max_attempts), ..summary })
+        });
+        if let Some(mourner) = &mourner {
+            self.name_type(&mourner.worker_type)?;
+        }
+        let released = Released { born, at: self.now, release: Release::HostDeath { ready_ms: 0 }, worker: 0 };
+        self.put_with_summary(born, &Event::Released(released, HOST_ENDED.as_bytes()), summary.as_ref(), about)
     }
 
     /// The job that tells `on_dead` of a dead one.
     fn summary(&self, born: Seq, attempts: u16, error: &str, about: Option<&About>) -> Option<NewJob> {
+        let of_type = self.types.get(&self.table.noted(born)?.type_no)?;
+        self.summary_to(of_type.worker.as_ref()?.live.on_dead.as_ref()?, born, attempts, error, about)
+    }
+
+    fn summary_to(
+        &self,
+        mourner: &WorkerType,
+        born: Seq,
+        attempts: u16,
+        error: &str,
+        about: Option<&About>,
+    ) -> Option<NewJob> {
         let job = self.table.noted(born)?;
-        let of_type = self.types.get(&job.type_no)?;
-        let to = of_type.worker.as_ref()?.live.on_dead.clone()?;
         let version = self.table.version(job.version_no).map(|version| version.label.as_str());
         let summary = serde_json::json!({
             "id": self.id_of_live(born, about),
@@ -257,7 +275,7 @@ impl Core {
             "created_at": moment(job.created_ms),
             "died_at": moment(self.now),
         });
-        Some(NewJob::new(to, summary.to_string()))
+        Some(NewJob::new(mourner.clone(), summary.to_string()))
     }
 
     fn defer(&mut self, born: Seq, error: &str, after: Option<Duration>, by: By<'_>) -> Result<(), Poisoned> {

@@ -31,6 +31,9 @@ pub(super) fn end_word(end: End) -> &'static str {
 pub(super) const HOST_DEATHS: &str =
     "biotope, or its process that starts children, ended while the job ran, once too often";
 
+/// Why a run was lost that went on when biotope's process before this one ended.
+pub(super) const HOST_ENDED: &str = "biotope itself ended";
+
 /// What a job failed of last, or is dead of.
 pub(super) fn last_error(job: &Job) -> Option<&str> {
     if job.given_back.host_deaths >= HOST_DEATHS_MAX {

@@ -98,7 +98,6 @@ impl World {
                     return Ok(());
                 }
                 Err(_) if struck && self.stops_at_fault => {
-                    self.cut_while_opening = true;
                     self.fall();
                     return Ok(());
                 }
@@ -109,7 +108,6 @@ impl World {
                     let seed = self.seed.wrapping_add(self.lives);
                     let power = self.disk.has_lost_power() || seed.is_multiple_of(2);
                     self.disk = self.disk.after(if power { Loss::Power(seed) } else { Loss::Process });
-                    self.cut_while_opening = true;
                 }
                 Err(OpenError::Poisoned(_)) if self.disk.space().is_some() => {
                     // Every opening writes a little, and a small segment takes few of them: where no other can be made, a
@@ -117,7 +115,6 @@ impl World {
                     self.figures.count("opening", "waited for space");
                     self.disk.set_space(None);
                     self.disk = self.disk.after(Loss::Process);
-                    self.cut_while_opening = true;
                 }
                 Err(error) => return Err(format!("the log cannot be opened: {}", error.in_full())),
             }

@@ -15,7 +15,6 @@ impl World {
     pub(super) fn reconcile(&mut self) -> Result<(), Violation> {
         let now = self.now();
         let loose = std::mem::take(&mut self.loose);
-        let cut = std::mem::take(&mut self.cut_while_opening);
         let may_die: Vec<usize> = (0..self.model.jobs.len()).filter(|at| self.may_die(*at, loose)).collect();
         let old_jobs = self.model.jobs.len();
         let told: BTreeSet<usize> = (0..old_jobs).filter(|at| self.is_summary(*at)).collect();
@@ -44,7 +43,7 @@ impl World {
             choices.push((at, fitting));
         }
         self.choose(choices)?;
-        self.check_groups(old_jobs, cut, &told)?;
+        self.check_groups(old_jobs, &told)?;
         for at in 0..self.model.jobs.len() {
             if self.model.jobs.get(at).is_some_and(|known| known.now.place == Place::Absent) {
                 self.model.never(at);
@@ -123,7 +122,7 @@ impl World {
 
     /// A completion and its follow-up jobs are there together, and a death and its summary. `told`: summaries that were there
     /// before, for instance of a death after which the job was given all its attempts again.
-    fn check_groups(&self, old_jobs: usize, cut: bool, told: &BTreeSet<usize>) -> Result<(), Violation> {
+    fn check_groups(&self, old_jobs: usize, told: &BTreeSet<usize>) -> Result<(), Violation> {
         for (at, known) in self.model.jobs.iter().enumerate() {
             let there = known.now.place != Place::Absent;
             if let Some(parent) = known.parent.and_then(|parent| self.model.jobs.get(parent)) {
@@ -138,7 +137,7 @@ impl World {
                 }
             }
             // One that a failed turn may have made, and this one, are the same job to who looks at it.
-            if let Some(number) = known.summary_of.filter(|_| at >= old_jobs && !cut)
+            if let Some(number) = known.summary_of.filter(|_| at >= old_jobs)
                 && let Some(dead) = self.model.jobs.get(number)
                 && !self.is_told_as_it_is(number, told)
             {

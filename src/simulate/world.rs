@@ -101,8 +101,6 @@ pub(super) struct World {
     pub(super) overtaken: BTreeSet<Fence>,
     /// Whether a turn failed, so that nobody knows what of it is on disk.
     pub(super) loose: bool,
-    /// Whether power was lost while the log was opened.
-    pub(super) cut_while_opening: bool,
     /// Whether the world stops at the first crash that it did not ask for, so that somebody else opens what is left.
     pub(super) stops_at_fault: bool,
     /// Whether it has.
@@ -147,7 +145,6 @@ impl World {
             answered: BTreeSet::new(),
             overtaken: BTreeSet::new(),
             loose: false,
-            cut_while_opening: false,
             stops_at_fault: false,
             fallen: false,
             figures: Figures::default(),
@@ -200,7 +197,6 @@ impl World {
             answered: BTreeSet::new(),
             overtaken: BTreeSet::new(),
             loose: self.loose,
-            cut_while_opening: self.cut_while_opening,
             stops_at_fault: false,
             fallen: false,
             figures: Figures::default(),

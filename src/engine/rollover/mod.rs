@@ -118,7 +118,7 @@ impl Core {
     }
 
     /// The number of a type; a new one is recorded.
-    fn name_type(&mut self, name: &WorkerType) -> Result<u32, Poisoned> {
+    pub(in crate::engine) fn name_type(&mut self, name: &WorkerType) -> Result<u32, Poisoned> {
         if let Some(no) = self.table.type_no(name.as_str()) {
             return Ok(no);
         }

@@ -254,7 +254,8 @@ pub enum Release {
     },
     /// No worker could be started for it.
     NotStarted,
-    /// By the end of the process that ran it, which was not this one. The table decides whether it was once too often.
+    /// By the end of the process that ran it: the helper's, or, where the job dies of that, biotope's. The table decides whether
+    /// it was once too often.
     HostDeath {
         /// When it may run again; 0: at once.
         ready_ms: UnixMs,

@@ -208,7 +208,7 @@ impl Named {
                     Release::Interrupt => "by a drain or a stop".to_owned(),
                     Release::Deferral { ready_ms } => format!("until {}", moment(ready_ms)),
                     Release::NotStarted => "since no worker started".to_owned(),
-                    Release::HostDeath { .. } => "since the process that starts children ended".to_owned(),
+                    Release::HostDeath { .. } => "since what ran it ended".to_owned(),
                 };
                 let (at, by) = (moment(meta.at), on_worker(meta.worker));
                 format!("{at} {who} given back{by} {why} {:?}", String::from_utf8_lossy(reason))

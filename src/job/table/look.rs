@@ -156,9 +156,13 @@ impl Table {
         self.clean_stop
     }
 
-    /// Jobs that died in the last opening, because the process had ended under them too often.
-    pub fn died_at_opening(&self) -> &[Seq] {
-        &self.died_at_opening
+    /// Jobs that an [`Opened`](crate::job::event::Opened) record kills: the process has ended under them once too often. In the
+    /// order in which they came.
+    pub fn dying(&self) -> Vec<Seq> {
+        let dying = |job: &Job| job.state == State::Reserved && job.is_at_last_host_death();
+        let mut dying: Vec<Seq> = self.noted.iter().filter(|(_, job)| dying(job)).map(|(born, _)| born).collect();
+        dying.sort_unstable();
+        dying
     }
 }
 

@@ -74,8 +74,6 @@ pub struct Table {
     /// Seq of the first record that was ever applied: below it, events name jobs that nobody knows any more.
     first_seq: Option<Seq>,
     clean_stop: bool,
-    /// Jobs that died in the last opening, because the process had ended under them too often.
-    died_at_opening: Vec<Seq>,
 }
 
 impl Table {
@@ -94,7 +92,6 @@ impl Table {
             homes: BTreeMap::new(),
             first_seq: None,
             clean_stop: true,
-            died_at_opening: Vec::new(),
         }
     }
 
@@ -257,14 +254,7 @@ impl Table {
         let mut reserved: Vec<Seq> =
             self.noted.iter().filter(|(_, job)| job.state == State::Reserved).map(|(born, _)| born).collect();
         reserved.sort_unstable();
-        self.died_at_opening.clear();
-        for born in reserved {
-            self.host_death(born, at, 0)?;
-            if self.noted.get(born).is_some_and(|job| job.state == State::Dead) {
-                self.died_at_opening.push(born);
-            }
-        }
-        Ok(())
+        reserved.into_iter().try_for_each(|born| self.host_death(born, at, 0))
     }
 
     /// The process that ran a job has ended; if that was not once too often, it runs again from `ready_ms` on; 0: at once.

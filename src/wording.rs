@@ -59,7 +59,7 @@ pub(crate) fn step(what: &str) -> &'static str {
         "given_back" => "Given back by a drain or a stop, at no cost",
         "deferred" => "Given back for later by its worker",
         "not_started" => "No worker could be started",
-        "lost" => "The process ended while it ran",
+        "lost" => "Lost with what ran it",
         "running" => "Runs",
         "redriven" => "Retried by hand: all attempts again",
         "cancelled" => "Cancelled",

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{Home, SOON, skipped};
+use crate::support::{Biotope, Home, SOON, skipped};
 
 /// The first process of a group, stopped, until this is dropped.
 struct Stopped {
@@ -43,6 +43,13 @@ fn pids(home: &Home, file: &str, count: usize) -> Vec<Pid> {
     })
 }
 
+/// What the runs of a job were lost with, as its steps say.
+fn lost_with(biotope: &Biotope<'_>, id: &str) -> Vec<String> {
+    let timeline = biotope.get(&format!("/v1/jobs/{id}/timeline")).json();
+    let lost = timeline["steps"].as_array().unwrap().iter().filter(|step| step["what"] == "lost");
+    lost.map(|step| step["says"].as_str().unwrap().to_owned()).collect()
+}
+
 /// Whether a process runs: neither gone nor only waiting to be reaped.
 fn runs(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
@@ -75,6 +82,7 @@ fn p14_a_job_runs_again_when_nothing_of_its_run_before_is_left() {
     drop(stopped);
     let job = biotope.until_state(&id, "completed");
     assert_eq!((&job["result"], &job["host_deaths"]), (&Value::Null, &json!(1)), "{job}");
+    assert_eq!(lost_with(&biotope, &id), ["biotope itself ended"]);
     assert!(!left.iter().any(|pid| runs(*pid)), "{left:?}");
     biotope.stop();
 }
@@ -167,6 +175,7 @@ fn p14_a_killed_helper_is_replaced_when_nothing_that_it_started_is_left() {
     let job = biotope.until_state(&leaver, "completed");
     // It was not its fault, and it ran again when nothing of its first run was left.
     assert_eq!((&job["result"], &job["attempts"], &job["host_deaths"]), (&Value::Null, &json!(0), &json!(1)), "{job}");
+    assert_eq!(lost_with(&biotope, &leaver), ["./leaver.sh was killed with the process that starts children"]);
     until_gone("the end of all that the helper had started", &left);
     assert_ne!(helper(&home), old);
     let job = biotope.until_state(&biotope.push(&json!({"type": "keeper"})), "completed");

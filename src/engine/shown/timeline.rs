@@ -4,7 +4,7 @@ use crate::engine::command::Known;
 use crate::engine::shared::Shared;
 use crate::engine::shown::lookup::{label, numbered};
 use crate::engine::view::{StepView, TimelineView};
-use crate::engine::words::end_word;
+use crate::engine::words::{HOST_ENDED, end_word};
 use crate::job::event::{After, Ended, Event, Failed, Release, Released, Reserved};
 use crate::limits::{FOLLOW_UPS_MAX, TIMELINE_RECORDS_MAX};
 use crate::types::{Seq, UnixMs};
@@ -68,7 +68,10 @@ impl Reading<'_> {
             Event::Failed(failed, error) if failed.born == self.born => self.failed(failed, error),
             Event::Released(released, reason) if released.born == self.born => self.released(released, reason),
             Event::Redriven(redriven) if redriven.born == self.born => self.step("redriven", redriven.at),
-            Event::Opened(opened) if self.runs.is_some() => self.run_ended("lost", opened.at, None, 0),
+            Event::Opened(opened) if self.runs.is_some() => {
+                self.run_ended("lost", opened.at, None, 0);
+                self.last(|step| step.says = Some(HOST_ENDED.to_owned()));
+            }
             Event::Ended(ended, _) if ended.born == self.born => self.end(ended),
             _ => {}
         }

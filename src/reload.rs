@@ -65,20 +65,8 @@ fn run(path: &Path, natives: &Natives, handle: &Handle, inbox: &Receiver<Waiter>
         match generation::load(path, natives) {
             Ok(spec) => {
                 let then: Waiter = Box::new(move |answer| {
-                    match &answer {
-                        Ok(settled) => {
-                            if !settled.keys.is_empty() {
-                                tracing::info!("changed live: {}", settled.keys.join(", "));
-                            }
-                            settled.types.iter().for_each(|change| tracing::info!("{change}"));
-                            tracing::info!(
-                                generation = settled.generation,
-                                verdict = settled.verdict,
-                                unchanged = settled.unchanged,
-                                "reload settled"
-                            );
-                        }
-                        Err(refusal) => tracing::error!("the config was not accepted, what runs goes on: {refusal}"),
+                    if let Err(refusal) = &answer {
+                        tracing::error!("the config was not accepted, what runs goes on: {refusal}");
                     }
                     for waiter in waiters {
                         waiter(answer.clone());

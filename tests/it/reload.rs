@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{Home, shown};
+use crate::support::wait::until;
+use crate::support::{Home, SOON, shown};
 
 /// A worker table of one per-job script.
 fn table(version: &str, script: &str) -> String {
@@ -19,6 +20,41 @@ fn lines(home: &Home, args: &[&str], code: i32) -> Vec<String> {
     let output = home.cli(args);
     assert_eq!(output.status.code(), Some(code), "{}", shown(&output));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn reloads_that_settle_together_are_told_of_once() {
+    let home = Home::new(&table("v1", "w.sh"));
+    home.script("w.sh", "cat");
+    home.script("probe.sh", "read -r line <gate; cat");
+    home.pipe("gate");
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    // Three configs, each accepted while the version that all of them have is not up.
+    for (generation, seconds) in [(2, 30), (3, 31), (4, 32)] {
+        home.configure(
+            &(table("v2", "probe.sh") + &format!("probe = 1\nstart_timeout = \"120s\"\ntimeout = \"{seconds}s\"\n")),
+        );
+        lines(&home, &["reload"], 0);
+        until("the config is accepted", SOON, || {
+            let at = biotope.get("/v1/ecosystem").json()["generation"]["number"].clone();
+            if at == generation { Ok(()) } else { Err(at.to_string()) }
+        });
+    }
+    home.open_gate("gate");
+    biotope.until_version("w", "v2", "current");
+    until("it is settled", SOON, || {
+        let said = home.text("stderr.txt");
+        if said.contains("reload settled") { Ok(()) } else { Err(said) }
+    });
+    // Whatever else was to be said of it stands before this.
+    lines(&home, &["reload", "--wait"], 0);
+    let said = home.text("stderr.txt");
+    let settled: Vec<&str> = said.lines().filter(|line| line.contains("reload settled")).collect();
+    let told = |generation| settled.iter().filter(|line| line.contains(&format!("generation={generation} "))).count();
+    assert_eq!((settled.len(), told(4)), (2, 2), "the three, and the last one: {said}");
+    assert_eq!(said.matches("w: rolled over from v1 to v2").count(), 1, "{said}");
+    biotope.stop();
 }
 
 #[test]

@@ -356,12 +356,36 @@ impl Core {
             types: self.rollover.changes.clone(),
             unchanged: self.config.workers.iter().filter(|worker| !changes(&worker.worker_type)).count(),
         };
-        for to in std::mem::take(&mut self.rollover.waiting) {
+        let waiting = std::mem::take(&mut self.rollover.waiting);
+        if !waiting.is_empty() {
+            // Once, however many reloads came to this.
+            let verdict = verdict.clone();
+            self.reply(move |durable| {
+                if durable {
+                    log(&verdict);
+                }
+            });
+        }
+        for to in waiting {
             let verdict = verdict.clone();
             self.reply(move |durable| to.give(if durable { Ok(verdict) } else { Err(Refusal::Poisoned) }));
         }
         Ok(())
     }
+}
+
+/// Says what became of a reload.
+fn log(settled: &ReloadVerdict) {
+    if !settled.keys.is_empty() {
+        tracing::info!("changed live: {}", settled.keys.join(", "));
+    }
+    settled.types.iter().for_each(|change| tracing::info!("{change}"));
+    tracing::info!(
+        generation = settled.generation,
+        verdict = settled.verdict,
+        unchanged = settled.unchanged,
+        "reload settled"
+    );
 }
 
 /// Adds those that are not there yet.

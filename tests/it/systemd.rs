@@ -268,69 +268,59 @@ fn is_held(pid: Pid, thread: i32, call: i64) -> Result<(), String> {
     if is_traced && is_there { Ok(()) } else { Err(format!("{stat}\n{syscall}")) }
 }
 
-/// A biotope whose manager takes it for dead after 0.6 s without a beat.
-fn start_watched<'a>(home: &'a Home, manager: &Manager) -> Biotope<'a> {
+/// Has `then` hold up and let go the engine's thread of a biotope whose manager takes it for dead after 0.6 s without a beat.
+fn watched(name: &str, then: impl FnOnce(&Home, &Manager, &Biotope<'_>, i32)) {
+    if !has_program("strace") {
+        return skipped(name, "no strace here");
+    }
+    let home = Home::new(SLOW);
+    slow(&home);
+    let manager = Manager::new();
     let mut command = home.command(&["run"]);
     command.env("WATCHDOG_USEC", "600000");
-    let biotope = start(home, manager, command);
+    let biotope = start(&home, &manager, command);
     for _ in 0..3 {
         let told = manager.until("a beat", |told| told.get("WATCHDOG").is_some());
         assert_eq!(told.last().unwrap().names(), ["WATCHDOG"]);
     }
-    biotope
+    then(&home, &manager, &biotope, thread(biotope.pid(), "engine"));
+    manager.until("it beats by itself again", |told| told.get("WATCHDOG").is_some());
+    biotope.stop();
 }
 
 #[test]
 fn an_engine_that_hangs_is_silent_though_all_else_goes_on() {
-    let name = "an_engine_that_hangs_is_silent_though_all_else_goes_on";
-    if !has_program("strace") {
-        return skipped(name, "no strace here");
-    }
-    let home = Home::new(SLOW);
-    slow(&home);
-    let manager = Manager::new();
-    let biotope = start_watched(&home, &manager);
-    let engine = thread(biotope.pid(), "engine");
-    // Held up where it waits for commands, and so not by a disk; every other thread of the process runs.
-    let held = Held::in_call(engine, "futex");
-    until("the engine is held up", SOON, || is_held(biotope.pid(), engine, libc::SYS_futex));
-    until("silence for five times as long as may be", SOON, || match manager.within(Duration::from_secs(3)) {
-        None => is_held(biotope.pid(), engine, libc::SYS_futex),
-        Some(told) => Err(format!("{told:?}")),
+    watched("an_engine_that_hangs_is_silent_though_all_else_goes_on", |home, manager, biotope, engine| {
+        // Held up where it waits for commands, and so not by a disk; every other thread of the process runs.
+        let held = Held::in_call(engine, "futex");
+        until("the engine is held up", SOON, || is_held(biotope.pid(), engine, libc::SYS_futex));
+        until("silence for five times as long as may be", SOON, || match manager.within(Duration::from_secs(3)) {
+            None => is_held(biotope.pid(), engine, libc::SYS_futex),
+            Some(told) => Err(format!("{told:?}")),
+        });
+        assert_eq!(http::get(home.port, "/healthz").map(|answer| answer.status).ok(), Some(200), "HTTP is not held up");
+        held.let_go();
     });
-    assert_eq!(http::get(home.port, "/healthz").map(|answer| answer.status).ok(), Some(200), "HTTP is not held up");
-    held.let_go();
-    manager.until("it beats again", |told| told.get("WATCHDOG").is_some());
-    biotope.stop();
 }
 
 #[test]
 fn an_engine_that_waits_for_its_disk_counts_as_one_that_goes_on() {
-    let name = "an_engine_that_waits_for_its_disk_counts_as_one_that_goes_on";
-    if !has_program("strace") {
-        return skipped(name, "no strace here");
-    }
-    let home = Home::new(SLOW);
-    slow(&home);
-    let manager = Manager::new();
-    let biotope = start_watched(&home, &manager);
-    let engine = thread(biotope.pid(), "engine");
-    let held = Held::in_call(engine, "fdatasync");
-    std::thread::scope(|scope| {
-        let push = scope.spawn(|| biotope.push(&json!({"type": "slow", "delay": "1h"})));
-        until("the engine is in a sync", SOON, || is_held(biotope.pid(), engine, libc::SYS_fdatasync));
-        // What it beat before it went there has been heard by now; what comes from then on another thread beats for it.
-        while manager.within(Duration::ZERO).is_some() {}
-        for _ in 0..5 {
-            manager.until("a beat for who waits", |told| told.get("WATCHDOG").is_some());
-        }
-        assert_eq!(is_held(biotope.pid(), engine, libc::SYS_fdatasync), Ok(()));
-        assert!(!push.is_finished(), "nothing is acknowledged before its sync");
-        held.let_go();
-        push.join().unwrap();
+    watched("an_engine_that_waits_for_its_disk_counts_as_one_that_goes_on", |_, manager, biotope, engine| {
+        let held = Held::in_call(engine, "fdatasync");
+        std::thread::scope(|scope| {
+            let push = scope.spawn(|| biotope.push(&json!({"type": "slow", "delay": "1h"})));
+            until("the engine is in a sync", SOON, || is_held(biotope.pid(), engine, libc::SYS_fdatasync));
+            // What it beat before it went there has been heard by now; what comes from then on another thread beats for it.
+            while manager.within(Duration::ZERO).is_some() {}
+            for _ in 0..5 {
+                manager.until("a beat for who waits", |told| told.get("WATCHDOG").is_some());
+            }
+            assert_eq!(is_held(biotope.pid(), engine, libc::SYS_fdatasync), Ok(()));
+            assert!(!push.is_finished(), "nothing is acknowledged before its sync");
+            held.let_go();
+            push.join().unwrap();
+        });
     });
-    manager.until("it beats by itself", |told| told.get("WATCHDOG").is_some());
-    biotope.stop();
 }
 
 /// Listens as systemd does, and becomes the program that it hands the socket to.

@@ -1,14 +1,14 @@
 //! How many jobs a second does an http worker complete, against a load generator on the same endpoint?
 //!
 //! The endpoint is a child of this program: one thread, HTTP/1.1, reads 200 bytes, answers 200 with none. In turns: `wrk`
-//! with one thread (where it is installed), a plain loop of requests with the same client library, and a pool whose jobs
-//! wait already: from `resume` to the last completion, payloads read from the log, every end synced. The same number of
+//! with one thread (where it is installed), bare and with all headers that a job's request has, a plain loop of requests with the same
+//! client library, and a pool whose jobs wait already: from `resume` to the last completion, payloads read from the log, every end synced. The same number of
 //! connections for all. Beside each rate the processor time of a request, here and at the endpoint, which the machine's other
 //! load changes little: two cores have twice a second's worth of it.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 
@@ -24,6 +24,8 @@ use crate::setup::{drained_between, fresh, median, payload};
 
 const ROUNDS: usize = 5;
 const SECONDS: u32 = 3;
+/// What signs a job's request.
+const SECRET: &str = "secret = { file = \"secret\" }";
 
 /// How many requests a second, and the microseconds of processor time of one: of who asks, and of the endpoint.
 #[derive(Clone, Copy)]
@@ -43,12 +45,15 @@ impl std::fmt::Display for Rate {
 pub(crate) fn run(connections: usize, jobs: usize) {
     let (mut child, address) = endpoint();
     let cpu = || Cpu::now(child.id());
-    let (mut wrks, mut plains, mut signed, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let headers = headers_of_a_job();
+    let (mut wrks, mut alike) = (Vec::new(), Vec::new());
+    let (mut plains, mut signed, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        wrks.extend(wrk(address, connections, &cpu));
+        wrks.extend(wrk(address, connections, &[("content-type".to_owned(), "application/json".to_owned())], &cpu));
+        alike.extend(wrk(address, connections, &headers, &cpu));
         plains.push(plain(address, connections, jobs, &cpu));
         bare.push(ours(address, connections, jobs, "", &cpu));
-        signed.push(ours(address, connections, jobs, "secret = { file = \"secret\" }", &cpu));
+        signed.push(ours(address, connections, jobs, SECRET, &cpu));
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -61,12 +66,19 @@ pub(crate) fn run(connections: usize, jobs: usize) {
         if is_plain { " (not installed: the plain loop)" } else { "" }
     );
     println!("{id}  plain loop   {}  {:.2} of wrk", middle(&plains), ratio(&plains, &limits));
-    for (name, rates) in [("jobs", bare), ("jobs, signed", signed)] {
+    for (name, rates) in [("jobs", &bare), ("jobs, signed", &signed)] {
         println!(
             "{id}  {name:<12} {}  {:.2} of wrk, {:.2} of the plain loop  (at least 0.60)",
-            middle(&rates),
-            ratio(&rates, &limits),
-            ratio(&rates, &plains)
+            middle(rates),
+            ratio(rates, &limits),
+            ratio(rates, &plains)
+        );
+    }
+    if !is_plain {
+        let (wrk, many) = (middle(&alike), headers.len());
+        println!(
+            "{id}  wrk with the {many} headers of a signed job {wrk}; signed jobs {:.2} of that",
+            ratio(&signed, &alike)
         );
     }
 }
@@ -148,12 +160,32 @@ fn one_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn wrk(address: SocketAddr, connections: usize, cpu: &dyn Fn() -> Cpu) -> Option<Rate> {
+/// Names and values of the headers that a job's request has, signed, but for those that a client makes itself.
+fn headers_of_a_job() -> Vec<(String, String)> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let one = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        let headers = lines.by_ref().skip(1).take_while(|line| !line.is_empty());
+        let headers: Vec<(String, String)> = headers
+            .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .filter(|(name, _)| !["host", "content-length"].contains(&name.as_str()))
+            .collect();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        headers
+    });
+    ours(address, 1, 1, SECRET, &|| Cpu { own: 0.0, children: 0.0, there: 0.0 });
+    one.join().unwrap()
+}
+
+fn wrk(address: SocketAddr, connections: usize, headers: &[(String, String)], cpu: &dyn Fn() -> Cpu) -> Option<Rate> {
     let dir = fresh();
     let script = dir.path().join("post.lua");
     let body = String::from_utf8(payload()).unwrap();
-    let text =
-        format!("wrk.method = \"POST\"\nwrk.headers[\"content-type\"] = \"application/json\"\nwrk.body = [[{body}]]\n");
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("wrk.headers[\"{name}\"] = [[{value}]]\n")).collect();
+    let text = format!("wrk.method = \"POST\"\n{headers}wrk.body = [[{body}]]\n");
     std::fs::write(&script, text).unwrap();
     let before = cpu();
     let output = Command::new("wrk")

@@ -161,3 +161,18 @@ fn d9_the_second_half_of_the_last_segment_is_not_for_new_jobs() {
     }
     assert_eq!(world.figures.get("refused", "disk full"), 2, "{}", world.figures);
 }
+
+/// A crowd runs when the process ends, and once more, and once more: it dies at the next opening, in more than a frame has room
+/// for. Wherever power is lost in that opening, each death is told of.
+#[test]
+fn deaths_at_an_opening_that_is_cut_are_told_of() {
+    let run = [Op::PoolUp(0), Op::Turn, Op::Turn];
+    let mut ops = vec![Op::Push(vec![job([0, 5, 0], [None, None], 0, None, None, 10); 30])];
+    for _ in 0..2 {
+        ops.extend(run.clone().into_iter().chain([Op::Crash(None, vec![])]));
+    }
+    ops.extend(run);
+    for cut in 0..40 {
+        holds(1, &[&ops[..], &[Op::Crash(Some(7), vec![cut])]].concat());
+    }
+}

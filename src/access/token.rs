@@ -69,10 +69,12 @@ mod tests {
         std::fs::write(&path, "0123456789abcdef\n").unwrap();
         let place = EnvValue::File("admin.token".into());
         let read = || read_token(&place, dir.path(), &|_| None);
-        for (mode, token) in [(0o640, None), (0o600, Some(&b"0123456789abcdef"[..]))] {
+        for (mode, passes) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            assert_eq!(read().ok().as_deref(), token, "{mode:o}");
+            assert_eq!(read().is_ok(), passes, "{mode:o}");
         }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(read().unwrap(), b"0123456789abcdef");
         for bad in ["", "short", "with a blank in it", "zwölf Zeichen und mehr", &"x".repeat(600)] {
             std::fs::write(&path, bad).unwrap();
             let (message, _) = read().unwrap_err();

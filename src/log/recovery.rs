@@ -123,10 +123,7 @@ pub fn open(
     // The end is found, and most of what the disk has to do there is done, while a checkpoint is read.
     let mut ending = Ending::begin(&disk, options, &segments);
     let kept = opening.read_checkpoint(found, first, &mut || ending.reach(), replay)?;
-    let End { skip, active, tail, copying, past } = ending.end()?;
-    let Some(last) = found.get(active) else {
-        return Err(opening.corrupt(tail.head, 0, "the tail is missing"));
-    };
+    let End { skip, active, last, tail, copying, past } = ending.end()?;
     let head = tail.head;
     let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names));
     let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
@@ -139,13 +136,13 @@ pub fn open(
     }
     let ended = found.get(begin..active).unwrap_or_default();
     opening.replay_ended(ended, first, &mut state, &reader, replay)?;
-    let (in_log, end, _) = opening.replay_segment(last, first, &mut state, replay)?;
+    let (in_log, end, _) = opening.replay_segment(&last, first, &mut state, replay)?;
     let Some(in_log) = in_log else {
         return Err(opening.corrupt(last.number, end, "the head of the log is damaged"));
     };
     let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
     let past = past.end().filter(|_| end == tail.end);
-    let past = past.unwrap_or_else(|| past_end(last, log_id, end)).map_err(|error| opening.read_error(error))?;
+    let past = past.unwrap_or_else(|| past_end(&last, log_id, end)).map_err(|error| opening.read_error(error))?;
     let cut_bytes = opening.check_tail(last.number, end, next_seq, &past)?;
 
     // From here on the directory changes for good.
@@ -179,7 +176,7 @@ pub fn open(
         Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
     let opened = Opened { log, created: false, cut_bytes, segments: last.number - head + 1 };
     // The tail's old file has no name any more: with its last handle goes all that it has on the disk.
-    let_go(options.making, (segments, in_log));
+    let_go(options.making, (segments, last, in_log));
     Ok(opened)
 }
 

@@ -22,6 +22,10 @@ const OPTIONS: LogOptions = LogOptions {
     making: Making::Thread,
 };
 
+/// Of a log on a disk in memory, step by step.
+const SMALL: LogOptions =
+    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
+
 struct Place(tempfile::TempDir);
 
 /// Seqs and bodies.

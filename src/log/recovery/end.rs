@@ -28,6 +28,8 @@ pub(super) struct End {
     /// Places among the segments of the head, and of the one that is written.
     pub(super) skip: usize,
     pub(super) active: usize,
+    /// That one.
+    pub(super) last: Found,
     pub(super) tail: Tail,
     pub(super) copying: Copying,
     pub(super) past: Meanwhile<Result<PastEnd, ReadError>>,
@@ -43,9 +45,9 @@ impl End {
         };
         let tail = Tail { file: Arc::clone(&last.file), header: last.header, end, head, options };
         let copying = Copying::begin(disk, tail.clone());
-        let (last, log_id) = (last.clone(), *log_id);
-        let past = Meanwhile::begin(options.making, "past-end", move || past_end(&last, log_id, end));
-        Ok(Self { skip: (head - first.number) as usize, active, tail, copying, past })
+        let (of, log_id) = (last.clone(), *log_id);
+        let past = Meanwhile::begin(options.making, "past-end", move || past_end(&of, log_id, end));
+        Ok(Self { skip: (head - first.number) as usize, active, last: last.clone(), tail, copying, past })
     }
 }
 

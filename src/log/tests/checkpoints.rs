@@ -6,11 +6,8 @@ use super::super::checkpoint::{Sort, Writer};
 use super::super::disk::Disk;
 use super::super::reader::StoredRecord;
 use super::super::{LogId, LogOptions, Making, OpenError, recovery, segment_name};
-use super::commit;
+use super::{SMALL, commit};
 use crate::simulate::disk::{Fault, SimDisk};
-
-const SMALL: LogOptions =
-    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
 
 #[test]
 fn d10_a_checkpoint_that_fails_anywhere_leaves_nothing_behind() {

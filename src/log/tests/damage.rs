@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use super::super::disk::Disk;
 use super::super::scrub::Scrub;
-use super::super::{Log, LogOptions, Making, recovery, segment_name};
-use super::{KIND, commit};
+use super::super::{Log, recovery, segment_name};
+use super::{KIND, SMALL, commit};
 use crate::simulate::disk::{Fault, SimDisk};
-
-const SMALL: LogOptions =
-    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
 
 fn open(disk: &SimDisk) -> Log {
     recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log

@@ -6,12 +6,9 @@ use super::super::disk::{Disk, DiskFile, RealDisk};
 use super::super::frame::{FRAME_MAGIC, SegmentHeader};
 use super::super::lock::{DirLock, LockError};
 use super::super::reader::{ReadError, StoredRecord};
-use super::super::{Log, LogOptions, Making, OpenError, recovery, segment_name};
-use super::{KIND, OPTIONS, Place, commit};
+use super::super::{Log, OpenError, recovery, segment_name};
+use super::{KIND, OPTIONS, Place, SMALL, commit};
 use crate::simulate::disk::SimDisk;
-
-const SMALL: LogOptions =
-    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
 
 /// A disk with one file of these bytes.
 fn disk_of(bytes: &[u8]) -> SimDisk {

@@ -3,14 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use super::super::disk::{Disk, DiskFile};
-use super::super::{Log, LogOptions, Making, recovery, segment_name};
-use super::{KIND, Place, commit};
+use super::super::{Log, recovery, segment_name};
+use super::{KIND, Place, SMALL, commit};
 use crate::log::nearby::NearbyReader;
 use crate::simulate::disk::SimDisk;
 use crate::types::Seq;
-
-const SMALL: LogOptions =
-    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
 
 /// A disk that notes every call that changes it, by the name that the file has when it is opened or made.
 #[derive(Clone)]

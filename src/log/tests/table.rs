@@ -6,12 +6,9 @@ use std::sync::Arc;
 use super::super::disk::Disk;
 use super::super::frame::{BadSegmentHeader, FrameHeader, FrameKind, SegmentHeader};
 use super::super::verdict::{self, Before, Behind, LastFrames, Wrong};
-use super::super::{LogOptions, Making, OpenError, recovery, segment_name};
-use super::{KIND, commit};
+use super::super::{OpenError, recovery, segment_name};
+use super::{KIND, SMALL, commit};
 use crate::simulate::disk::SimDisk;
-
-const SMALL: LogOptions =
-    LogOptions { segment_bytes: 4096, frame_bytes_full: 512, frame_bytes_max: 1024, making: Making::Stepped };
 
 fn said(wrong: &Wrong) -> String {
     match wrong {

@@ -11,6 +11,7 @@ use crate::history::Event;
 use crate::producer::Shared;
 use crate::support::Home;
 use crate::wire::get;
+use crate::workers::SHORT_LOG;
 
 /// Settings that need not make a new version.
 struct Settings {
@@ -121,7 +122,7 @@ impl Roller {
     }
 
     fn configure(&self, home: &Home, tables: &str) {
-        home.configure_with("stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"16MiB\"", tables);
+        home.configure_with(SHORT_LOG, tables);
     }
 
     fn tables(&self, settings: &Settings) -> String {

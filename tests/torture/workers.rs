@@ -134,14 +134,17 @@ pub(crate) fn equip(home: &Home) {
     home.script("held.py", HELD);
 }
 
+/// A log that rotates and is cleaned all the time. What ended is known by its name as long as it is retained: longer than a producer
+/// that gets no answer asks again for it.
+pub(crate) const SHORT_LOG: &str = "stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"16MiB\"";
+
 /// Writes programs and config: small segments and a short history, so that the log rotates and is cleaned all the time.
 pub(crate) fn furnish(home: &Home, history: &Path) {
     equip(home);
     let history = history.display();
     let retry = "max_attempts = 1000\nbackoff = { first = \"10ms\", factor = 2, max = \"40ms\" }";
-    // What ended is known by its name as long as it is retained: longer than a producer that gets no answer asks again for it.
     home.configure_with(
-        "stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"16MiB\"",
+        SHORT_LOG,
         &format!(
             "[workers.each]\nversion = \"v1\"\nexec = [\"./each.sh\", \"{history}\"]\nconcurrency = 2\n{retry}\n\
              [workers.held]\nversion = \"v1\"\nexec = [\"./held.py\", \"{history}\"]\nmode = \"persistent\"\nbatch = 8\n{retry}\n\

@@ -9,6 +9,7 @@ pub(in crate::engine) mod remembered;
 pub(in crate::engine) mod rollout;
 pub(in crate::engine) mod standby;
 pub(in crate::engine) mod trials;
+mod tried;
 pub(in crate::engine) mod versions;
 
 use crate::config::Config;

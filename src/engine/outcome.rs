@@ -156,7 +156,7 @@ impl Core {
         let attempts = job.attempts.saturating_add(1);
         let error = tail_of(error, ERROR_BYTES_MAX);
         let dies = at_once || attempts >= max_attempts;
-        let after = if self.note_failure(born, dies, at_once) {
+        let after = if self.note_failure(born, error, dies, at_once) {
             After::Again { ready_ms: 0 }
         } else if self.is_in_storm(type_no) {
             // Nothing dies of what is nobody's fault, and no attempt is used up.

@@ -36,6 +36,8 @@ pub struct Trial {
     pub pace: Pace,
     /// Whether the files of either version have changed since it was accepted: what runs is not what is compared.
     pub drifted: bool,
+    /// What its last failed run said, in a line; empty: none failed.
+    pub last_error: String,
     /// Jobs that it gets one at a time before it takes over, if it is kept to that.
     gate: Option<Gate>,
     /// It had taken over, and stepped back under a suspicion.
@@ -121,6 +123,7 @@ impl Trial {
             evidence,
             pace,
             drifted,
+            last_error: String::new(),
             gate,
             stepped_back,
             since,

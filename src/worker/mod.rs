@@ -33,9 +33,9 @@ pub use progress::Progress;
 pub use rpc::told;
 pub use run::Run;
 
-pub(crate) use output::gist;
 #[cfg(feature = "daemon")]
 pub(crate) use output::tail;
+pub(crate) use output::{front, gist};
 pub(crate) use process::resident_bytes;
 
 use std::sync::Arc;

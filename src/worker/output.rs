@@ -73,13 +73,9 @@ pub(crate) fn gist(error: &str) -> Cow<'_, str> {
     }
 }
 
-/// The front of a text, at most `most` bytes of it.
-pub(super) fn front(text: &str, most: usize) -> &str {
-    let mut to = most.min(text.len());
-    while !text.is_char_boundary(to) {
-        to -= 1;
-    }
-    text.get(..to).unwrap_or_default()
+/// The front of a text, at most `most` bytes of it, in whole characters.
+pub(crate) fn front(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 /// The result that a program wrote: JSON if it is one value, else a string without its last newline; nothing if empty.

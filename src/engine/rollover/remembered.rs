@@ -13,6 +13,7 @@ use crate::limits::{ERROR_BYTES_KEPT, ERROR_BYTES_MAX, REFUSED_SHOWN_MAX, SETTLE
 use crate::log::Poisoned;
 use crate::rollover::plan::Asked;
 use crate::types::UnixMs;
+use crate::worker::front;
 
 /// How the version that a config asks for stands at an opening, where another one starts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,11 +135,6 @@ impl Rollover {
         let (verdict, keys) = (self.verdict().to_owned(), self.keys.clone());
         Settled { number, at, verdict, keys, changes, left_out }
     }
-}
-
-/// The front of a text, whole characters.
-fn front(text: &str, bytes: usize) -> &str {
-    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
 fn kept(view: &ReloadTypeView) -> TypeChange {

@@ -261,7 +261,7 @@ impl Core {
                 }
                 Some(Step::StepBack(percent)) => self.step_back(type_no, percent)?,
                 Some(Step::Withdraw) => {
-                    let why = self.evidence_sentence(type_no).unwrap_or_default();
+                    let why = self.why_worse(type_no).unwrap_or_default();
                     self.withdraw(type_no, why)?;
                 }
                 Some(Step::Wait(_)) => {}
@@ -302,6 +302,13 @@ impl Core {
         let trial = self.types.get(&type_no)?.trial.as_ref()?;
         let label = |no| self.label_of(no).unwrap_or_default();
         Some(trial.evidence.shown().sentence(&label(trial.version_no), &label(trial.baseline_no)))
+    }
+
+    /// Why the version on trial is withdrawn: what speaks against it, and what it failed of last.
+    fn why_worse(&self, type_no: u32) -> Option<String> {
+        let trial = self.types.get(&type_no)?.trial.as_ref()?;
+        let version = self.label_of(trial.version_no).unwrap_or_default();
+        Some(format!("{}; the last failure of {version}: {}", self.evidence_sentence(type_no)?, trial.last_error))
     }
 
     /// Whether no job of a type waits to be handed out, and a pool holds none.

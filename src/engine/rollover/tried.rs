@@ -6,10 +6,12 @@ use crate::engine::core::Core;
 use crate::engine::outcome::failed;
 use crate::engine::runs::TypeRun;
 use crate::job::table::Job;
+use crate::limits::ERROR_BYTES_KEPT;
 use crate::pool::PoolId;
 use crate::rollover::evidence::HISTORY_MAX;
 use crate::rollover::{Arm, First};
 use crate::types::Seq;
+use crate::worker::{front, gist};
 
 impl Core {
     /// The pool that a ready job is for, where a version of its type is on trial; and the one that takes it if that is full.
@@ -72,8 +74,8 @@ impl Core {
         }
     }
 
-    /// A run failed; says whether the version before makes up for it, at once and at no cost.
-    pub(in crate::engine) fn note_failure(&mut self, born: Seq, dies: bool, for_good: bool) -> bool {
+    /// A run failed of `error`; says whether the version before makes up for it, at once and at no cost.
+    pub(in crate::engine) fn note_failure(&mut self, born: Seq, error: &str, dies: bool, for_good: bool) -> bool {
         let Some(job) = self.table.noted(born) else { return false };
         let is_current = self.current_version(job.type_no) == Some(job.version_no);
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return false };
@@ -84,6 +86,9 @@ impl Core {
         }
         let failed = failed(job, dies, for_good);
         let Some(trial) = &mut of_type.trial else { return self.makes_up_afterwards(job, failed) };
+        if job.version_no == trial.version_no {
+            trial.last_error = front(&gist(error), ERROR_BYTES_KEPT).to_owned();
+        }
         if let Some(tried) = job.tried_on()
             && trial.is_evidence(tried, job.tenant, born)
         {

@@ -82,7 +82,12 @@ fn a_version_that_always_fails_is_withdrawn_and_no_job_dies_or_loses_an_attempt(
             assert_eq!(do_jobs(&handle, 1, max_attempts), ["v1"]);
         }
         let gone = until_version(&handle, "v2", "quarantined");
-        assert!(gone.reason.as_deref().unwrap().contains("first attempts that v1 then did"), "{gone:?}");
+        let reason = gone.reason.as_deref().unwrap();
+        assert!(reason.contains("first attempts that v1 then did"), "{reason}");
+        assert!(
+            reason.ends_with(if outcome { "; the last failure of v2: 65" } else { "; the last failure of v2: no" }),
+            "{reason}"
+        );
         let view = of_type(&handle, "t");
         assert_eq!((view.dead, view.completed), (0, 20 + jobs));
         assert_eq!(version(&handle, "v1").state, "current");

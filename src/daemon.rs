@@ -1,6 +1,8 @@
 //! `biotope run`: puts the rooms together, says what it did and where to look, and waits for the end, or hands everything over
 //! to the next image of the program.
 
+mod said;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::archive::{Archive, ArchiveOptions, History};
 use crate::clock::{Clock, RealClock};
-use crate::config::{Config, units};
+use crate::config::Config;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
 use crate::http::{App, Buffers, Events, Guard, serve};
@@ -20,7 +22,7 @@ use crate::logfile::{self, LogFile, tell};
 use crate::reload::{Reloader, Stage};
 use crate::rights::{self, OpenFiles};
 use crate::signal::{self, Wish};
-use crate::start::{self, Instead, Starting};
+use crate::start::{self, Starting};
 use crate::systemd::{Reporter, Sockets, Supervisor};
 use crate::takeover::{Arrival, Checked, Connection, Handing, Upgrader};
 use crate::worker::native::Natives;
@@ -133,7 +135,7 @@ fn set_up(
     let listener = listen(spec.config.listen, &data_dir, arrival.as_mut(), sockets)?;
     let address = listener.local_addr().map_err(system("find out the address"))?;
     let (runtime, to_serve) = ready_to_serve(&listener)?;
-    let said = Said::of(&spec, path, instead.as_ref());
+    let said = said::Said::of(&spec, path, instead.as_ref());
     let (to_main, events) = mpsc::channel();
     let go = to_main.clone();
     let go = Box::new(move |checked| drop(go.send(Event::Upgrade(checked))));
@@ -433,67 +435,4 @@ fn watch_signals(
             told.handle.stop(Box::new(move |()| drop(stopped.send(Event::Stopped))));
         }
     })
-}
-
-/// What is said of a config when it runs.
-struct Said {
-    config: String,
-    /// What is wrong with the file, if it is not what runs.
-    error: Option<String>,
-    data_dir: String,
-    pools: Vec<String>,
-    /// `http` or `https`.
-    scheme: &'static str,
-    /// Whether tokens go over a network for everyone to read.
-    in_clear: bool,
-}
-
-impl Said {
-    fn of(spec: &GenerationSpec, path: &Path, instead: Option<&Instead>) -> Self {
-        let pool = |worker: &crate::config::WorkerConfig| {
-            format!("{} {} × {}", worker.worker_type, worker.version, worker.live.concurrency)
-        };
-        Self {
-            config: match instead {
-                Some(Instead { number, .. }) => format!("the last accepted config, generation {number}"),
-                None => path.display().to_string(),
-            },
-            error: instead.map(|instead| instead.error.trim_end().to_owned()),
-            data_dir: spec.config.data_dir.display().to_string(),
-            pools: spec.config.workers.iter().map(pool).collect(),
-            scheme: if spec.config.access.tls.is_some() { "https" } else { "http" },
-            in_clear: spec.config.access.tls.is_none() && !spec.config.listen.ip().is_loopback(),
-        }
-    }
-
-    fn tell(&self, address: SocketAddr, opened: &Opened, took: Duration, came: Option<&str>) {
-        let Opened { created, live_jobs, segments, cut_bytes, unclean, .. } = opened;
-        let log = if *created {
-            format!("made a new log in {}", self.data_dir)
-        } else {
-            format!("opened the log in {}: {live_jobs} jobs in {segments} segments", self.data_dir)
-        };
-        if let Some(error) = &self.error {
-            tell(error);
-            tell("this config was not accepted; the last one that was runs instead. Mend it, then `biotope reload`");
-        }
-        tell(&format!("biotope {} runs {}, pid {}", env!("CARGO_PKG_VERSION"), self.config, std::process::id()));
-        if let Some(came) = came {
-            tell(&format!("  {came}"));
-        }
-        tell(&format!("  {log}"));
-        if *unclean {
-            tell("  the last process did not stop in good order; what it was working on is begun again");
-        }
-        if *cut_bytes > 0 {
-            let bytes = units::show_size(*cut_bytes);
-            tell(&format!("  cut {bytes} of an unfinished write off the log's end: nothing in them was acknowledged"));
-        }
-        tell(&format!("  workers: {}", self.pools.join(", ")));
-        tell(&format!("  status page: {}://{address}/ (ready after {} ms)", self.scheme, took.as_millis()));
-        if self.in_clear {
-            tell("  tokens go over the network for everyone to read: add [http.tls], or have a proxy speak TLS");
-        }
-        tell("  kill -HUP to take a changed config over, -USR2 a new binary; Ctrl-C or kill to stop");
-    }
 }

@@ -19,6 +19,11 @@ pub(crate) fn number(value: &u64) -> String {
     shown
 }
 
+/// So many of what a noun names.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// Bytes in the largest unit that leaves at least ten, or in bytes.
 pub(crate) fn bytes(value: &u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::daemon::Given;
 use crate::exit::{CONFIG, Failure, IO, USAGE};
+use crate::figures::counted;
 use crate::systemd::Sockets;
 use crate::takeover::Arrival;
 use crate::worker::native::Natives;
@@ -419,11 +420,7 @@ fn config_path(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 fn check_config(path: &Path, natives: &Natives) -> Result<(), Failure> {
     match crate::generation::load(path, natives) {
-        Ok(spec) => {
-            let count = spec.versions.len();
-            let noun = if count == 1 { "worker type" } else { "worker types" };
-            print(&format!("{}: ok, {count} {noun}", path.display()))
-        }
+        Ok(spec) => print(&format!("{}: ok, {}", path.display(), counted(spec.versions.len() as u64, "worker type"))),
         Err(error) => Err(Failure::new(CONFIG, error.to_string())),
     }
 }

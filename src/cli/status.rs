@@ -14,7 +14,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::units;
 use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY};
 use crate::exit::Failure;
-use crate::figures::{ago, bytes, in_short, rate, took};
+use crate::figures::{ago, bytes, counted, in_short, rate, took};
 
 pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
     if as_json {
@@ -156,8 +156,8 @@ fn sizes(view: &Value) -> Result<(), Failure> {
     for of_type in list_of(view, "types") {
         if let Some(scale) = of_type.get("scale") {
             let [workers, min, max] = ["workers", "min", "max"].map(|key| count(scale, key));
-            let noun = if workers == 1 { "worker" } else { "workers" };
-            print(&format!("{}: {workers} {noun} ({min} to {max}): {}", text(of_type, "type"), text(scale, "reason")))?;
+            let workers = counted(workers, "worker");
+            print(&format!("{}: {workers} ({min} to {max}): {}", text(of_type, "type"), text(scale, "reason")))?;
         }
     }
     for of_type in list_of(view, "types").iter().filter(|of_type| count(of_type, "retries_held_ms") > 0) {

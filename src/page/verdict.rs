@@ -2,7 +2,7 @@
 
 use super::rollover;
 use crate::engine::view::{DAMAGE_REMEDY, DRIFT_REMEDY, EcosystemView, FailingView, TypeView, VersionView};
-use crate::figures::{ago, in_short};
+use crate::figures::{ago, counted, in_short};
 use crate::types::WorkerType;
 use crate::wording;
 
@@ -115,10 +115,10 @@ fn of_queue(of_type: &TypeView, look: &mut About<'_>) {
         look.push(trouble);
     }
     if of_type.dead > 0 {
-        look.push(format!("{name} has {} dead: retry or discard them", counted(of_type.dead)));
+        look.push(format!("{name} has {} dead: retry or discard them", counted(of_type.dead, "job")));
     }
     if of_type.parked > 0 {
-        let parked = counted(of_type.parked);
+        let parked = counted(of_type.parked, "job");
         look.push(if of_type.configured {
             format!("{name} has {parked} parked: they need a version that takes no work")
         } else {
@@ -128,7 +128,7 @@ fn of_queue(of_type: &TypeView, look: &mut About<'_>) {
     if of_type.paused {
         look.push(format!(
             "{name} is paused, {} waiting: resume it by `biotope resume {name}`",
-            counted(of_type.ready)
+            counted(of_type.ready, "job")
         ));
     } else if of_type.oldest_ms > WAITS_LONG_MS {
         look.push(format!("{name} has a job that has waited for {} min", of_type.oldest_ms / 60_000));
@@ -183,10 +183,6 @@ fn stuck_words(version: &VersionView) -> Option<String> {
     };
     let held = first.jobs.first().map(|job| format!(", with job {}", job.id)).unwrap_or_default();
     Some(format!("{count}: {} without a sign of life{held}", ago(&first.beat_ms)))
-}
-
-fn counted(jobs: u64) -> String {
-    if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! what somebody should look at.
 
 use crate::engine::view::{BinaryView, EcosystemView, TypeView};
+use crate::figures::counted;
 
 /// Versions that are named, at most; the others are counted.
 const NAMED_MAX: usize = 3;
@@ -18,8 +19,7 @@ pub(super) fn words(place: &str, seen: &EcosystemView, binary: &BinaryView) -> S
         let runs = if running == 1 { "job still runs" } else { "jobs still run" };
         said.push(format!("stopping: {running} {runs}, {waiting} wait for the next start"));
     } else {
-        let types = seen.types.iter().filter(|of| of.configured).count();
-        let types = format!("{types} worker type{}", if types == 1 { "" } else { "s" });
+        let types = counted(seen.types.iter().filter(|of| of.configured).count() as u64, "worker type");
         said.push(format!(
             "serves {place}: {types}, {waiting} waiting, {running} running, {} dead",
             count(|of| of.dead)

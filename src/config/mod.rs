@@ -6,6 +6,7 @@ mod access;
 mod concurrency;
 mod confinement;
 mod differ;
+mod env;
 mod log_output;
 mod parse;
 mod probe;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::env::env_value;
 use super::section::{Gathered, Section, Value};
 use super::target::{Target, is_public};
-use super::worker::env_value;
 use super::{EnvValue, HttpConfig, RequestTimeouts};
 
 /// Keys that only an http worker has.

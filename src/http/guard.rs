@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::refused::{for_people, wants_page};
 use super::routes::needed;
 use super::sessions::Sessions;
+use super::visitor::Visitor;
 use super::ways::{sent_from, to_form};
 use crate::access::{Access, Role};
 use crate::clock::Clock;
@@ -43,29 +44,6 @@ const API: &str = "/v1/";
 /// From where a request came.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
-
-/// Who asks, as far as pages care.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Visitor {
-    role: Role,
-    /// Whether a session says so, which can be ended.
-    pub(crate) by_session: bool,
-}
-
-impl Visitor {
-    /// One who is shown what everybody may see.
-    pub(crate) const NOBODY: Self = Self { role: Role::Metrics, by_session: false };
-
-    /// Whether he may do something about jobs and types, or only look.
-    pub(crate) fn may_act(self) -> bool {
-        self.role >= Role::Operate
-    }
-
-    /// Whether he may end all jobs of a type.
-    pub(crate) fn may_purge(self) -> bool {
-        self.role >= Role::Admin
-    }
-}
 
 /// What is remembered of those who showed a token, right or wrong.
 pub struct Guard {

@@ -23,6 +23,7 @@ pub mod problem;
 pub(crate) mod refused;
 mod routes;
 mod sessions;
+pub(crate) mod visitor;
 pub(crate) mod ways;
 
 use std::sync::Arc;

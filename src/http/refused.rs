@@ -4,8 +4,8 @@ use askama::Template;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use super::guard::Visitor;
 use super::problem::Problem;
+use super::visitor::Visitor;
 
 #[derive(Template)]
 #[template(path = "problem.html", config = "web/askama.toml")]

@@ -22,8 +22,8 @@ use crate::engine::view::JobFilter;
 use crate::engine::{Handle, JobAction};
 use crate::http::asked::Path;
 use crate::http::audit::Done;
-use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
+use crate::http::visitor::Visitor;
 use crate::http::{App, answer, blocking};
 use crate::types::UnixMs;
 

@@ -30,8 +30,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 use crate::http::App;
-use crate::http::guard::Visitor;
 use crate::http::problem::Problem;
+use crate::http::visitor::Visitor;
 use board::{Board, Fresh};
 use told::Told;
 

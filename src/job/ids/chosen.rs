@@ -4,8 +4,8 @@
 //! a chosen name needs it. So a replay leaves the names out; somebody gathers them beside, from the log, while the engine
 //! serves; and what is noted meanwhile is kept until their index is there.
 
-use super::index::{IdIndex, Place};
-use super::{IdMaker, SPACE_ID, SPACE_KEY};
+use super::IdMaker;
+use super::index::{IdIndex, Place, places};
 use crate::job::event::{Enqueued, Event, Kind, Names, decode_home};
 use crate::types::Seq;
 
@@ -103,13 +103,6 @@ impl ChosenNames {
             index.forget_below(first_seq);
         }
     }
-}
-
-/// Where the names stand in an index.
-pub(super) fn places(maker: &IdMaker, type_no: u32, names: &Names<'_>) -> impl Iterator<Item = Place> + use<> {
-    let id = names.id.map(|id| maker.slot(SPACE_ID, type_no, id));
-    let key = names.key.map(|key| maker.slot(SPACE_KEY, type_no, key));
-    id.into_iter().chain(key).map(Place::new)
 }
 
 impl IdIndex {

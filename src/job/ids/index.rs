@@ -13,7 +13,6 @@
 //! their own with linear probing; a slot stands at or behind the place that its tag says. They grow by pages of one size, so
 //! that growing leaves no holes of other sizes in memory.
 
-use super::chosen::places;
 use super::{IdMaker, SPACE_ID, SPACE_KEY};
 use crate::job::event::Names;
 use crate::types::Seq;
@@ -48,6 +47,13 @@ impl Place {
     fn slot(self, seq: Seq) -> u64 {
         self.tag << SEQ_BITS | seq & SEQ_MASK
     }
+}
+
+/// Where the names stand in an index.
+pub(super) fn places(maker: &IdMaker, type_no: u32, names: &Names<'_>) -> impl Iterator<Item = Place> + use<> {
+    let id = names.id.map(|id| maker.slot(SPACE_ID, type_no, id));
+    let key = names.key.map(|key| maker.slot(SPACE_KEY, type_no, key));
+    id.into_iter().chain(key).map(Place::new)
 }
 
 fn tag_of(slot: u64) -> u64 {

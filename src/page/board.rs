@@ -10,31 +10,17 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::errors::{self, Errors};
-use super::overview;
-use crate::engine::view::{EcosystemView, GenerationsView, TypeView};
+use super::overview::{Look, Screen, screen};
+use crate::engine::view::TypeView;
 use crate::http::problem::Problem;
 use crate::http::{App, answer, blocking};
-use crate::types::{UnixMs, WorkerType};
+use crate::types::WorkerType;
 
 /// How old a look may be for who has one already.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How old the errors of a type may be for who has them already: to find them, the log is read.
 const ERRORS_TICK: Duration = Duration::from_secs(5);
-
-/// Everything that lives here, at one moment.
-pub(super) struct Look {
-    pub(super) view: EcosystemView,
-    pub(super) generations: GenerationsView,
-    /// When that was.
-    pub(super) now: UnixMs,
-}
-
-/// The first screen, rendered.
-pub(super) struct Screen {
-    pub(super) headline: &'static str,
-    pub(super) live: String,
-}
 
 /// What was shown last, and from when on it was looked at.
 struct Kept<T> {
@@ -134,7 +120,7 @@ impl Board {
             return Ok(shown);
         }
         let (since, look) = self.look_since(app, wanted).await?;
-        let shown = Arc::new(overview::screen(&look)?);
+        let shown = Arc::new(screen(&look)?);
         *kept = Some(Kept { since, shown: Arc::clone(&shown) });
         Ok(shown)
     }

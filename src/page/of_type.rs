@@ -9,9 +9,9 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 
-use super::board::{Board, Fresh, Look};
+use super::board::{Board, Fresh};
 use super::errors::Errors;
-use super::overview::{route, sharing};
+use super::overview::{Look, route, sharing};
 use super::rollover::{self, is_refused, state, trial};
 use super::told::{Done, Told, in_address};
 use super::verdict::{Reason, tried, verdict};

@@ -2,7 +2,6 @@
 
 use askama::Template;
 
-use super::board::{Look, Screen};
 use super::rollover::{is_refused, state, trial};
 use super::verdict::{Reason, Verdict, tried, verdict};
 use super::words::{needs_look, pace, shown_rate, since_text, spoken, spread};
@@ -18,6 +17,20 @@ const REASONS_OPEN: usize = 8;
 const GENERATIONS_SHOWN: usize = 5;
 /// Changes of one config that are shown.
 const CHANGES_SHOWN: usize = 5;
+
+/// Everything that lives here, at one moment.
+pub(super) struct Look {
+    pub(super) view: EcosystemView,
+    pub(super) generations: GenerationsView,
+    /// When that was.
+    pub(super) now: UnixMs,
+}
+
+/// The first screen, rendered.
+pub(super) struct Screen {
+    pub(super) headline: &'static str,
+    pub(super) live: String,
+}
 
 #[derive(Template)]
 #[template(path = "overview.html", config = "web/askama.toml")]

@@ -2,9 +2,8 @@
 
 use askama::Template as _;
 
-use super::board::Look;
 use super::of_type::Part;
-use super::overview::screen;
+use super::overview::{Look, screen};
 use crate::engine::view::{
     EcosystemView, FailingView, FailureView, GenerationEntry, GenerationView, GenerationsView, HeldView, JobView,
     LogView, PaceView, RestartView, ScaleView, TypeView, VersionView, WorkerView,

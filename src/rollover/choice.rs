@@ -3,7 +3,8 @@
 //! Promise: the same key is chosen or not chosen whenever it is asked about, by every release of biotope; a larger share
 //! only adds keys. Another salt chooses others: it is not always the same tenants who go first.
 
-use super::evidence::{Arm, CONTROL_PERCENT};
+use super::evidence::CONTROL_PERCENT;
+use super::wager::Arm;
 use crate::types::Seq;
 
 /// Parts of which a share is made: hundredths of a percent.

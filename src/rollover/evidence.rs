@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 
-use super::wager::{Abreast, Before, Counts, Retried, Tries};
+use super::wager::{Abreast, Arm, Before, Counts, Retried, Tries};
 
 /// Failures of a tenant that count on the new version; all its later attempts there are left out, the good ones as well.
 pub const FAILURES_OF_A_TENANT: u8 = 3;
@@ -47,15 +47,6 @@ const WORTH_ABREAST: f64 = 40.0;
 const WORTH_BEFORE: f64 = 10_000.0;
 /// Jobs of a version without a process of its own and without a probe that go one at a time, before it is let loose.
 pub const FIRST_ONE_BY_ONE: u64 = 5;
-
-/// Which version a first attempt ran on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arm {
-    /// The new version.
-    Incoming,
-    /// The old one.
-    Baseline,
-}
 
 /// What became of a first attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

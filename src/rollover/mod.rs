@@ -17,5 +17,6 @@ pub mod trial;
 mod wager;
 
 pub use choice::{Key, Ramp, Way, chosen};
-pub use evidence::{Arm, Evidence, EvidenceView, First, History, Verdict};
+pub use evidence::{Evidence, EvidenceView, First, History, Verdict};
 pub use storm::Storm;
+pub use wager::Arm;

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::evidence::Arm;
+use super::wager::Arm;
 use super::wager::{Abreast, Before, Counts};
 
 /// Runs of the old version from which the limit is learned, where it is not known before.

@@ -5,7 +5,8 @@
 //! some seconds. `SEED=` gives the first seed.
 
 use super::choice::{PARTS, PARTS_OF_PERCENT, Ramp};
-use super::evidence::{Arm, Evidence, First, History, Verdict};
+use super::evidence::{Evidence, First, History, Verdict};
+use super::wager::Arm;
 
 /// What makes jobs fail, on either version.
 #[derive(Debug, Clone, Copy)]

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use super::choice::{PARTS, PARTS_OF_PERCENT, Ramp, Way};
-use super::evidence::{Arm, CONTROL_PERCENT, Evidence, FIRST_ONE_BY_ONE, First, History, Verdict};
+use super::evidence::{CONTROL_PERCENT, Evidence, FIRST_ONE_BY_ONE, First, History, Verdict};
 use super::pace::Pace;
+use super::wager::Arm;
 use crate::config::Rollout;
 use crate::types::{Seq, millis};
 

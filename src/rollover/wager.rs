@@ -7,8 +7,6 @@
 //! Owns three of them, each against the claim in another form: [`Abreast`], [`Retried`] and [`Before`]. Knows neither
 //! versions nor tenants: counts come in, what the wager is worth goes out.
 
-use super::evidence::Arm;
-
 /// How much worse the new version may be, as odds ratios; the stake is divided among them.
 const ODDS: [f64; 3] = [3.0, 10.0, 50.0];
 /// A block is judged when it holds so many attempts, and one of each version at least.
@@ -18,6 +16,15 @@ const BLOCK_MAX: u32 = 1000;
 /// How often the new version may fail, and what share of that the old one fails; the stake is divided among them.
 const SHARES: [f64; 4] = [0.1, 0.3, 0.7, 0.99];
 const OF_THAT: [f64; 2] = [0.1, 0.4];
+
+/// Which version a first attempt ran on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arm {
+    /// The new version.
+    Incoming,
+    /// The old one.
+    Baseline,
+}
 
 /// Stakes of a wager, as logarithms of what they are worth, and what is not at stake yet.
 ///

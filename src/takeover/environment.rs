@@ -5,8 +5,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::table::VARIABLE;
-
+/// Says to the next image where its table is.
+pub(super) const VARIABLE: &str = "BIOTOPE_TAKEOVER";
 /// Where the process tells how it does, and how often it must.
 const NOTIFIED: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 /// Sockets that were handed over when the process began: another image gets them by the table.

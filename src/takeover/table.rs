@@ -22,12 +22,10 @@ use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
-use super::environment;
+use super::environment::{self, VARIABLE};
 use super::image::{self, Before, Words};
 use crate::config::Config;
 
-/// The variable.
-pub(super) const VARIABLE: &str = "BIOTOPE_TAKEOVER";
 /// Bytes that a table may have: hundreds of connections, each with the beginning of a request.
 const TABLE_BYTES_MAX: u64 = 256 << 20;
 

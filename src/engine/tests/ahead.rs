@@ -92,7 +92,7 @@ fn what_is_acknowledged_while_commits_go_ahead_outlives_any_fault() {
         if fault == Fault::Once && poisoned.is_empty() {
             handle.stop_and_wait();
         } else {
-            poisoned.recv_timeout(Duration::from_secs(20)).expect("an engine that says why it ends");
+            poisoned.recv_timeout(SOON).expect("an engine that says why it ends");
         }
         engine.join().unwrap();
         let power = random.u64(..);
@@ -167,7 +167,7 @@ fn a_rollover_takes_back_what_a_commit_on_its_way_would_hand_out() {
         if view.completed > completed {
             (completed, since) = (view.completed, RealClock.mono());
         }
-        assert!(RealClock.mono() < since + Duration::from_secs(20), "of {all} jobs some run nowhere: {view:?}");
+        assert!(RealClock.mono() < since + SOON, "of {all} jobs some run nowhere: {view:?}");
     }
     handle.stop_and_wait();
     engine.join().unwrap();

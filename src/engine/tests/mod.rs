@@ -212,7 +212,7 @@ fn of_type(handle: &Handle, name: &str) -> TypeView {
 fn wait<T: Send + 'static>(call: impl FnOnce(crate::engine::handle::Then<T>)) -> T {
     let (to, from) = crossbeam_channel::bounded(1);
     call(Box::new(move |answer| to.send(answer).unwrap()));
-    from.recv_timeout(Duration::from_secs(20)).expect("an answer")
+    from.recv_timeout(SOON).expect("an answer")
 }
 
 fn act(handle: &Handle, id: &str, action: JobAction) -> Result<JobView, Refusal> {
@@ -231,15 +231,24 @@ fn push(handle: &Handle, name: &str, payload: &str) -> Pushed {
     handle.push(job(name, payload)).unwrap()
 }
 
-/// Asks until the job is in this state: the engine answers every time, so nothing spins.
-fn until(handle: &Handle, id: &str, state: &str) -> JobView {
-    for _ in 0..20_000 {
-        let view = handle.job(id).unwrap();
-        if view.state == state {
-            return view;
+/// Longer than anything takes that comes at all, where others keep disk and processors busy.
+const SOON: Duration = Duration::from_secs(120);
+
+/// Asks again and again, as long as may be; the engine answers every time, so nothing spins.
+fn ask<T>(mut answer: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = RealClock.mono() + SOON;
+    loop {
+        let found = answer();
+        if found.is_some() || RealClock.mono() > end {
+            return found;
         }
     }
-    panic!("{id} never became {state}: {:?}", handle.job(id));
+}
+
+/// Asks until the job is in this state.
+fn until(handle: &Handle, id: &str, state: &str) -> JobView {
+    ask(|| Some(handle.job(id).unwrap()).filter(|view| view.state == state))
+        .unwrap_or_else(|| panic!("{id} never became {state}: {:?}", handle.job(id)))
 }
 
 fn echo() -> Factory {

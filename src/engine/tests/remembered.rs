@@ -19,14 +19,8 @@ fn take(handle: &Handle, spec: GenerationSpec) -> ReloadVerdict {
 
 /// Once what a start began is over, too.
 fn settled(handle: &Handle) -> Vec<GenerationEntry> {
-    for _ in 0..20_000 {
-        let known = generations(handle).generations;
-        if known[0].verdict != "rolling" {
-            return known;
-        }
-        std::thread::yield_now();
-    }
-    panic!("it never settled");
+    let settled = ask(|| Some(generations(handle).generations).filter(|known| known[0].verdict != "rolling"));
+    settled.expect("it settles")
 }
 
 /// Number and verdict, and of each type: what changed, from what, to what, with which keys.

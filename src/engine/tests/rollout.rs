@@ -23,16 +23,14 @@ pub(super) fn version(handle: &Handle, label: &str) -> VersionView {
     found.unwrap_or_else(|| panic!("no {label}: {versions:?}")).clone()
 }
 
-/// Asks until a version is in this state: the engine answers every time.
+/// Asks until a version is in this state.
 pub(super) fn until_version(handle: &Handle, label: &str, state: &str) -> VersionView {
-    for _ in 0..50_000 {
-        if let Some(found) = of_type(handle, "t").versions.into_iter().rev().find(|version| version.version == label)
-            && found.state == state
-        {
-            return found;
-        }
-    }
-    panic!("{label} never became {state}: {:?}", of_type(handle, "t"));
+    let found = ask(|| {
+        let versions = of_type(handle, "t").versions;
+        let found = versions.into_iter().rev().find(|version| version.version == label);
+        found.filter(|version| version.state == state)
+    });
+    found.unwrap_or_else(|| panic!("{label} never became {state}: {:?}", of_type(handle, "t")))
 }
 
 fn one(max_attempts: u16) -> NewJob {
@@ -145,7 +143,7 @@ fn what_a_version_still_held_when_it_left_its_trial_is_made_up_for_too() {
         until_version(&handle, "v2", if how == "replaced" { "ramping" } else { "current" });
         let held = || handle.push(NewJob { task: "held".to_owned(), ..one(attempts) }).unwrap();
         let held: Vec<Pushed> = (0..4).map(|_| held()).collect();
-        let begun = held.iter().map_while(|_| given.recv_timeout(Duration::from_secs(20)).ok()).count();
+        let begun = held.iter().map_while(|_| given.recv_timeout(SOON).ok()).count();
         assert_eq!(begun, held.len(), "{how}: {:?}", of_type(&handle, "t"));
         match how {
             "evidence" => {
@@ -402,7 +400,7 @@ fn p4_of_many_versions_the_oldest_that_drains_is_hurried_and_a_new_one_is_never_
     assert_eq!(handle.job(&first.id).unwrap().state, "reserved", "three may work at once");
     begin(&handle, dir.path(), "v4", echo(), &settings);
     // v1 is cut off: its job is given back at no cost, and done by whoever is there then.
-    let taken = given3.recv_timeout(Duration::from_secs(20)).map(|taken| taken.id.as_str().to_owned()).ok();
+    let taken = given3.recv_timeout(SOON).map(|taken| taken.id.as_str().to_owned()).ok();
     let by = if taken.as_ref() == Some(&first.id) { "v3" } else { "v4" };
     assert_eq!(by == "v3", taken.is_some(), "{taken:?}");
     until_version(&handle, "v4", "current");

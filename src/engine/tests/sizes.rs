@@ -16,16 +16,21 @@ fn size(handle: &Handle, name: &str) -> (u32, Option<ScaleView>) {
     (current.map_or(0, |version| version.pool_size), view.scale)
 }
 
-/// Asks until a type has this size for this reason, while time goes by; the engine answers every time, so nothing spins.
+/// Asks until a type has this size for this reason, while time goes by, though not for ever: threads may start late.
 fn until_size(handle: &Handle, clock: &TestClock, name: &str, wanted: (u32, &str), seconds: u64) {
-    for _ in 0..1000 {
+    let mut steps = 0;
+    let found = ask(|| {
         let (workers, scale) = size(handle, name);
         if scale.is_some_and(|scale| (workers, scale.reason) == wanted && scale.workers == workers) {
-            return;
+            return Some(());
         }
-        clock.ahead(seconds);
-    }
-    panic!("{name} never had {wanted:?}: {:?}", size(handle, name));
+        if steps < 1000 {
+            steps += 1;
+            clock.ahead(seconds);
+        }
+        None
+    });
+    found.unwrap_or_else(|| panic!("{name} never had {wanted:?}: {:?}", size(handle, name)));
 }
 
 const IDLE: &str = "nothing to do";
@@ -76,7 +81,7 @@ fn told() -> (Told, Receiver<&'static str>, Receiver<Assignment>, Sender<Outcome
 /// Waits for so many events of workers, all of this kind.
 fn hear(events: &Receiver<&'static str>, count: usize, event: &str) {
     for number in 0..count {
-        let heard = events.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{event} {number}"));
+        let heard = events.recv_timeout(SOON).unwrap_or_else(|_| panic!("{event} {number}"));
         assert_eq!(heard, event, "number {number}");
     }
 }
@@ -95,7 +100,7 @@ fn a_queue_drives_a_pool_from_nothing_to_the_most_and_back_to_nothing() {
     let pushed: Vec<Pushed> = (0..50).map(|n| push(&handle, "t", &n.to_string())).collect();
     until_size(&handle, &clock, "t", (6, MAX), 1);
     hear(&events, 6, "started");
-    let begun: Vec<Assignment> = (0..6).map(|_| given.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    let begun: Vec<Assignment> = (0..6).map(|_| given.recv_timeout(SOON).unwrap()).collect();
     assert!(events.is_empty() && given.is_empty(), "six at once, and no more: {}", begun.len());
 
     for _ in &pushed {
@@ -131,7 +136,7 @@ fn while_none_can_be_started_there_are_no_more_tries_and_the_jobs_wait() {
     hear(&events, 1, "started");
     // A run takes twenty seconds, as far as is known.
     let first = push(&handle, "t", "1");
-    given.recv_timeout(Duration::from_secs(20)).unwrap();
+    given.recv_timeout(SOON).unwrap();
     clock.ahead(20);
     answer.send(done()).unwrap();
     until(&handle, &first.id, "completed");
@@ -166,7 +171,7 @@ fn a_worker_too_many_finishes_its_job_before_it_leaves() {
     until_size(&handle, &clock, "t", (3, MAX), 1);
     hear(&events, 3, "started");
     for _ in 0..3 {
-        given.recv_timeout(Duration::from_secs(20)).unwrap();
+        given.recv_timeout(SOON).unwrap();
     }
     // A smaller pool by a reload: all three hold a job.
     let (factory, ..) = told();
@@ -202,7 +207,7 @@ fn a_reload_turns_a_number_into_a_range_and_back_without_a_new_version() {
         assert_eq!(of_type(&handle, "t").versions.len(), 1, "no other version");
     }
     // One came and one went; who went may have done so before the other was there.
-    let mut both = [0, 1].map(|_| events.recv_timeout(Duration::from_secs(20)).unwrap());
+    let mut both = [0, 1].map(|_| events.recv_timeout(SOON).unwrap());
     both.sort_unstable();
     assert_eq!(both, ["ended", "started"]);
     // A new version with a range begins with what the old one had, and goes down once that was not needed for a while.
@@ -239,7 +244,7 @@ fn one_budget_is_shared_and_a_new_version_keeps_the_size() {
     }
     until_size(&handle, &clock, "slow", (3, BUDGET), 1);
     assert_eq!(size(&handle, "busy").0, 3, "fair shares");
-    let runs = (given.recv_timeout(Duration::from_secs(20)), slow_given.recv_timeout(Duration::from_secs(20)));
+    let runs = (given.recv_timeout(SOON), slow_given.recv_timeout(SOON));
     assert!(runs.0.is_ok() && runs.1.is_ok());
 
     // A larger budget by a reload, and another version of one of them: as long as the old one's workers finish what they hold,
@@ -248,26 +253,26 @@ fn one_budget_is_shared_and_a_new_version_keeps_the_size() {
     let (to, verdict) = crossbeam_channel::bounded(1);
     handle.reload(types("v2", next, told().0, 12), Box::new(move |answer| to.send(answer).unwrap()));
     until_size(&handle, &clock, "slow", (5, BUDGET), 1);
-    let of_the_new = |_| {
+    let of_the_new = || {
         clock.ahead(1);
         let is_new = of_type(&handle, "busy").versions.iter().any(|v| v.version == "v2" && v.state == "current");
         let (workers, scale) = size(&handle, "busy");
         (is_new && scale.is_some_and(|scale| scale.reason == BUDGET && scale.workers == workers)).then_some(workers)
     };
-    let left = (0..1000).find_map(of_the_new).expect("v2 takes over");
+    let left = ask(of_the_new).expect("v2 takes over");
     hear(&next_events, usize::try_from(left).unwrap(), "started");
-    for look in 0..50 {
-        let now = of_the_new(look);
+    for _ in 0..50 {
+        let now = of_the_new();
         assert!(now.is_none_or(|workers| (1..3).contains(&workers)), "three at least are still the old one's: {now:?}");
     }
     drop(answer);
     until_size(&handle, &clock, "busy", (5, BUDGET), 1);
     hear(&next_events, usize::try_from(5 - left).unwrap(), "started");
-    assert!(next_given.recv_timeout(Duration::from_secs(20)).is_ok());
+    assert!(next_given.recv_timeout(SOON).is_ok());
     assert_eq!((size(&handle, "busy").0, size(&handle, "slow").0), (5, 5), "ten are theirs");
     // Whoever waits for an answer learns that there is none.
     drop((slow_answer, next_answer));
-    assert_eq!(verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().verdict, "ok");
+    assert_eq!(verdict.recv_timeout(SOON).unwrap().unwrap().verdict, "ok");
     handle.stop_and_wait();
 }
 
@@ -289,7 +294,7 @@ fn what_drains_of_a_type_whose_number_is_fixed_is_of_the_budget_too() {
     }
     until_size(&handle, &clock, "busy", (6, BUDGET), 1);
     let held: Vec<Pushed> = (0..4).map(|n| push(&handle, "fixed", &n.to_string())).collect();
-    let begun: Vec<Assignment> = (0..4).map(|_| old_given.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    let begun: Vec<Assignment> = (0..4).map(|_| old_given.recv_timeout(SOON).unwrap()).collect();
 
     let (to, verdict) = crossbeam_channel::bounded(1);
     handle.reload(types("v2", told().0, told().0), Box::new(move |answer| to.send(answer).unwrap()));
@@ -300,6 +305,6 @@ fn what_drains_of_a_type_whose_number_is_fixed_is_of_the_budget_too() {
         old_answer.send(done()).unwrap();
     }
     until_size(&handle, &clock, "busy", (6, BUDGET), 1);
-    assert_eq!(verdict.recv_timeout(Duration::from_secs(20)).unwrap().unwrap().verdict, "ok");
+    assert_eq!(verdict.recv_timeout(SOON).unwrap().unwrap().verdict, "ok");
     handle.stop_and_wait();
 }

@@ -21,7 +21,7 @@ fn until_a_successor_takes_over_jobs_are_taken_in_and_none_begins() {
     assert!(!ecosystem(&handle).stopping && handle.ready().is_ok());
     assert!(idle.try_recv().is_err(), "one runs");
     answer.send(done()).unwrap();
-    idle.recv_timeout(Duration::from_secs(20)).unwrap();
+    idle.recv_timeout(SOON).unwrap();
     until(&handle, &runs.id, "completed");
     assert!(given.try_recv().is_err(), "nothing else has begun");
     let last = push(&handle, "t", "4");
@@ -53,7 +53,7 @@ fn a_stop_comes_before_a_successor_and_a_run_without_an_end_is_given_up() {
     assert!(ecosystem(&handle).types[0].reserved == 1 && idle.try_recv().is_err());
     clock.ahead(60);
     ecosystem(&handle);
-    idle.recv_timeout(Duration::from_secs(20)).unwrap();
+    idle.recv_timeout(SOON).unwrap();
     handle.stop_and_wait();
     let handle = Spec::new(dir.path()).with("t", "v1", echo()).open();
     let view = until(&handle, &runs.id, "completed");
@@ -65,7 +65,7 @@ fn a_stop_comes_before_a_successor_and_a_run_without_an_end_is_given_up() {
     let (stopped, stop) = crossbeam_channel::bounded(1);
     handle.stop(Box::new(move |()| stopped.send(()).unwrap()));
     handle.hand_over(Box::new(move |()| second.send(()).unwrap()));
-    stop.recv_timeout(Duration::from_secs(20)).unwrap();
+    stop.recv_timeout(SOON).unwrap();
     drop(to);
     assert!(idle.recv().is_err());
 }

@@ -266,7 +266,7 @@ impl Disk for Small {
 /// Looks until it is so; the thread that makes segments tries every half second.
 fn until(what: &str, mut so: impl FnMut() -> bool) {
     use crate::clock::{Clock, RealClock};
-    let deadline = RealClock.mono() + std::time::Duration::from_secs(20);
+    let deadline = RealClock.mono() + std::time::Duration::from_secs(120);
     while !so() {
         assert!(RealClock.mono() < deadline, "never: {what}");
         std::thread::yield_now();

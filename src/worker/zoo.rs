@@ -79,9 +79,9 @@ pub(super) fn script(dir: &Path, text: &str) -> PathBuf {
     path
 }
 
-/// Waits for something that happens in another process; `what` is what did not, if it takes over ten seconds.
+/// Waits for something that happens in another process; `what` is what did not, if it takes over a minute.
 pub(super) fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = RealClock.mono() + Duration::from_secs(10);
+    let deadline = RealClock.mono() + Duration::from_secs(60);
     while !happened() {
         assert!(RealClock.mono() < deadline, "waited in vain: {what}");
         std::thread::yield_now();

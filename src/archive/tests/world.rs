@@ -46,9 +46,9 @@ impl Clock for RunningClock {
     }
 }
 
-/// Asks again and again, for half a minute at most.
+/// Asks again and again, for two minutes at most.
 pub(super) fn until<T>(index: &Archive, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = RealClock.mono() + Duration::from_secs(30);
+    let end = RealClock.mono() + Duration::from_secs(120);
     loop {
         index.shown();
         if let Some(answer) = ask() {

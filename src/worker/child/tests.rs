@@ -61,6 +61,9 @@ fn end_counts_even_if_the_deadline_and_the_cutoff_came_before_we_looked() {
 #[test]
 fn busy_child_cannot_pass_its_deadline() {
     let mut child = spawn("exec yes");
+    while !child.overflowed() {
+        assert_eq!(child.step(None, Signs::default()), Wake::Progress);
+    }
     assert_eq!(settle(&mut child, Duration::from_millis(50)), Wake::Deadline);
     assert!(child.overflowed() && child.take_stdout().len() == 1000);
 }

@@ -14,9 +14,9 @@ fn cycle(cage: &mut Cage, timeout: Duration, timeout_max: Duration) -> Vec<(u64,
 
 #[test]
 fn extend_gives_as_much_as_it_says_up_to_the_bound() {
-    let (timeout, most) = (Duration::from_millis(400), Duration::from_secs(2));
+    let (timeout, most) = (Duration::from_secs(2), Duration::from_secs(5));
     let mut patient =
-        started(&format!("{SAYS}\njob() {{ tell extend $1 ',\"ms\":10000'; sleep 0.8; result $1 '{{}}'; }}"));
+        started(&format!("{SAYS}\njob() {{ tell extend $1 ',\"ms\":10000'; sleep 3; result $1 '{{}}'; }}"));
     assert_eq!(cycle(&mut patient, timeout, most), [(1, Outcome::Done { result: None, enqueue: vec![] })]);
     let mut endless =
         started(&format!("{SAYS}\njob() {{ while :; do tell extend $1 ',\"ms\":10000'; sleep 0.1; done; }}"));

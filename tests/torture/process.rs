@@ -2,13 +2,12 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
 use crate::evidence;
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Home, SOON, http};
+use crate::support::{BIOTOPE, Home, LATER, SOON, http};
 
 /// A running biotope. Dropped, it is killed and reaped.
 pub(crate) struct Process<'a> {
@@ -112,8 +111,7 @@ impl<'a> Process<'a> {
     /// Waits for its end and for that of everything that it had started.
     pub(crate) fn until_gone(mut self) -> (ExitStatus, String) {
         let said = self.said();
-        let status =
-            until("the end of the process", Duration::from_secs(60), || self.ended().ok_or_else(|| said.clone()));
+        let status = until("the end of the process", LATER, || self.ended().ok_or_else(|| said.clone()));
         until_deserted(self.home);
         (status, self.said())
     }

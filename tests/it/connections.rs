@@ -204,12 +204,16 @@ fn n7_with_no_descriptors_left_it_goes_on_as_soon_as_there_are() {
         other => Err(format!("{other:?}")),
     });
     drop(crowd);
-    biotope.until_state(&id, "completed");
+    // Until it has noticed that they are gone, there may be no place to answer from.
+    until("done", SOON, || match http::get(home.port, &format!("/v1/jobs/{id}")) {
+        Ok(answer) if answer.status == 200 && answer.json()["state"] == "completed" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     biotope.stop();
 }
 
-/// The 99th percentile of pushes, each over a connection of its own.
-fn p99(biotope: &Biotope<'_>, pushes: usize) -> Duration {
+/// Within what time so many of a hundred pushes are answered, each over a connection of its own.
+fn within(biotope: &Biotope<'_>, pushes: usize, percent: usize) -> Duration {
     let mut took: Vec<Duration> = (0..pushes)
         .map(|_| {
             let began = now();
@@ -218,7 +222,7 @@ fn p99(biotope: &Biotope<'_>, pushes: usize) -> Duration {
         })
         .collect();
     took.sort_unstable();
-    took[pushes * 99 / 100]
+    took[pushes * percent / 100]
 }
 
 /// Strangers of every kind, as many as this process may have open at once.
@@ -227,7 +231,7 @@ fn besiege(home: &Home, slow: usize, idle: usize, keep: usize) -> VecDeque<TcpSt
     let texts = [
         strangers()[1].clone(),
         strangers()[2].clone(),
-        "GET /v1/ecosystem HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200),
+        "GET /v1/ecosystem HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(if long() { 200 } else { 20 }),
     ];
     for number in 0..slow + idle {
         let text = if number < slow { texts[number % 3].as_str() } else { "" };
@@ -244,35 +248,38 @@ fn besiege(home: &Home, slow: usize, idle: usize, keep: usize) -> VecDeque<TcpSt
 /// compared is the median of either. What a quarter of an hour's neighbour does to both, two further tries make up for.
 #[test]
 fn n1_crowds_cost_little_memory_and_no_time() {
-    let (slow, idle, pushes, rounds) = if long() { (2000, 20_000, 1000, 5) } else { (200, 1500, 100, 1) };
+    // A hundred pushes say nothing of the slowest of a hundred: that may be a single late sync.
+    let (slow, idle, pushes, rounds, percent) =
+        if long() { (2000, 20_000, 1000, 5, 99) } else { (200, 1500, 100, 1, 90) };
     let home = home("");
     let biotope = home.start();
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: most.maximum, ..most };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let keep = usize::try_from(most.maximum.unwrap_or(1 << 20)).unwrap() / 2;
-    p99(&biotope, 50);
+    within(&biotope, 50, percent);
     let base = memory(&biotope);
     let mut grown = 0;
     let mut compare = || {
         let (mut calm, mut besieged) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            calm.push(p99(&biotope, pushes));
+            calm.push(within(&biotope, pushes, percent));
             let mut crowd = besiege(&home, slow, idle, keep);
             grown = memory(&biotope).saturating_sub(base).max(grown);
-            besieged.push(p99(&biotope, pushes));
+            besieged.push(within(&biotope, pushes, percent));
             // Those who say nothing give way to those who begin to.
             crowd.extend((0..slow).map(|_| send(&home, &strangers()[1])));
             grown = memory(&biotope).saturating_sub(base).max(grown);
         }
         tell(&format!(
-            "crowds: {slow} slow, {idle} idle: {} MiB more, p99 of a push {besieged:?}, calm {calm:?}",
+            "crowds: {slow} slow, {idle} idle: {} MiB more, p{percent} of a push {besieged:?}, calm {calm:?}",
             grown >> 20
         ));
         calm.sort_unstable();
         besieged.sort_unstable();
-        // A few rounds say nothing of a single late sync.
-        let spare = if long() { Duration::ZERO } else { Duration::from_millis(250) };
+        // Nor does a single round say all of a disk, and of who else wants a processor. Who waits for a stranger waits for
+        // seconds.
+        let spare = if long() { Duration::ZERO } else { Duration::from_secs(1) };
         besieged[rounds / 2] <= calm[rounds / 2] * 2 + spare
     };
     assert!((0..3).any(|_| compare()), "a push takes more than twice its calm time: see above");

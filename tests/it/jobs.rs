@@ -13,6 +13,7 @@ const GATED: &str = r#"
 [workers.gated]
 version = "v1"
 exec = ["./gated.sh"]
+timeout = "10m"
 "#;
 
 fn gated_home() -> Home {
@@ -103,9 +104,10 @@ fn a_delayed_job_waits_and_an_expired_one_never_runs() {
     for job in &ready {
         biotope.push(job);
     }
-    let expires = wall_after(Duration::from_millis(300));
+    // Later than its push, on a slow disk, too; then the marker's time comes.
+    let [expires, then] = [3000, 3100].map(|ms| wall_after(Duration::from_millis(ms)));
     let short = biotope.push(&json!({"type": "gated", "id": "short", "priority": 0, "expires_at": expires}));
-    let marker = biotope.push(&json!({"type": "gated", "run_at": wall_after(Duration::from_millis(400))}));
+    let marker = biotope.push(&json!({"type": "gated", "run_at": then}));
     until("the moment of the marker", SOON, || {
         let job = biotope.job(&marker);
         if job["state"] == "delayed" { Err(job.to_string()) } else { Ok(()) }

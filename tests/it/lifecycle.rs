@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -327,20 +328,23 @@ fn p1_a_second_signal_cuts_off_what_runs_and_costs_no_attempt() {
     }
 }
 
-/// How often the threads of a process have gone to sleep so far, and their nanoseconds on a processor.
-fn scheduled(pid: i32) -> (u64, u64) {
-    let number = |text: &str, at: usize| text.split_whitespace().nth(at).unwrap().parse::<u64>().unwrap();
+/// How often each thread of a process has gone to sleep so far, and its nanoseconds on a processor.
+fn scheduled(pid: i32) -> BTreeMap<PathBuf, (u64, u64)> {
+    let number = |text: &str, at: usize| text.split_whitespace().nth(at)?.parse::<u64>().ok();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
-    // The index of ended jobs brings threads of its library that look about once a second, and cannot be told not to.
-    let own = |task: &std::path::PathBuf| !std::fs::read_to_string(task.join("comm")).unwrap().starts_with("sled");
-    let tasks = tasks.filter(own);
-    tasks.fold((0, 0), |(sleeps, ns), task| {
-        let status = std::fs::read_to_string(task.join("status")).unwrap();
+    // A thread may end while it is looked at.
+    let of = |task: PathBuf| {
+        // The index of ended jobs brings threads of its library that look about once a second, and cannot be told not to.
+        if std::fs::read_to_string(task.join("comm")).ok()?.starts_with("sled") {
+            return None;
+        }
+        let status = std::fs::read_to_string(task.join("status")).ok()?;
         // Only these are of its own will: what a busy machine takes from it counts elsewhere.
-        let own = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
-        let stat = std::fs::read_to_string(task.join("schedstat")).unwrap();
-        (sleeps + number(own, 1), ns + number(&stat, 0))
-    })
+        let own = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+        let stat = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        Some((task, (number(own, 1)?, number(&stat, 0)?)))
+    };
+    tasks.filter_map(of).collect()
 }
 
 #[test]
@@ -359,11 +363,14 @@ fn an_idle_biotope_sleeps() {
     });
     let pid = biotope.pid().as_raw_nonzero().get();
     biotope.push(&json!({"type": "d", "delay": "3s"}));
-    let (sleeps_before, ns_before) = scheduled(pid);
+    let before = scheduled(pid);
     // Nothing is asked of it until the job's time has come: its worker opens the pipe's other end.
     assert_eq!(home.text("told"), "done\n");
-    let (sleeps_after, ns_after) = scheduled(pid);
-    let (sleeps, ns) = (sleeps_after - sleeps_before, ns_after - ns_before);
+    let (mut sleeps, mut ns) = (0, 0);
+    for (task, after) in scheduled(pid) {
+        let before = before.get(&task).copied().unwrap_or_default();
+        (sleeps, ns) = (sleeps + after.0 - before.0, ns + after.1 - before.1);
+    }
     tell(&format!("went to sleep {sleeps} times in 3 s, {} us on a processor", ns / 1000));
     // The seal of the push, and the delayed job: its time, its record, its pool, its process. Who looks ten times a
     // second whether there is something to do adds 30.

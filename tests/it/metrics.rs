@@ -74,6 +74,7 @@ fn figures_add_up_to_what_was_done() {
     assert_eq!(reload.status.code(), Some(0), "{}", shown(&reload));
     biotope.push(&json!({"type": "well"}));
     biotope.until_count("well", "completed", 11);
+    biotope.until_version("well", "v1", "retired");
     home.configure("[workers.well]\nversion = 3\n");
     assert_eq!(home.cli(&["reload", "--wait"]).status.code(), Some(78));
     let text = metrics(&biotope);

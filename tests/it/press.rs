@@ -40,11 +40,23 @@ fn changelogs() -> &'static Changelogs {
     })
 }
 
-fn push_all(home: &Home) {
-    home.write("list.ndjson", &changelogs().jobs);
+fn push(home: &Home, jobs: &[&str]) {
+    home.write("list.ndjson", &jobs.join("\n"));
     let output = home.cli(&["push", "--file", home.path("list.ndjson").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), changelogs().files.len());
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), jobs.len());
+}
+
+fn push_all(home: &Home) {
+    push(home, &changelogs().jobs.lines().collect::<Vec<_>>());
+}
+
+/// Pushes two thirds of the files; the last ones are for when another version takes work.
+fn push_most(home: &Home) -> Vec<&'static str> {
+    let jobs: Vec<&str> = changelogs().jobs.lines().collect();
+    let (most, last) = jobs.split_at(jobs.len() * 2 / 3);
+    push(home, most);
+    last.to_vec()
 }
 
 /// Waits until a share of the files is counted: `part` of `whole`.
@@ -104,9 +116,11 @@ fn the_sum_holds() {
 fn the_sum_holds_over_a_rollover() {
     let home = Home::example("press", "biotope-v1.toml");
     let biotope = home.start();
-    push_all(&home);
+    let last = push_most(&home);
     until_part(&biotope, 1, 3);
     roll_over(&home, &biotope);
+    biotope.until_version("word-count", "v2", "current");
+    push(&home, &last);
     let by_version = check(&biotope);
     assert_eq!(by_version.len(), 2, "both versions have counted: {by_version:?}");
     biotope.stop();
@@ -133,17 +147,18 @@ fn the_sum_holds_over_a_kill() {
 fn the_sum_holds_over_a_rollover_and_a_kill() {
     let home = Home::example("press", "biotope-v1.toml");
     let biotope = home.start();
-    push_all(&home);
+    let last = push_most(&home);
     until_part(&biotope, 1, 3);
     // Killed in the middle of the rollover itself, wherever that is by now.
     roll_over(&home, &biotope);
     biotope.kill();
     let biotope = home.start();
-    until_part(&biotope, 2, 3);
+    until_part(&biotope, 1, 2);
     biotope.kill();
     let biotope = home.start();
+    biotope.until_version("word-count", "v2", "current");
+    push(&home, &last);
     let by_version = check(&biotope);
     assert_eq!(by_version.len(), 2, "both versions have counted: {by_version:?}");
-    biotope.until_version("word-count", "v2", "current");
     biotope.stop();
 }

@@ -119,7 +119,7 @@ fn exit_codes_decide() {
 
 #[test]
 fn a_run_past_its_timeout_is_ended_with_its_group() {
-    let job = one_run_within("2s", "trap '' TERM\ntail -f /dev/null &\necho $! >>grandchildren.txt\nwait", "dead");
+    let job = one_run_within("4s", "trap '' TERM\ntail -f /dev/null &\necho $! >>grandchildren.txt\nwait", "dead");
     assert!(job["error"].as_str().unwrap().to_lowercase().contains("time"), "{job}");
     let grandchildren = job["grandchildren"].as_str().unwrap().to_owned();
     assert_eq!(grandchildren.lines().count(), 2, "one for each attempt: {job}");

@@ -11,7 +11,7 @@ use crate::support::{Biotope, Home, LATER, SOON, shown};
 
 /// A worker table of one per-job script.
 fn table(version: &str, script: &str) -> String {
-    format!("[workers.w]\nversion = \"{version}\"\nexec = [\"./{script}\"]\nconcurrency = 2\n")
+    format!("[workers.w]\nversion = \"{version}\"\nexec = [\"./{script}\"]\nconcurrency = 2\ntimeout = \"10m\"\n")
 }
 
 /// A process that stays, and does every job.

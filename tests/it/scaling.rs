@@ -9,7 +9,7 @@ use crate::support::wait::until;
 use crate::support::{Biotope, Home, SOON, shown};
 
 fn table(concurrency: &str) -> String {
-    format!("[workers.w]\nversion = \"v1\"\nexec = [\"./w.sh\"]\nconcurrency = {concurrency}\n")
+    format!("[workers.w]\nversion = \"v1\"\nexec = [\"./w.sh\"]\nconcurrency = {concurrency}\ntimeout = \"10m\"\n")
 }
 
 fn until_workers(biotope: &Biotope<'_>, workers: u64, begun: impl Fn() -> usize, runs: usize) {
@@ -49,6 +49,7 @@ fn a_backlog_has_more_processes_started_and_a_reload_fewer() {
     assert!(biotope.of_type("w")["scale"].is_null());
     gate.write_all(b"\n\n\n").unwrap();
     until_workers(&biotope, 1, begun, 4);
+    biotope.until_count("w", "completed", 3);
     let view = biotope.of_type("w");
     assert_eq!((&view["completed"], view["versions"].as_array().unwrap().len()), (&json!(3), 1), "{view}");
     gate.write_all(&[b'\n'; 17]).unwrap();

@@ -25,7 +25,7 @@ fn p11_without_descriptors_jobs_wait_and_connections_are_taken_again_when_there_
     let home = Home::new("[workers.opens]\nversion = \"v1\"\nmax_attempts = 1\nexec = [\"true\"]\n");
     let biotope = started(&home, "ulimit -n 40");
     // They are due when there are no descriptors any more for the pipes that they would be started with.
-    let due = |n: u32| biotope.push(&json!({"type": "opens", "payload": n, "delay": "4s"}));
+    let due = |n: u32| biotope.push(&json!({"type": "opens", "payload": n, "delay": "8s"}));
     let ids: Vec<String> = (0..20).map(due).collect();
     let held: Vec<TcpStream> = (0..120).filter_map(|_| TcpStream::connect(("127.0.0.1", home.port)).ok()).collect();
     assert!(held.len() > 100, "{}", held.len());

@@ -30,10 +30,11 @@ impl Service {
         Self { listener, port }
     }
 
-    /// The worker table of a version that calls it.
+    /// The worker table of a version that calls it, and waits for its answers as long as the test takes.
     fn table(&self, version: &str, more: &str) -> String {
         let url = format!("http = \"http://127.0.0.1:{}/jobs\"\nallow_private = true", self.port);
-        format!("[workers.w]\nversion = \"{version}\"\n{url}\n{more}\n")
+        let patient = "timeout = \"10m\"\nfirst_byte_timeout = \"10m\"";
+        format!("[workers.w]\nversion = \"{version}\"\n{url}\n{patient}\n{more}\n")
     }
 
     /// The first request on the next connection.

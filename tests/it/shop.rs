@@ -42,7 +42,7 @@ fn every_order_is_processed_exactly_once_over_a_rollover() {
     let biotope = home.start();
     let began = now();
     push(&home, &orders, 0, 5000);
-    biotope.until_count("order-processor", "completed", 1000);
+    biotope.until_count_in("order-processor", "completed", 1000, LATER);
     home.use_config("biotope-v2.toml");
     biotope.signal(Signal::HUP);
     push(&home, &orders, 5000, 9000);

@@ -13,7 +13,7 @@ use crate::support::wait::until;
 use crate::support::{BIOTOPE, Biotope, Home, SOON, has_program, http, shown, skipped};
 
 /// Jobs that run until their gate is opened.
-const SLOW: &str = "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\n";
+const SLOW: &str = "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\ntimeout = \"10m\"\n";
 
 fn slow(home: &Home) {
     home.script("slow.sh", "echo run >>runs\nread -r line <gate || true\necho '\"finished\"'");
@@ -58,7 +58,9 @@ fn reload(biotope: &Biotope<'_>, manager: &Manager) -> String {
 
 #[test]
 fn systemd_is_told_of_start_reloads_and_stop_in_order_and_in_words() {
-    let home = Home::new(SLOW);
+    let patient = "stop_timeout = \"10m\"";
+    let home = Home::bare();
+    home.configure_with(patient, SLOW);
     slow(&home);
     let manager = Manager::new();
     let biotope = start(&home, &manager, home.command(&["run"]));
@@ -69,7 +71,7 @@ fn systemd_is_told_of_start_reloads_and_stop_in_order_and_in_words() {
     // A job runs, and another one waits: a reload is over when it is accepted, and says what still goes on.
     let running = run_slow(&home, &biotope);
     let waiting = biotope.push(&json!({"type": "slow", "delay": "1h"}));
-    home.configure(&SLOW.replace("v1", "v2"));
+    home.configure_with(patient, &SLOW.replace("v1", "v2"));
     let status = reload(&biotope, &manager);
     assert!(status.starts_with(&format!("{serves}1 worker type, 1 waiting, 1 running, 0 dead")), "{status}");
     biotope.until_version("slow", "v2", "current");
@@ -83,7 +85,7 @@ fn systemd_is_told_of_start_reloads_and_stop_in_order_and_in_words() {
     home.configure("[workers.slow]\nversion = \"v3\"\nexce = [\"./slow.sh\"]\n");
     let status = reload(&biotope, &manager);
     assert!(status.contains("the config was refused, what ran goes on: "), "{status}");
-    home.configure(&SLOW.replace("v1", "v2"));
+    home.configure_with(patient, &SLOW.replace("v1", "v2"));
     let status = reload(&biotope, &manager);
     assert!(!status.contains("refused"), "{status}");
 

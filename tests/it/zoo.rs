@@ -95,15 +95,21 @@ const ANIMALS: [Animal; 7] = [
     },
 ];
 
-const COMMON: &str = "version = \"v1\"\nmax_attempts = 2\ntimeout = \"3s\"\nkill_after = \"200ms\"\nbackoff = { first = \"10ms\", \
-                      factor = 1, max = \"10ms\" }\nstart_timeout = \"30s\"\n";
+/// What all have; a short `timeout` only those whose end it is, since others may take their time where much goes on.
+fn common(wild: &str) -> String {
+    let timeout = if wild.contains("sleep 1000") && !wild.contains("exit") { "3s" } else { "2m" };
+    format!(
+        "version = \"v1\"\nmax_attempts = 2\ntimeout = \"{timeout}\"\nkill_after = \"200ms\"\nstart_timeout = \"30s\"\n\
+         backoff = {{ first = \"10ms\", factor = 1, max = \"10ms\" }}\n"
+    )
+}
 
 /// A worker per job, and its program, which does this with a job that is wild.
 fn per_job(home: &Home, name: &str, wild: &str) -> String {
     std::fs::create_dir(home.path(name)).unwrap();
     let script = format!("read -r payload\n[ \"$payload\" = '\"wild\"' ] || {{ echo tame; exit; }}\n{wild}");
     home.script(&format!("{name}/one.sh"), &script);
-    format!("[workers.{name}]\n{COMMON}exec = [\"{name}/one.sh\"]\n")
+    format!("[workers.{name}]\n{}exec = [\"{name}/one.sh\"]\n", common(wild))
 }
 
 /// A persistent worker, and its program, which does this with a job that is wild.
@@ -124,7 +130,7 @@ while IFS= read -r line; do
 done"#
     );
     home.script(&format!("{name}/one.sh"), &script);
-    format!("[workers.{name}]\n{COMMON}exec = [\"{name}/one.sh\"]\nmode = \"persistent\"\n")
+    format!("[workers.{name}]\n{}exec = [\"{name}/one.sh\"]\nmode = \"persistent\"\n", common(wild))
 }
 
 /// Processes of which `stat`, all behind the name in brackets, and the working directory are as wanted.

@@ -50,6 +50,8 @@ impl Browser {
             "/session",
             &json!({"capabilities": {"alwaysMatch": {
                 "goog:loggingPrefs": {"browser": "ALL"},
+                // Where a page asks for itself again, the driver may wait in vain for one that has gone already.
+                "timeouts": {"pageLoad": 30_000},
                 "goog:chromeOptions": {"args": [
                     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
                     "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -61,11 +63,15 @@ impl Browser {
         browser
     }
 
+    /// What the driver does; it does nothing while one page goes and another comes, and is asked again then.
     fn call(&self, path: &str, body: &Value) -> Value {
+        until(&format!("{path}: {body}"), SOON, || self.try_call(path, body))
+    }
+
+    fn try_call(&self, path: &str, body: &Value) -> Result<Value, String> {
         let path = format!("{}{path}", self.session);
         let answer = http::post(self.port, &path, "application/json", body.to_string().as_bytes()).unwrap();
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer.json()["value"].clone()
+        if answer.status == 200 { Ok(answer.json()["value"].clone()) } else { Err(format!("{answer:?}")) }
     }
 
     pub(crate) fn go(&self, url: &str) {
@@ -134,9 +140,12 @@ impl Browser {
 
     /// Presses what a selector names, as a pointer does; for pages that run no script.
     pub(crate) fn press(&self, selector: &str) {
-        let found = self.call("/element", &json!({"using": "css selector", "value": selector}));
-        let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str).unwrap();
-        self.call(&format!("/element/{id}/click"), &json!({}));
+        // Such a page asks for itself again and again: what was found on one is nothing on the next.
+        until(selector, SOON, || {
+            let found = self.try_call("/element", &json!({"using": "css selector", "value": selector}))?;
+            let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str).unwrap();
+            self.try_call(&format!("/element/{id}/click"), &json!({}))
+        });
     }
 
     /// Writes into a field.
@@ -145,8 +154,12 @@ impl Browser {
         self.run(&format!("document.querySelector({selector}).value = {text}"));
     }
 
-    /// Writes where the keyboard is.
+    /// Writes where the keyboard is, once that is a field.
     pub(crate) fn write(&self, text: &str) {
+        until("a field that has the keyboard", SOON, || {
+            let at = self.try_run("return document.activeElement?.tagName ?? null")?;
+            if at == "INPUT" { Ok(()) } else { Err(at.to_string()) }
+        });
         self.cdp("Input.insertText", &json!({"text": text}));
     }
 
@@ -186,9 +199,7 @@ impl Browser {
     }
 
     pub(crate) fn try_run(&self, script: &str) -> Result<Value, String> {
-        let (path, body) = (format!("{}/execute/sync", self.session), json!({"script": script, "args": []}));
-        let answer = http::post(self.port, &path, "application/json", body.to_string().as_bytes()).unwrap();
-        if answer.status == 200 { Ok(answer.json()["value"].clone()) } else { Err(format!("{answer:?}")) }
+        self.try_call("/execute/sync", &json!({"script": script, "args": []}))
     }
 
     /// The page as a person reads it.

@@ -162,7 +162,7 @@ fn a_rollover_is_watched_from_its_start_to_retirement() {
     }
     let config = |version: &str| {
         format!(
-            "[workers.press]\nversion = \"{version}\"\nexec = [\"./{version}.sh\"]\n\
+            "[workers.press]\nversion = \"{version}\"\nexec = [\"./{version}.sh\"]\ntimeout = \"10m\"\n\
              rollout = {{ warm_for = \"0s\", min_samples = 1, hold = \"1h\", steps = [50] }}\n"
         )
     };
@@ -216,7 +216,7 @@ const MARKUP: &str = "</pre></textarea><img src=x onerror=window.hurt=1><script>
 fn hostile() -> Home {
     let home = Home::shipped(
         "[workers.fails]\nversion = \"v1\"\nexec = [\"./fails.sh\"]\nmax_attempts = 1\n\
-         [workers.tells]\nversion = \"v1\"\nexec = [\"./tells.sh\"]\n\
+         [workers.tells]\nversion = \"v1\"\nexec = [\"./tells.sh\"]\ntimeout = \"10m\"\n\
          [workers.does]\nversion = \"v1\"\nexec = [\"./does.sh\"]\n\
          [workers.breaks]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"./breaks.sh\"]\n",
     );

@@ -68,7 +68,7 @@ fn what_fails_is_seen_first_and_what_is_opened_stays_open() {
     }
     let home = Home::shipped(&format!(
         "{ECHO}[workers.dies]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"false\"]\n\
-         [workers.long]\nversion = \"v1\"\nexec = [\"sleep\", \"1000\"]\nkill_after = \"10ms\"\n\
+         [workers.long]\nversion = \"v1\"\nexec = [\"sleep\", \"1000\"]\nkill_after = \"10ms\"\ntimeout = \"10m\"\n\
          [workers.stays]\nversion = \"v1\"\nmode = \"persistent\"\nexec = [\"./stays.sh\"]\nconcurrency = 3\n"
     ));
     home.script(
@@ -135,7 +135,7 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
         let ramp = "rollout = { steps = [50], hold = \"1h\", min_samples = 200 }";
         format!(
             "[workers.press]\nversion = \"{version}\"\nexec = [\"./{script}\"]\n{ramp}\n\
-             [workers.long]\nversion = \"{version}\"\nexec = [\"./long.sh\"]\n"
+             [workers.long]\nversion = \"{version}\"\nexec = [\"./long.sh\"]\ntimeout = \"10m\"\n"
         )
     };
     let home = Home::shipped(&config("v1", "good.sh"));
@@ -154,9 +154,9 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
     // What goes on is told in the head, and is nothing to worry about.
     let browser = Browser::open();
     browser.go(&format!("http://127.0.0.1:{}/", home.port));
-    let line = "v2 on a ramp at 50 % (next all), held 59 min more, 200 more first attempts needed";
+    let line = ["v2 on a ramp at 50 % (next all), held 5", " min more, 200 more first attempts needed"];
     let drain = format!("held up by {held}");
-    let parts = ["All is well", "press v2 on a ramp at 50 %", "long v1 drains, 1 in flight", line, &drain];
+    let parts = ["All is well", "press v2 on a ramp at 50 %", "long v1 drains, 1 in flight", line[0], line[1], &drain];
     until_shown(&browser, "the ramp and the drain", &parts);
     // The route between the versions is drawn as long as their shares.
     let route = browser.run(
@@ -165,7 +165,7 @@ fn a_rollover_is_seen_from_its_ramp_to_its_withdrawal() {
     assert_eq!(route, json!(["50", "50"]));
     browser.screenshots("rollover");
     let status = String::from_utf8(home.cli(&["status"]).stdout).unwrap();
-    for part in ["v1 current 50 %, v2 ramping 50 %", line, "long v1: 1 in flight", &drain] {
+    for part in ["v1 current 50 %, v2 ramping 50 %", line[0], line[1], "long v1: 1 in flight", &drain] {
         assert!(status.contains(part), "{part} is missing in {status}");
     }
     home.open_gate("gate");

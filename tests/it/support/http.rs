@@ -2,9 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::Value;
+
+use super::LATER;
 
 /// An answer.
 pub(crate) struct Answer {
@@ -61,8 +62,8 @@ pub(crate) fn post(port: u16, path: &str, content_type: &str, body: &[u8]) -> io
 /// A request with a head of the caller's, up to what every one has.
 pub(crate) fn request(port: u16, head: &str, body: &[u8]) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(LATER))?;
+    stream.set_write_timeout(Some(LATER))?;
     let head = format!("{head}Host: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     // A server that refuses a body may answer and close before it has read all of it: the answer counts.

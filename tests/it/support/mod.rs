@@ -17,8 +17,9 @@ use serde_json::Value;
 use http::Answer;
 use wait::until;
 
-/// Long enough for anything that takes a moment on a busy machine; nothing waits that long when all is well.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Long enough for anything that takes a moment, on a machine whose disk and processors others keep busy for a minute; nothing
+/// waits that long when all is well.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// For thousands of jobs.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 
@@ -194,11 +195,12 @@ impl Home {
         command
     }
 
-    /// Runs a command of the binary to its end; one that does not end within a minute exits with 124.
+    /// Runs a command of the binary to its end; one that does not end within [`LATER`] exits with 124.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         let command = self.command(args);
         let mut bounded = Command::new("timeout");
-        bounded.args(["--kill-after=5", "60"]).arg(command.get_program()).args(command.get_args());
+        bounded.args(["--kill-after=5", &LATER.as_secs().to_string()]);
+        bounded.arg(command.get_program()).args(command.get_args());
         bounded.stdin(Stdio::null()).current_dir(self.dir.path()).output().unwrap()
     }
 
@@ -337,7 +339,7 @@ impl Biotope<'_> {
 
     /// Waits for its end.
     pub(crate) fn until_end(&mut self) -> ExitStatus {
-        until("the end of the process", Duration::from_secs(60), || {
+        until("the end of the process", LATER, || {
             self.child.try_wait().unwrap().ok_or_else(|| self.home.text("stderr.txt"))
         })
     }

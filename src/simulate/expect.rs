@@ -293,8 +293,10 @@ impl World {
         let known = self.model.jobs.get(job)?;
         let now = self.now();
         let Some(job) = self.engine.as_ref()?.table().job(known.born?) else {
-            // It waited again, and its time was over.
-            return (self.may_make_up(job) && known.expires_ms != 0 && known.expires_ms <= now).then_some(0);
+            // It waited again, and its time was over. Or it died, and more had than are kept.
+            let over = known.expires_ms != 0 && known.expires_ms <= now;
+            let expired = over && self.expired_unseen(known.new.worker_type.as_str()) > 0;
+            return (self.may_make_up(job) && expired).then_some(0);
         };
         let free = job.failures().iter().filter(|failure| failure.attempt == 0).count();
         let last = job.failures().last()?;

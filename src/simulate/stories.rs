@@ -176,3 +176,73 @@ fn deaths_at_an_opening_that_is_cut_are_told_of() {
         holds(1, &[&ops[..], &[Op::Crash(Some(7), vec![cut])]].concat());
     }
 }
+
+#[test]
+fn a_dead_job_that_makes_room_for_another_at_once_was_not_made_up_for() {
+    let ops = [
+        Op::Reload(29),
+        Op::PoolUp(41976),
+        Op::Push(vec![
+            job([0, 5, 1], [None, None], 0, None, Some(1), 284),
+            job([0, 2, 1], [None, None], 0, None, None, 228),
+            job([1, 5, 0], [None, None], 0, None, Some(3), 103),
+        ]),
+        Op::Push(vec![
+            job([0, 4, 1], [None, None], 0, None, Some(2), 161),
+            job([1, 5, 0], [None, None], 0, None, Some(1), 5000),
+        ]),
+        Op::PoolUp(9731),
+        Op::Turn,
+        Op::Take(19500),
+        Op::Push(vec![
+            job([0, 5, 0], [None, None], 0, None, None, 275),
+            job([0, 5, 1], [None, None], 0, None, None, 20),
+            job([0, 5, 1], [None, None], 0, Some(3329), None, 149),
+        ]),
+        Op::Push(vec![
+            job([1, 5, 0], [None, None], 0, None, Some(2), 226),
+            job([2, 8, 0], [None, None], 0, Some(3093), None, 28),
+        ]),
+        Op::Take(49588),
+        Op::Take(42289),
+        Op::Take(196),
+        Op::Turn,
+        Op::Finish(
+            8680,
+            How::Done {
+                follow_ups: vec![
+                    job([0, 5, 0], [None, None], 0, None, None, 187),
+                    job([1, 5, 0], [None, None], 0, None, None, 277),
+                    job([1, 8, 0], [None, None], 0, None, None, 367),
+                ],
+            },
+        ),
+        Op::Finish(47149, How::Done { follow_ups: vec![] }),
+        Op::Finish(17863, How::HostDeath),
+        Op::Take(7919),
+        Op::PoolUp(44342),
+        Op::Take(64876),
+        Op::Finish(28753, How::Done { follow_ups: vec![] }),
+        Op::Finish(26697, How::Done { follow_ups: vec![] }),
+        Op::Finish(2923, How::Done { follow_ups: vec![] }),
+        Op::Take(28194),
+        Op::Finish(1091, How::Fail { killed: false }),
+        Op::Jump(3600),
+        Op::Redrive(2, 104),
+        Op::Take(6897),
+        Op::Finish(
+            18244,
+            How::Done {
+                follow_ups: vec![
+                    job([2, 5, 1], [None, None], 2202, None, None, 383),
+                    job([1, 5, 1], [None, None], 0, None, None, 5000),
+                ],
+            },
+        ),
+        Op::Take(42892),
+        Op::Finish(28928, How::Fail { killed: false }),
+        Op::Take(32265),
+        Op::Finish(24552, How::Fail { killed: false }),
+    ];
+    holds(76_540_048_144_568, &ops);
+}

@@ -1,8 +1,10 @@
-//! A new image that does not come up: how tests have one. Of debug builds alone.
+//! A new image that does not come up, or has more time to: how tests have one. Of debug builds alone.
+
+use std::time::Duration;
 
 use super::table::Arrival;
 
-/// What is to go wrong, and when: `panic@arrived`, for instance.
+/// What is to go wrong, and when: `panic@arrived`, for instance; or `patient@120`, for so many seconds to come up.
 const VARIABLE: &str = "BIOTOPE_TEST_TAKEOVER";
 
 /// Goes wrong if a test asks for it here; an image that was gone back to never does.
@@ -23,6 +25,12 @@ pub(super) fn goes_ill(at: &str, arrival: Option<&Arrival>) -> Result<(), String
         },
         _ => Err(format!("{VARIABLE}={asked}")),
     }
+}
+
+/// How long a new image may take to come up, where a test says so: one that is about something else, on a disk that is busy.
+pub(super) fn patience() -> Option<Duration> {
+    let asked = std::env::var(VARIABLE).ok()?;
+    Some(Duration::from_secs(asked.strip_prefix("patient@")?.parse().ok()?))
 }
 
 /// Takes all of the stack.

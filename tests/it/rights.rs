@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, http, skipped};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, http, skipped};
 
 /// The table of routes, as the source has it: what stands there is all that there is, which a unit test holds.
 const ROUTES: &str = include_str!("../../src/http/routes.rs");
@@ -156,7 +156,7 @@ fn of_nobody(home: &Home) -> Biotope<'_> {
     std::fs::hard_link(BIOTOPE, &program).unwrap();
     let mut command = Command::new(program);
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path(""));
-    command.uid(65_534).gid(65_534);
+    command.uid(65_534).gid(65_534).envs([UNHURRIED]);
     home.start_by(command)
 }
 
@@ -216,7 +216,7 @@ fn n7_the_limit_on_open_files_is_raised_and_programs_get_it_back() {
     home.script("tells.sh", "cat >/dev/null; echo \"\\\"$(ulimit -Sn) $(ulimit -Hn)\\\"\"");
     let mut command = Command::new("sh");
     let script = "ulimit -Sn 300; ulimit -Hn 1000; exec \"$0\" --config \"$1\" run";
-    command.args(["-c", script, BIOTOPE]).arg(home.path("biotope.toml")).current_dir(home.path(""));
+    command.args(["-c", script, BIOTOPE]).arg(home.path("biotope.toml")).current_dir(home.path("")).envs([UNHURRIED]);
     let biotope = home.start_by(command);
     let pid = biotope.pid().as_raw_nonzero().get();
     let limits = || {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::manager::{Manager, Told};
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, has_program, http, shown, skipped};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, has_program, http, shown, skipped};
 
 /// Jobs that run until their gate is opened.
 const SLOW: &str = "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\ntimeout = \"10m\"\n";
@@ -131,6 +131,7 @@ fn a_start_that_fails_says_why() {
 fn own_copy(home: &Home) -> Command {
     std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
     let mut command = Command::new(home.path("biotope"));
+    command.envs([UNHURRIED]);
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
     command
 }
@@ -147,7 +148,7 @@ fn takes_over(ill: Option<&str>, words: &str) {
     slow(&home);
     let manager = Manager::new();
     let mut command = own_copy(&home);
-    command.env("WATCHDOG_USEC", "90000000").env("BIOTOPE_TEST_TAKEOVER", ill.unwrap_or_default());
+    command.env("WATCHDOG_USEC", "90000000").envs(ill.map(|ill| (UNHURRIED.0, ill)));
     let biotope = start(&home, &manager, command);
     manager.until("the first beat", |told| told.get("WATCHDOG") == Some("1"));
     put_same(&home);
@@ -341,7 +342,7 @@ os.execv(args[0], args)
 fn activated(home: &Home, port: u16) -> Command {
     std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
     let mut command = Command::new("python3");
-    command.args(["-c", ACTIVATE, &port.to_string()]).arg(home.path("biotope"));
+    command.envs([UNHURRIED]).args(["-c", ACTIVATE, &port.to_string()]).arg(home.path("biotope"));
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
     command
 }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, http, shown};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, http, shown};
 
 const ECHO: &str = r#"
 [workers.echo]
@@ -25,6 +25,7 @@ const PATIENT: &str = "stop_timeout = \"10m\"";
 fn own_copy(home: &Home) -> Command {
     std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
     let mut command = Command::new(home.path("biotope"));
+    command.envs([UNHURRIED]);
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
     command
 }

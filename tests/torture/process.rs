@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::evidence;
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Home, LATER, SOON, http};
+use crate::support::{BIOTOPE, Home, LATER, SOON, UNHURRIED, http};
 
 /// A running biotope. Dropped, it is killed and reaped.
 pub(crate) struct Process<'a> {
@@ -61,7 +61,7 @@ impl<'a> Process<'a> {
     pub(crate) fn of_own_copy(home: &'a Home) -> Self {
         let said = std::fs::File::create(home.path("stderr.txt")).unwrap();
         let mut command = Command::new(home.path("biotope"));
-        command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
+        command.envs([UNHURRIED]).arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).process_group(0);
         let mut process = Self { home, child: command.spawn().unwrap() };
         assert!(process.is_serving(), "ended before it served:\n{}", process.said());

@@ -23,6 +23,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// For thousands of jobs.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 
+/// Gives the next image of a biotope more time to come up than it has: for tests of what comes then, on a busy disk.
+pub(crate) const UNHURRIED: (&str, &str) = ("BIOTOPE_TEST_TAKEOVER", "patient@120");
+
 /// The binary under test.
 pub(crate) const BIOTOPE: &str = env!("CARGO_BIN_EXE_biotope");
 

@@ -16,7 +16,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
 use crate::exit::{CONFIG, Failure, IO, PERMISSION, SYSTEM, TEMPORARY};
-use crate::http::{App, Buffers, Events, Guard, serve};
+use crate::http::{App, Buffers, Doors, Events, Guard, serve};
 use crate::log::lock::{DirLock, LockError};
 use crate::logfile::{self, LogFile, tell};
 use crate::reload::{Reloader, Stage};
@@ -53,7 +53,7 @@ struct Running {
     archive: Option<Arc<Archive>>,
     spawner: Spawner,
     runtime: tokio::runtime::Runtime,
-    stop_serving: watch::Sender<bool>,
+    doors: watch::Sender<Doors>,
     serving: tokio::task::JoinHandle<Vec<Connection>>,
     upgrader: Upgrader,
     signals: signal::Watch,
@@ -156,14 +156,14 @@ fn set_up(
     let reporter = Reporter::start(supervisor, place, handle.clone(), upgrader.clone(), Arc::clone(&clock));
     let reporter = reporter.map_err(system("start a thread"))?;
     let reloader = start_reloader(path, natives, &handle, open_files, &reporter)?;
-    let (stop_serving, stopping) = watch::channel(false);
+    let (doors, are_open) = watch::channel(Doors::Open);
     let app = App {
         handle: handle.clone(),
         reloader: reloader.clone(),
         upgrader: upgrader.clone(),
         buffers: Buffers::new(handle.clone()),
         guard: Guard::new(&clock),
-        events: Events::new(stopping.clone()),
+        events: Events::new(are_open.clone()),
         clock: Arc::clone(&clock),
     };
     let stop_asked = Arc::new(AtomicBool::new(false));
@@ -173,7 +173,7 @@ fn set_up(
     let signals = watch_signals(signals, told, Arc::clone(&stop_asked)).map_err(system("start a thread"))?;
     let start_took = clock.mono().saturating_sub(began);
     let (came, connections) = upgrader.settled(arrival);
-    let serving = runtime.spawn(serve(to_serve, connections, app, crate::page::routes(), stopping));
+    let serving = runtime.spawn(serve(to_serve, connections, app, crate::page::routes(), are_open));
     said.tell(address, &opened, start_took, came.as_deref());
     reporter.up(&came.unwrap_or_else(|| format!("serves {}://{address}/", said.scheme)));
     Ok(Running {
@@ -181,7 +181,7 @@ fn set_up(
         archive,
         spawner,
         runtime,
-        stop_serving,
+        doors,
         serving,
         upgrader,
         signals,
@@ -229,7 +229,7 @@ impl Running {
 
     /// The engine has stopped: everything else does.
     fn stopped(self) -> Result<(), Failure> {
-        let _: Result<(), _> = self.stop_serving.send(true);
+        let _: Result<(), _> = self.doors.send(Doors::Closed);
         drop(self.runtime.block_on(self.serving));
         self.runtime.shutdown_background();
         if let Some(archive) = self.archive {
@@ -257,7 +257,7 @@ impl Running {
         self.spawner.stop();
         handing.silent_from_now();
         tracing::info!("nothing runs any more: the new file takes over");
-        let _: Result<(), _> = self.stop_serving.send(true);
+        let _: Result<(), _> = self.doors.send(Doors::HandedOver);
         handing.take_along(self.runtime.block_on(&mut self.serving).unwrap_or_default());
         let stopped = self.to_main.clone();
         self.handle.stop(Box::new(move |()| drop(stopped.send(Event::Stopped))));

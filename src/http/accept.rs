@@ -15,13 +15,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::App;
 use super::connection::{Around, Stream, serve_one};
+use super::doors::Doors;
 use super::guard::Peer;
 use super::places::{Place, Places};
 use crate::access::Tls;
 use crate::config::Serving;
 use crate::takeover::Connection;
 
-/// How long open requests may take to end when the process stops.
+/// How long open requests may take to end when the doors close.
 const GRACE: Duration = Duration::from_secs(3);
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
@@ -35,14 +36,15 @@ const ALL_AT_WORK: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"busy\",\
     \"detail\":\"all connections are at work (http.connections_max); try again\"}";
 
-/// Serves until `stop` says so, and goes on first with the connections that were `left`; then lets open requests end. What
-/// is left then are connections on which nothing is under way.
+/// Serves as long as the doors are open, and goes on first with the connections that were `left`; then lets open requests
+/// end. What is left then, where that is handed over, are connections on which nothing is under way. Who waits in the
+/// listener's queue by then is let in by whoever else has the listener: systemd, or the next image.
 pub async fn serve(
     listener: TcpListener,
     left: Vec<Connection>,
     app: App,
     page: Router<App>,
-    stop: watch::Receiver<bool>,
+    doors: watch::Receiver<Doors>,
 ) -> Vec<Connection> {
     let places = Places::new(app.handle.clone(), Arc::clone(&app.clock));
     let watching = tokio::spawn({
@@ -54,19 +56,15 @@ pub async fn serve(
     let (leave, mut leaving) = mpsc::unbounded_channel();
     let begin = |stream: Stream, place: Place, peer: IpAddr| {
         let around = Around { router: router.clone(), buffers: buffers.clone(), peer: Peer(peer) };
-        let (builder, stop, leave) = (speaks(&handle.serving()), stop.clone(), leave.clone());
+        let (builder, mut doors, leave) = (speaks(&handle.serving()), doors.clone(), leave.clone());
         let tls = handle.access().tls.as_ref().map(Tls::config);
         tokio::spawn(async move {
-            let mut stopped = stop.clone();
             let stream = match tls {
                 None => Some(stream),
-                Some(tls) => tokio::select! {
-                    secured = stream.secured(tls) => secured,
-                    _ = stopped.wait_for(|stop| *stop) => None,
-                },
+                Some(tls) => stream.secured(tls, &mut doors).await,
             };
             let Some(stream) = stream else { return };
-            if let Some(connection) = serve_one(&builder, stream, around, stop).await {
+            if let Some(connection) = serve_one(&builder, stream, around, doors).await {
                 // Nobody wants it any more where that fails: open requests took too long to end.
                 drop(leave.send(connection));
             }
@@ -84,11 +82,11 @@ pub async fn serve(
             begin(stream, place, peer.ip());
         }
     }
-    let mut stopped = stop.clone();
+    let mut closing = doors.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stop| *stop) => break,
+            _ = closing.wait_for(Doors::shut) => break,
         };
         match accepted {
             Ok((stream, peer)) => {

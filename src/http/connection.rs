@@ -2,7 +2,7 @@
 //!
 //! Where another image of the program goes on in this process, a connection on which nothing is under way is given to that,
 //! as it is: whoever is at its other end notices nothing. A request that is under way is answered, and the connection then
-//! closed, as the answer's head says.
+//! closed, as the answer's head says. Where none goes on, who was let in and has no answer yet still gets one.
 //!
 //! Tells its place what it is doing, and goes when that asks it to. One that speaks TLS cannot be given to another image,
 //! and is closed.
@@ -13,9 +13,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Request, Response, Version, header};
+use axum::http::{HeaderValue, Request, Response, Version, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -31,17 +32,21 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use super::buffers::{Buffers, Share};
+use super::doors::Doors;
 use super::guard::Peer;
 use super::places::{Phase, Seat};
 use super::problem::Problem;
 use crate::takeover::Connection;
 
-/// Serves a connection until it ends, or `stop` says so; what is left of it then, if nothing was under way.
+/// How long who was let in and has no answer yet may take to ask when the doors close: some round trips of the longest way.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends, or the doors close; what is left of it then, if nothing was under way.
 pub(super) async fn serve_one(
     builder: &Builder,
     stream: Stream,
     around: Around,
-    mut stop: watch::Receiver<bool>,
+    mut doors: watch::Receiver<Doors>,
 ) -> Option<Connection> {
     let requests = Arc::new(Requests::default());
     let seat = Arc::clone(&stream.seat);
@@ -51,7 +56,7 @@ pub(super) async fn serve_one(
         tokio::select! {
             // A client that goes away in the middle is no event.
             _ = &mut connection => return None,
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = doors.wait_for(Doors::shut) => break,
             waited_for = seat.asked_to_leave() => {
                 if waited_for {
                     return None;
@@ -59,6 +64,14 @@ pub(super) async fn serve_one(
                 // A request came meanwhile: it is the last one.
                 Pin::new(&mut connection).graceful_shutdown();
             }
+        }
+    }
+    let somebody_goes_on = *doors.borrow() == Doors::HandedOver;
+    if !somebody_goes_on && requests.is_unheard(&seat) {
+        requests.end_with_next();
+        tokio::select! {
+            _ = &mut connection => return None,
+            () = tokio::time::sleep(ASK_WITHIN) => {}
         }
     }
     let before = requests.under_way();
@@ -72,7 +85,7 @@ pub(super) async fn serve_one(
     };
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    if ended.is_ok() && requests.are_none_since(before) {
+    if somebody_goes_on && ended.is_ok() && requests.are_none_since(before) {
         let ahead = [parts.read_buf, std::mem::take(&mut stream.ahead)].concat();
         match stream.wire {
             Wire::Plain(tcp) => return Some(Connection { stream: tcp.into_std().ok()?, ahead }),
@@ -84,6 +97,14 @@ pub(super) async fn serve_one(
     None
 }
 
+/// Returns when a connection that is not ready to be asked on is no longer waited for.
+async fn given_up(doors: &mut watch::Receiver<Doors>) {
+    let nobody_goes_on = doors.wait_for(Doors::shut).await.is_ok_and(|doors| *doors == Doors::Closed);
+    if nobody_goes_on {
+        tokio::time::sleep(ASK_WITHIN).await;
+    }
+}
+
 /// The requests of one connection. Counted by the one task that serves it, so relaxed.
 #[derive(Debug, Default)]
 struct Requests {
@@ -91,6 +112,8 @@ struct Requests {
     answered: AtomicU32,
     /// Nothing may follow on this connection.
     last: AtomicBool,
+    /// Nothing may follow the next one, as its answer says.
+    ends_with_next: AtomicBool,
 }
 
 impl Requests {
@@ -103,8 +126,18 @@ impl Requests {
         before.0 == before.1 && self.under_way() == before && !self.last.load(Ordering::Relaxed)
     }
 
+    /// Whether the first request, or one that has begun to come in, is still to be heard.
+    fn is_unheard(&self, seat: &Seat) -> bool {
+        let (begun, answered) = self.under_way();
+        begun == answered && (begun == 0 || seat.is(Phase::Head))
+    }
+
     fn end_with_this(&self) {
         self.last.store(true, Ordering::Relaxed);
+    }
+
+    fn end_with_next(&self) {
+        self.ends_with_next.store(true, Ordering::Relaxed);
     }
 }
 
@@ -150,10 +183,13 @@ impl Service<Request<Incoming>> for Counted {
             let answer = answering.await?;
             requests.answered.fetch_add(1, Ordering::Relaxed);
             let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-            let answer = match share.hold(bytes.unwrap_or(0)) {
+            let mut answer = match share.hold(bytes.unwrap_or(0)) {
                 Ok(()) => answer,
                 Err(busy) => Problem::from(busy).into_response(),
             };
+            if requests.ends_with_next.load(Ordering::Relaxed) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(answer.map(|body| Answer { body, seat, _share: share }))
         })
     }
@@ -263,14 +299,15 @@ impl Stream {
         Self { ahead: Bytes::new(), wire: Wire::Plain(tcp), seat }
     }
 
-    /// The same, by TLS from now on; `None`: the other end does not speak it, or takes too long.
-    pub(super) async fn secured(self, tls: Arc<ServerConfig>) -> Option<Self> {
+    /// The same, by TLS from now on; `None`: the other end does not speak it, or takes too long, or the doors close.
+    pub(super) async fn secured(self, tls: Arc<ServerConfig>, doors: &mut watch::Receiver<Doors>) -> Option<Self> {
         let Self { ahead, wire: Wire::Plain(tcp), seat } = self else { return Some(self) };
         // The beginning of a head, as far as time goes.
         seat.enter(Phase::Head);
         let tls = tokio::select! {
             tls = TlsAcceptor::from(tls).accept(tcp) => tls.ok()?,
             _ = seat.asked_to_leave() => return None,
+            () = given_up(doors) => return None,
         };
         seat.enter(Phase::Idle);
         Some(Self { ahead, wire: Wire::Tls(Box::new(tls)), seat })

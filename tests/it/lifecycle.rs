@@ -1,7 +1,8 @@
 //! Start, stop, crash, start again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -140,6 +141,35 @@ fn jobs_go_in_though_nobody_reads_their_ids() {
     assert_eq!(pushed.status.code(), Some(0), "{}", shown(&pushed));
     assert_eq!(biotope.of_type("echo")["enqueued"], 20_000);
     biotope.stop();
+}
+
+/// Who was let in when it stops is answered: whether it has said nothing yet, or began to.
+#[test]
+fn who_was_let_in_is_answered_by_one_that_stops() {
+    let home = Home::new(ECHO);
+    let mut biotope = home.start();
+    let connect = || TcpStream::connect(("127.0.0.1", home.port)).unwrap();
+    let (silent, mut begun) = (connect(), connect());
+    begun.write_all(b"POST /v1/jobs HTTP/1.1\r\n").unwrap();
+    // They are let in one after the other: with an answer to the third, all are.
+    let mut used = connect();
+    used.set_read_timeout(Some(SOON)).unwrap();
+    used.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_ne!(used.read(&mut [0; 4096]).unwrap(), 0);
+    biotope.signal(Signal::TERM);
+    // Whose every question was answered is closed at once, which tells that the doors are, too.
+    assert_eq!(used.read(&mut [0]).unwrap(), 0);
+    let line = "POST /v1/jobs HTTP/1.1\r\n";
+    let rest = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"type\":\"echo\"}";
+    for (mut stream, said) in [(silent, format!("{line}{rest}")), (begun, rest.to_owned())] {
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"stopping\""), "{answer:?}");
+        assert!(answer.contains("retry-after: 1\r\n") && answer.contains("connection: close\r\n"), "{answer:?}");
+    }
+    assert_eq!(biotope.until_end().code(), Some(0));
 }
 
 #[test]

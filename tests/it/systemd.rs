@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use biotope::clock::monotonic_us;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::support::manager::{Manager, Told};
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, has_program, http, shown, skipped};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, has_program, http, long, shown, skipped};
 
 /// Jobs that run until their gate is opened.
 const SLOW: &str = "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\ntimeout = \"10m\"\n";
@@ -326,23 +327,27 @@ fn an_engine_that_waits_for_its_disk_counts_as_one_that_goes_on() {
     });
 }
 
-/// Listens as systemd does, and becomes the program that it hands the socket to.
+/// Listens as systemd does, and becomes the program that it hands the socket to; or keeps the socket, and starts that again
+/// whenever it has ended well.
 const ACTIVATE: &str = r"
 import os, socket, sys
-port, *args = sys.argv[1:]
+again, port, *args = sys.argv[1:]
 listener = socket.create_server(('127.0.0.1', int(port)))
 os.dup2(listener.fileno(), 3)
 os.set_inheritable(3, True)
 print(os.readlink('/proc/self/fd/3'), file=open('socket', 'w'))
+while again == 'again' and (child := os.fork()):
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='http')
 os.execv(args[0], args)
 ";
 
-/// A command that is handed a socket at a port.
-fn activated(home: &Home, port: u16) -> Command {
+/// A command that is handed a socket at a port, `"once"`, or `"again"` when it has ended.
+fn activated(home: &Home, port: u16, again: &str) -> Command {
     std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
     let mut command = Command::new("python3");
-    command.envs([UNHURRIED]).args(["-c", ACTIVATE, &port.to_string()]).arg(home.path("biotope"));
+    command.envs([UNHURRIED]).args(["-c", ACTIVATE, again, &port.to_string()]).arg(home.path("biotope"));
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
     command
 }
@@ -365,7 +370,7 @@ fn listeners(pid: Pid, port: u16) -> Vec<String> {
 #[test]
 fn a_socket_that_systemd_listens_on_is_served_by_one_image_after_the_other() {
     let home = Home::new("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
-    let biotope = home.start_by(activated(&home, home.port));
+    let biotope = home.start_by(activated(&home, home.port, "once"));
     let given = home.text("socket").trim().to_owned();
     let serves_it = |when: &str| {
         let at = listeners(biotope.pid(), home.port);
@@ -384,12 +389,49 @@ fn a_socket_that_systemd_listens_on_is_served_by_one_image_after_the_other() {
     biotope.stop();
 }
 
+/// Pushes one job after the other, each over a connection of its own, as long as that goes on; how many were taken.
+fn push_on(port: u16, going_on: &Weak<()>) -> u64 {
+    let job = json!({"type": "echo"}).to_string();
+    let mut taken = 0;
+    while going_on.strong_count() > 0 {
+        let answer = http::post(port, "/v1/jobs", "application/json", job.as_bytes()).unwrap();
+        match answer.status {
+            201 => taken += 1,
+            _ => assert_eq!(answer.json()["code"], "stopping", "{answer:?}"),
+        }
+    }
+    taken
+}
+
+#[test]
+fn who_connects_to_its_socket_while_it_is_started_anew_is_answered() {
+    let home = Home::new("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
+    let biotope = home.start_by(activated(&home, home.port, "again"));
+    let taken: u64 = std::thread::scope(|scope| {
+        // Gone when this thread is through, or does not come through.
+        let going_on = Arc::new(());
+        let push = |going_on: Weak<()>| scope.spawn(move || push_on(home.port, &going_on));
+        let producers: Vec<_> = (0..4).map(|_| push(Arc::downgrade(&going_on))).collect();
+        for starts in 1..=if long() { 30 } else { 3 } {
+            let pid = home.text("data/LOCK").trim().parse().unwrap();
+            kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+            until("the next one serves", SOON, || {
+                let said = home.text("stderr.txt");
+                if said.matches("status page: ").count() > starts { Ok(()) } else { Err(said) }
+            });
+        }
+        drop(going_on);
+        producers.into_iter().map(|producer| producer.join().unwrap()).sum()
+    });
+    assert_eq!(biotope.of_type("echo")["enqueued"], taken, "what was taken, and nothing twice");
+}
+
 #[test]
 fn a_socket_at_another_address_than_the_configs_is_an_error() {
     let home = Home::new(SLOW);
     slow(&home);
     let elsewhere = Home::bare().port;
-    let ran = activated(&home, elsewhere).output().unwrap();
+    let ran = activated(&home, elsewhere, "once").output().unwrap();
     assert_eq!(ran.status.code(), Some(78), "{}", shown(&ran));
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert!(said.contains(&format!("http at 127.0.0.1:{elsewhere}")) && said.contains("http.listen"), "{said}");

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::problem::Problem;
-use super::{App, answer};
+use super::{App, Doors, answer};
 use crate::types::UnixMs;
 use feed::{Feed, Parts, Place, parts};
 
@@ -37,8 +37,8 @@ struct Inner {
     state: Mutex<Told>,
     /// Bumped whenever the feed has grown.
     grown: watch::Sender<u64>,
-    /// The process stops.
-    stopping: watch::Receiver<bool>,
+    /// As long as they are open, readers are told.
+    doors: watch::Receiver<Doors>,
 }
 
 /// The feed, and who is there.
@@ -64,9 +64,9 @@ impl Told {
 }
 
 impl Events {
-    /// A feed of nothing yet, which ends when the process stops.
-    pub fn new(stopping: watch::Receiver<bool>) -> Self {
-        Self(Arc::new(Inner { state: Mutex::default(), grown: watch::Sender::new(0), stopping }))
+    /// A feed of nothing yet, which ends when the doors close.
+    pub fn new(doors: watch::Receiver<Doors>) -> Self {
+        Self(Arc::new(Inner { state: Mutex::default(), grown: watch::Sender::new(0), doors }))
     }
 
     fn state(&self) -> MutexGuard<'_, Told> {
@@ -106,11 +106,11 @@ impl Events {
     async fn look_on(self, app: App) {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopping = self.0.stopping.clone();
+        let mut doors = self.0.doors.clone();
         loop {
             tokio::select! {
                 _ = every.tick() => {}
-                _ = stopping.wait_for(|stop| *stop) => return,
+                _ = doors.wait_for(Doors::shut) => return,
             }
             if !self.look(&app).await {
                 return;
@@ -132,7 +132,7 @@ impl Drop for Reader {
 impl Reader {
     async fn read(self, mut place: Place, mut to: Sender<Bytes, std::io::Error>) {
         let Self(events) = &self;
-        let (mut grown, mut stopping) = (events.0.grown.subscribe(), events.0.stopping.clone());
+        let (mut grown, mut doors) = (events.0.grown.subscribe(), events.0.doors.clone());
         let mut text = BEGINNING.to_owned();
         loop {
             grown.mark_unchanged();
@@ -141,7 +141,7 @@ impl Reader {
                 // As long as the reader takes nothing, nothing more is kept for it.
                 let sent = tokio::select! {
                     sent = to.send_data(Bytes::from(std::mem::take(&mut text))) => sent.is_ok(),
-                    _ = stopping.wait_for(|stop| *stop) => return,
+                    _ = doors.wait_for(Doors::shut) => return,
                 };
                 if !sent {
                     return;
@@ -149,7 +149,7 @@ impl Reader {
             }
             tokio::select! {
                 _ = grown.changed() => {}
-                _ = stopping.wait_for(|stop| *stop) => return,
+                _ = doors.wait_for(Doors::shut) => return,
                 () = tokio::time::sleep(SAY_SOMETHING) => text.push_str(":\n\n"),
             }
         }
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn the_feed_has_grown_when_readers_are_told_something_and_not_by_a_look() {
-        let (_stop, stopping) = watch::channel(false);
-        let events = Events::new(stopping);
+        let (_close, doors) = watch::channel(Doors::Open);
+        let events = Events::new(doors);
         let seen = |ready: u32| Parts::from([(Part::Type("a".to_owned()), format!("{{\"ready\":{ready}}}"))]);
         let take = |ready, second| events.state().take(17, seen(ready), Duration::from_secs(second));
         assert!(take(1, 10) && events.grown_at() == Duration::from_secs(10));

@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::SeekFrom;
+
 /// A directory of files.
 pub trait Disk: Send + Sync {
     /// Names of all files.
@@ -73,12 +75,11 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// See `write_at`.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
-    /// The first place at or after `offset` where anything may have been written; what lies before it reads as zeros.
-    /// `None` if nothing was.
+    /// A place at or after `offset` from which on nothing was ever written: what lies there reads as zeros.
     ///
     /// # Errors
     /// See `write_at`.
-    fn next_written(&self, offset: u64) -> io::Result<Option<u64>>;
+    fn written_to(&self, offset: u64) -> io::Result<u64>;
     /// Length in bytes.
     ///
     /// # Errors
@@ -233,16 +234,48 @@ impl DiskFile for RealFile {
         }
     }
 
-    fn next_written(&self, offset: u64) -> io::Result<Option<u64>> {
-        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(at) => Ok(Some(at)),
-            Err(rustix::io::Errno::NXIO) => Ok(None),
-            // A file system that does not know: everything may have been.
-            Err(_) => Ok(Some(offset)),
+    fn written_to(&self, offset: u64) -> io::Result<u64> {
+        let mut end = offset;
+        loop {
+            let next = match rustix::fs::seek(&self.0, SeekFrom::Data(end)) {
+                Err(rustix::io::Errno::NXIO) => return Ok(end),
+                written => written.and_then(|at| rustix::fs::seek(&self.0, SeekFrom::Hole(at))),
+            };
+            match next {
+                Ok(hole) if hole > end => end = hole,
+                // A file system that does not know: everything may have been.
+                _ => return self.bytes(),
+            }
         }
     }
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_behind_all_that_was_written_reads_as_zeros() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        let file = disk.create("file").unwrap();
+        assert_eq!(file.written_to(0).unwrap(), 0);
+        file.allocate(1 << 20).unwrap();
+        for (at, bytes) in [(10, 100), (300 << 10, 5000), ((1 << 20) - 1, 1)] {
+            file.write_at(at, &vec![7; bytes]).unwrap();
+            let end = at + bytes as u64;
+            for from in [0, at, end] {
+                let written_to = file.written_to(from).unwrap();
+                assert!((end..=1 << 20).contains(&written_to), "{from}: {written_to}, and written to {end}");
+                let mut rest = vec![1; 1 << 20];
+                let read = file.read_at(written_to, &mut rest).unwrap();
+                assert_eq!(read as u64, (1 << 20) - written_to);
+                assert!(rest.iter().take(read).all(|byte| *byte == 0));
+            }
+        }
     }
 }

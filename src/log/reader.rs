@@ -362,11 +362,22 @@ pub(super) struct FrameStream {
     buffer: BytesMut,
     /// Offset of the buffer's first byte.
     base: u32,
+    /// From where on nothing had been written when that was asked first. Not asked again: what the system has read ahead
+    /// counts as written.
+    written_to: Option<u32>,
 }
 
 impl FrameStream {
     pub(super) fn new(segment: u32, file: &Arc<dyn DiskFile>, log_id: LogId, offset: u32) -> Self {
-        Self { segment, log_id, file: Arc::clone(file), offset, buffer: BytesMut::new(), base: offset }
+        Self {
+            segment,
+            log_id,
+            file: Arc::clone(file),
+            offset,
+            buffer: BytesMut::new(),
+            base: offset,
+            written_to: None,
+        }
     }
 
     /// The next frame with data and where it lies; `None` where no valid frame of this segment begins, or after the end frame.
@@ -401,8 +412,9 @@ impl FrameStream {
 
     /// Moves to the next place, from where it stands on, that begins like a frame; `false` if there is none.
     pub(super) fn seek_magic(&mut self) -> Result<bool, ReadError> {
+        let written_to = self.written_to()?;
         loop {
-            if self.has_ahead() == 0 && !self.skip_to_written()? {
+            if self.has_ahead() == 0 && self.offset >= written_to {
                 return Ok(false);
             }
             let Some(bytes) = self.ahead(frame::FRAME_ALIGN)? else { return Ok(false) };
@@ -417,14 +429,14 @@ impl FrameStream {
         }
     }
 
-    /// Moves on over what was never written, without reading it; `false` if nothing more was.
-    fn skip_to_written(&mut self) -> Result<bool, ReadError> {
-        let written = self.file.next_written(u64::from(self.offset));
-        let written = written.map_err(|source| ReadError::Io { segment: self.segment, source })?;
-        let align = frame::FRAME_ALIGN as u64;
-        let at = written.and_then(|at| u32::try_from(at / align * align).ok());
-        self.offset = at.map_or(self.offset, |at| self.offset.max(at));
-        Ok(at.is_some())
+    /// From where on nothing was written, and nothing need be read.
+    fn written_to(&mut self) -> Result<u32, ReadError> {
+        if let Some(known) = self.written_to {
+            return Ok(known);
+        }
+        let known = self.file.written_to(u64::from(self.offset));
+        let known = known.map_err(|source| ReadError::Io { segment: self.segment, source })?;
+        Ok(*self.written_to.insert(u32::try_from(known).unwrap_or(u32::MAX)))
     }
 
     /// How many bytes the buffer has from the next frame's place on; it has no others any more.

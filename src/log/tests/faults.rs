@@ -242,8 +242,8 @@ impl DiskFile for FailingFile {
     fn allocate(&self, bytes: u64) -> std::io::Result<()> {
         self.file.allocate(bytes)
     }
-    fn next_written(&self, offset: u64) -> std::io::Result<Option<u64>> {
-        self.file.next_written(offset)
+    fn written_to(&self, offset: u64) -> std::io::Result<u64> {
+        self.file.written_to(offset)
     }
     fn bytes(&self) -> std::io::Result<u64> {
         self.file.bytes()
@@ -340,8 +340,8 @@ impl DiskFile for StoppingFile {
     fn allocate(&self, bytes: u64) -> std::io::Result<()> {
         self.stopping.pass().and_then(|()| self.file.allocate(bytes))
     }
-    fn next_written(&self, offset: u64) -> std::io::Result<Option<u64>> {
-        self.file.next_written(offset)
+    fn written_to(&self, offset: u64) -> std::io::Result<u64> {
+        self.file.written_to(offset)
     }
     fn bytes(&self) -> std::io::Result<u64> {
         self.file.bytes()

@@ -173,14 +173,14 @@ impl DiskFile for SimFile {
         )
     }
 
-    fn next_written(&self, offset: u64) -> io::Result<Option<u64>> {
+    fn written_to(&self, offset: u64) -> io::Result<u64> {
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         self.with(
             Call::Read,
             |_| {},
             |inode| {
                 let there = inode.cached.get(offset..).unwrap_or_default();
-                there.iter().position(|byte| *byte != 0).map(|at| (offset + at) as u64)
+                (offset + there.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)) as u64
             },
         )
     }

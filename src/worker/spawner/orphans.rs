@@ -4,6 +4,8 @@
 //! Owns how this process becomes a subreaper, how it ends all whose parent it is, and how it ends all that bear a mark. For a
 //! process that starts nothing that it wants to keep meanwhile.
 
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +19,9 @@ use rustix::process::{
 use rustix::process::{getppid, pidfd_send_signal};
 
 use crate::clock::{Clock, RealClock};
+
+/// Room for what the system says of a process, environments included; for more it is made larger.
+const SAID_BYTES: usize = 8 << 10;
 
 /// From now on the orphans of what this process starts come to it.
 ///
@@ -74,11 +79,19 @@ pub(crate) fn reap_what_was_left() {
 pub(super) fn own_children() -> Vec<Pid> {
     let own = std::process::id().to_string();
     let is_own = |pid: &Pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        let stat = said_of(*pid, "stat").unwrap_or_default();
+        let stat = String::from_utf8_lossy(&stat);
         // The name stands in brackets, and may hold anything; behind it are the state and the parent.
         stat.rsplit_once(')').is_some_and(|(_, behind)| behind.split_whitespace().nth(1) == Some(own.as_str()))
     };
     all_processes().filter(is_own).collect()
+}
+
+/// A file of the system's about a process, if it can be read: most often at once, since its length is not known before.
+fn said_of(pid: Pid, what: &str) -> Option<Vec<u8>> {
+    let mut said = Vec::with_capacity(SAID_BYTES);
+    let mut file = File::open(format!("/proc/{}/{what}", pid.as_raw_nonzero())).ok()?;
+    file.read_to_end(&mut said).ok().map(|_| said)
 }
 
 fn all_processes() -> impl Iterator<Item = Pid> {
@@ -109,7 +122,7 @@ pub(super) fn end_marked(mark: &[u8]) {
 fn kill_if_marked(pid: Pid, mark: &[u8]) -> Option<OwnedFd> {
     // First, so that it is the one whose environment is read, or one that has ended: nobody else is killed.
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+    let environment = said_of(pid, "environ")?;
     let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable == mark);
     (is_marked && pidfd_send_signal(&process, Signal::KILL).is_ok()).then_some(process)
 }

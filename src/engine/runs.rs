@@ -50,6 +50,8 @@ pub(super) struct PoolRun {
     pub(super) health: Health,
     /// What its workers did of late.
     pub(super) recent: Recent,
+    /// First attempts on it while it took new work.
+    pub(super) history: History,
     /// What its version did in this process, but for what its other pools do.
     pub(super) runs: Box<Runs>,
     /// When its threads are to be looked at, as long as it holds anything.
@@ -104,8 +106,6 @@ pub(super) struct TypeRun {
     pub(super) warm: Option<PoolId>,
     /// The version on trial.
     pub(super) trial: Option<Trial>,
-    /// First attempts on the version that new work goes to.
-    pub(super) history: History,
     /// Whether nearly all fails.
     pub(super) storm: Storm,
     /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.

@@ -68,6 +68,19 @@ pub struct History {
     pub failed: u64,
 }
 
+impl History {
+    /// A first attempt came to its end.
+    pub fn note(&mut self, failed: bool) {
+        self.attempts += 1;
+        self.failed += u64::from(failed);
+        if self.attempts >= 2 * HISTORY_MAX {
+            // Older ones count half.
+            self.attempts /= 2;
+            self.failed /= 2;
+        }
+    }
+}
+
 /// What the evidence says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -13,7 +13,6 @@ use crate::job::event::{Event, Quarantined, Ramped};
 use crate::log::Poisoned;
 use crate::pool::PoolId;
 use crate::recent::shares;
-use crate::rollover::History;
 use crate::rollover::plan::Standing;
 use crate::rollover::state::{Change, State};
 use crate::rollover::trial::{ALL, Before, Step, Trial};
@@ -56,12 +55,12 @@ impl Core {
 
     /// How the version that new work goes to has fared.
     fn before(&self, type_no: u32) -> Before {
-        let Some(of_type) = self.types.get(&type_no) else { return Before::default() };
-        let run = of_type.current.and_then(|current| self.pools.get(&current));
-        let (took, _) = run.map(|run| shares(std::iter::once(&run.recent), self.mono)).unwrap_or_default();
+        let current = self.types.get(&type_no).and_then(|of_type| of_type.current);
+        let Some(run) = current.and_then(|current| self.pools.get(&current)) else { return Before::default() };
+        let (took, _) = shares(std::iter::once(&run.recent), self.mono);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time that is not negative")]
         let p95_ms = took.map(|took| took.p95.ceil() as u64);
-        Before { history: of_type.history, p95_ms }
+        Before { history: run.history, p95_ms }
     }
 
     /// Tells ramps apart: each chooses other jobs.
@@ -100,7 +99,6 @@ impl Core {
         let before = self.before(type_no);
         let of_type = self.types.entry(type_no).or_default();
         let trial = of_type.trial.take().filter(|trial| trial.version_no == version_no);
-        of_type.history = History::default();
         self.take_over(pool)?;
         let (salt, mono) = (self.salt(version_no), self.mono);
         let of_type = self.types.entry(type_no).or_default();

@@ -1,14 +1,14 @@
 //! Jobs while a version of their type is on trial: which pool one is for, and what its end is evidence of.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::core::Core;
 use crate::engine::outcome::failed;
-use crate::engine::runs::TypeRun;
+use crate::engine::runs::{PoolRun, TypeRun};
 use crate::job::table::Job;
 use crate::limits::ERROR_BYTES_KEPT;
 use crate::pool::PoolId;
-use crate::rollover::evidence::HISTORY_MAX;
 use crate::rollover::{Arm, First};
 use crate::types::Seq;
 use crate::worker::{front, gist};
@@ -51,12 +51,11 @@ impl Core {
     /// A run came to its end, and did its job.
     pub(in crate::engine) fn note_pass(&mut self, born: Seq) {
         let Some(job) = self.table.noted(born) else { return };
-        let is_current = self.current_version(job.type_no) == Some(job.version_no);
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return };
         of_type.storm.attempt(false);
         let first = is_first(job);
-        if first && is_current {
-            of_type.note_first(false);
+        if first && let Some(run) = current(of_type, &mut self.pools, job.version_no) {
+            run.history.note(false);
         }
         let Some(trial) = &mut of_type.trial else { return };
         match job.tried_on() {
@@ -77,12 +76,11 @@ impl Core {
     /// A run failed of `error`; says whether the version before makes up for it, at once and at no cost.
     pub(in crate::engine) fn note_failure(&mut self, born: Seq, error: &str, dies: bool, for_good: bool) -> bool {
         let Some(job) = self.table.noted(born) else { return false };
-        let is_current = self.current_version(job.type_no) == Some(job.version_no);
         let Some(of_type) = self.types.get_mut(&job.type_no) else { return false };
         of_type.storm.attempt(true);
         let first = is_first(job);
-        if first && is_current {
-            of_type.note_first(true);
+        if first && let Some(run) = current(of_type, &mut self.pools, job.version_no) {
+            run.history.note(true);
         }
         let failed = failed(job, dies, for_good);
         let Some(trial) = &mut of_type.trial else { return self.makes_up_afterwards(job, failed) };
@@ -122,17 +120,13 @@ impl Core {
     }
 }
 
-impl TypeRun {
-    /// A first attempt on the version that new work goes to came to its end.
-    fn note_first(&mut self, failed: bool) {
-        self.history.attempts += 1;
-        self.history.failed += u64::from(failed);
-        if self.history.attempts >= 2 * HISTORY_MAX {
-            // Older ones count half.
-            self.history.attempts /= 2;
-            self.history.failed /= 2;
-        }
-    }
+/// The pool that takes new work, if it is one of this version.
+fn current<'p>(
+    of_type: &TypeRun,
+    pools: &'p mut BTreeMap<PoolId, PoolRun>,
+    version_no: u32,
+) -> Option<&'p mut PoolRun> {
+    pools.get_mut(&of_type.current?).filter(|run| run.version_no == version_no)
 }
 
 /// Whether a job has never come to an end of its own.

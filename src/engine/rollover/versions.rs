@@ -16,6 +16,7 @@ use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, PoolSpec, Report};
 use crate::recent::Recent;
+use crate::rollover::History;
 use crate::rollover::state::{self, Change, State as Role};
 use crate::types::Label;
 use crate::worker::WorkerFactory;
@@ -81,6 +82,7 @@ impl Core {
             quiet_since: Duration::ZERO,
             health: Health::default(),
             recent: Recent::new(self.mono),
+            history: History::default(),
             runs: self.measured.take(version_no),
             look_at: Duration::ZERO,
             window: 0,

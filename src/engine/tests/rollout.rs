@@ -95,6 +95,24 @@ fn a_version_that_always_fails_is_withdrawn_and_no_job_dies_or_loses_an_attempt(
 }
 
 #[test]
+fn what_a_withdrawn_version_failed_of_is_not_held_against_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[]);
+    let handle = start_v1(dir.path(), &settings);
+    do_jobs(&handle, 20, 3);
+    begin(&handle, dir.path(), "v2", bad(|| fail("no")), &settings);
+    until_version(&handle, "v2", "current");
+    while version(&handle, "v2").state != "quarantined" {
+        assert_eq!(do_jobs(&handle, 1, 3), ["v1"]);
+    }
+    begin(&handle, dir.path(), "v3", echo(), &settings);
+    until_version(&handle, "v3", "current");
+    let (attempts, failed) = of_type(&handle, "t").trial.unwrap().evidence.before.unwrap();
+    assert!(attempts >= 20 && failed == 0, "v1 never failed: {failed} of {attempts}");
+    handle.stop_and_wait();
+}
+
+#[test]
 fn a_failure_that_is_made_up_for_costs_no_attempt_and_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let settings = rolling(&[]);

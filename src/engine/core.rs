@@ -297,7 +297,13 @@ impl Core {
     pub(super) fn stands_still(&mut self) -> bool {
         let options = self.log.options();
         let low = self.log.room() < (options.frame_bytes_max + options.frame_bytes_full) as u64;
-        low && !self.is_stopping() && !self.log.await_spare()
+        low && !self.is_stopping() && !self.await_spare()
+    }
+
+    /// Waits until the next segment is ready, or it is known that it cannot be made just now; says whether it is ready.
+    pub(super) fn await_spare(&mut self) -> bool {
+        let _waits = self.waits_for_disk();
+        self.log.await_spare()
     }
 
     /// Whether there is more to do than one turn held.

@@ -52,7 +52,7 @@ impl Core {
         }
         // The second half of what may be the last segment is for what becomes of jobs: first it must be known that it is not.
         if self.log.room() < self.log.options().segment_bytes / 2 {
-            self.log.await_spare();
+            self.await_spare();
         }
         self.log.full().map(|detail| Refusal::DiskFull { detail: detail.to_string() })
     }

@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use super::super::open::{Surroundings, open_core, serve};
 use super::super::upkeep::clean::Cleaning;
 use super::*;
+use crate::engine::Pulse;
 use crate::engine::core::Core;
 use crate::job::event::Kind;
 use crate::job::ids::IdMaker;
-use crate::log::disk::{Disk, RealDisk};
+use crate::log::disk::{Disk, DiskFile, RealDisk};
 use crate::log::{LogOptions, Making};
 use crate::pool::ThreadPools;
 use crate::simulate::disk::{Fault, Loss, SimDisk};
@@ -134,6 +135,73 @@ fn an_idle_disk_gets_a_frame_as_soon_as_one_is_large_enough() {
     }
     core.await_commit().unwrap();
     assert_eq!(answered.load(Ordering::SeqCst), 200);
+}
+
+/// A disk that makes no second segment before its gate is closed for good.
+struct Held {
+    disk: SimDisk,
+    gate: Receiver<()>,
+}
+
+impl Disk for Held {
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        if name.starts_with("0000000002.") {
+            self.gate.recv().unwrap_err();
+        }
+        self.disk.create(name)
+    }
+    fn open(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn place(&self) -> std::path::PathBuf {
+        self.disk.place()
+    }
+}
+
+#[test]
+fn who_waits_for_the_next_segment_waits_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (open, gate) = crossbeam_channel::bounded(0);
+    let (mut core, handle) = core_on(Arc::new(Held { disk: SimDisk::new(1), gate }), dir.path()).unwrap();
+    let pulse = Pulse::new(Arc::new(RealClock), Duration::from_secs(10), || ());
+    core.begin_to_beat(Arc::clone(&pulse));
+    // Where this fails, it ends nevertheless.
+    let open = open;
+    // Jobs that nobody begins: nothing but what is pushed takes room.
+    let push = || {
+        let later = NewJob { start: Start::After(Duration::from_secs(3600)), ..job("echo", &"1".repeat(1000)) };
+        handle.submit(vec![later], Box::new(|_| ()));
+    };
+    // In the second half of a segment it is waited for the next one.
+    let half = OPTIONS.segment_bytes / 2;
+    while core.log.room() > half + 2000 {
+        push();
+        core.turn(None).unwrap();
+    }
+    assert!(core.log.room() > half && !pulse.stand_in());
+    (0..3).for_each(|_| push());
+    std::thread::scope(|scope| {
+        let turn = scope.spawn(|| core.turn(None).is_ok());
+        let until = RealClock.mono() + Duration::from_secs(20);
+        while !pulse.stand_in() && RealClock.mono() < until {
+            std::thread::yield_now();
+        }
+        let stood_in = pulse.stand_in();
+        drop(open);
+        assert!(turn.join().unwrap() && stood_in);
+    });
 }
 
 #[test]

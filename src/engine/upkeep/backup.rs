@@ -10,7 +10,7 @@ impl Core {
     /// Ends the segment and holds all ended ones: everything that was acknowledged before is in them.
     pub(in crate::engine) fn hold_for_backup(&mut self, to: To<Result<Held, Refusal>>) -> Result<(), Poisoned> {
         self.commit()?;
-        if !self.log.await_spare() {
+        if !self.await_spare() {
             let detail = self.log.full().map_or_else(String::new, |why| why.to_string());
             self.reply(move |_| to.give(Err(Refusal::DiskFull { detail })));
             return Ok(());

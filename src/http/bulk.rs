@@ -1,10 +1,13 @@
 //! `POST /v1/jobs` with a job a line: read, enqueued and answered in portions, so that neither side holds all of it.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, channel};
+use tokio::time::timeout;
 
 use super::buffers::Share;
 use super::problem::{Problem, status_of as status_of_refusal};
@@ -20,6 +23,8 @@ use crate::types::WorkerType;
 const PORTION_LINES: usize = 1000;
 /// Bytes of lines that are enqueued at once.
 const PORTION_BYTES: usize = 4 << 20;
+/// Lines wait so long for more of them, to be enqueued together.
+const QUIET: Duration = Duration::from_millis(20);
 /// Portions of answers that may wait for a slow reader.
 const ANSWERS_AHEAD: usize = 1;
 
@@ -62,14 +67,7 @@ type Answers = channel::Sender<Bytes, std::io::Error>;
 
 impl Portions {
     async fn run(&mut self, mut body: Body, mut lines: Lines, answers: &mut Answers) -> Result<(), Problem> {
-        let most = self.app.handle.serving().body_timeout;
-        let late = || {
-            let detail = format!("nothing more came within {most:?} (`http.body_timeout`)");
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
-        };
-        while let Some(frame) = tokio::time::timeout(most, body.frame()).await.map_err(|_| late())? {
-            let frame = frame.map_err(|error| Problem::bad_request(error.to_string()))?;
-            let Ok(piece) = frame.into_data() else { continue };
+        while let Some(piece) = self.piece(&mut body, answers).await? {
             for line in lines.take(&piece) {
                 self.add(line);
                 if self.waiting.len() >= PORTION_LINES || self.bytes >= PORTION_BYTES {
@@ -82,6 +80,27 @@ impl Portions {
             self.add(line);
         }
         self.enqueue(answers).await
+    }
+
+    /// The next piece of the body. Where it does not come at once, what waits is enqueued meanwhile: who sends a line now and
+    /// then is not to wait for the next one.
+    async fn piece(&mut self, body: &mut Body, answers: &mut Answers) -> Result<Option<Bytes>, Problem> {
+        let most = self.app.handle.serving().body_timeout;
+        let late = || {
+            let detail = format!("nothing more came within {most:?} (`http.body_timeout`)");
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
+        };
+        let quick = if self.waiting.is_empty() { None } else { timeout(QUIET, body.frame()).await.ok() };
+        let frame = match quick {
+            Some(frame) => frame,
+            None => {
+                self.enqueue(answers).await?;
+                timeout(most, body.frame()).await.map_err(|_| late())?
+            }
+        };
+        let frame = frame.transpose().map_err(|error| Problem::bad_request(error.to_string()))?;
+        // Trailers are no data.
+        Ok(frame.map(|frame| frame.into_data().unwrap_or_default()))
     }
 
     /// Keeps what is in memory within the bound that all share: what waits is enqueued first, then the others are waited for.

@@ -31,6 +31,8 @@ use crate::config::target::is_public;
 const IDLE_MAX: Duration = Duration::from_secs(4);
 /// After so long the name is looked up anew, however busy the connection is.
 const AGE_MAX: Duration = Duration::from_secs(60);
+/// One that was closed while nobody looked shows that within this time of a request: what is closed later had the service at work.
+pub(super) const STALE_WITHIN: Duration = Duration::from_secs(1);
 /// Longest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Addresses of one name that are tried.
@@ -95,7 +97,7 @@ struct Idle {
 
 /// Why there is no answer.
 pub(super) enum Unanswered {
-    /// A connection that had an answer before is closed, and no answer came.
+    /// A connection that had an answer before is closed at once, and no answer came.
     Stale(String),
     /// In words that follow the host's name.
     Failed(String),
@@ -130,6 +132,7 @@ impl Connection {
 
     /// Sends a request, and waits for the head of its answer.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
+        let sent = Instant::now();
         // This would ring for the wire to look, which it does at once.
         self.bell.muted.store(true, Ordering::Relaxed);
         let answer = self.sender.send_request(request);
@@ -145,7 +148,8 @@ impl Connection {
             return Err(Unanswered::Failed(format!("did not answer in HTTP: {}", in_full(&error))));
         }
         let why = format!("closed the connection before it answered: {}", in_full(&error));
-        Err(if self.answered { Unanswered::Stale(why) } else { Unanswered::Failed(why) })
+        let is_stale = self.answered && sent.elapsed() < STALE_WITHIN;
+        Err(if is_stale { Unanswered::Stale(why) } else { Unanswered::Failed(why) })
     }
 
     /// Whether it can be used for another request, once the answer to the last one was read to its end.

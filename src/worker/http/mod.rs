@@ -137,20 +137,32 @@ impl<'a> Lane<'a> {
         let hook = &self.caller.hook;
         let begun = Instant::now();
         let end = Within::Job(job.timeout).from(begun);
-        let (connect, first_byte) = (Within::Connect(timeouts.connect), Within::FirstByte(timeouts.first_byte));
+        let mut before = String::new();
         if let Some(mut connection) = self.ready_connection(begun) {
             let request = self.heads.request(hook, job, RealClock.wall_ms())?;
-            match self.alarm.within(end.or(first_byte.from(begun)), connection.send(request)).await? {
+            let answering = end.or(Within::FirstByte(timeouts.first_byte).from(begun));
+            match self.alarm.within(answering, connection.send(request)).await? {
                 Ok(response) => return self.read(response, connection, end).await,
                 // It was closed while nobody looked; the service has most probably not seen the request.
-                Err(Unanswered::Stale(_)) => {}
+                Err(Unanswered::Stale(why)) => before = format!("{why}; then "),
                 Err(Unanswered::Failed(why)) => return Err(why),
             }
         }
-        let connecting = end.or(connect.from(Instant::now()));
+        self.exchange_anew(job, timeouts, end).await.map_err(|why| format!("{before}{why}"))
+    }
+
+    /// As [`Lane::exchange`], on a connection that is made for it.
+    async fn exchange_anew(
+        &mut self,
+        job: &Assignment,
+        timeouts: RequestTimeouts,
+        end: Bound,
+    ) -> Result<Answer, String> {
+        let hook = &self.caller.hook;
+        let connecting = end.or(Within::Connect(timeouts.connect).from(Instant::now()));
         let mut connection = self.alarm.within(connecting, connect::connect(hook)).await??;
         let request = self.heads.request(hook, job, RealClock.wall_ms())?;
-        let answering = end.or(first_byte.from(Instant::now()));
+        let answering = end.or(Within::FirstByte(timeouts.first_byte).from(Instant::now()));
         match self.alarm.within(answering, connection.send(request)).await? {
             Ok(response) => self.read(response, connection, end).await,
             Err(Unanswered::Stale(why) | Unanswered::Failed(why)) => Err(why),

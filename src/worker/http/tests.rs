@@ -229,6 +229,21 @@ fn connections_are_used_again_and_a_closed_one_is_made_anew() {
 }
 
 #[test]
+fn a_request_that_the_service_had_for_a_while_is_not_sent_again() {
+    let tries = |after| {
+        let service = Service::giving_up(after);
+        let caller = Caller::new(&Arc::new(local(&service)));
+        let error = failure(run_in_lane(&caller, vec![assignment(1), assignment(2)], PATIENT).remove(1));
+        let told = error.matches("closed the connection before it answered").count();
+        assert_eq!(told, service.requests().len() - 1, "whatever was tried is told: {error}");
+        told
+    };
+    assert_eq!(tries(connect::STALE_WITHIN + SHORT), 1);
+    // A busy machine may take its time for this.
+    assert!((1..=2).contains(&tries(Duration::from_millis(1))));
+}
+
+#[test]
 fn a_job_in_a_lane_is_sent_as_itself_whatever_came_before() {
     let service = Service::answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-More: 1\r\n\r\n7");
     let caller = Caller::new(&Arc::new(local(&service)));

@@ -127,6 +127,21 @@ impl Service {
         })
     }
 
+    /// Answers its first request, and closes each connection by which another one has come for so long.
+    pub(super) fn giving_up(after: Duration) -> Self {
+        let answered = AtomicBool::new(false);
+        Self::doing(move |stream| {
+            if answered.swap(true, Ordering::SeqCst) {
+                stream.set_read_timeout(Some(after)).unwrap();
+                // The caller says nothing meanwhile: a wait.
+                drop(stream.read(&mut [0]));
+                drop(stream.shutdown(std::net::Shutdown::Both));
+            } else {
+                drop(stream.write_all(OK.as_bytes()));
+            }
+        })
+    }
+
     /// Goes on with an answer, a byte now and then.
     pub(super) fn dripping(head: &str) -> Self {
         let head = head.to_owned();

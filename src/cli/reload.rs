@@ -23,7 +23,7 @@ pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
     if !wait {
         return print("accepted; `biotope status` or the page show how it goes");
     }
-    let verdict = json(&answer)?;
+    let verdict: Value = json(&answer)?;
     for change in changes(&verdict) {
         print(&change)?;
     }

@@ -3,7 +3,9 @@
 use std::io::Write as _;
 
 use axum::http::Method;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::client::{Client, escape, whole};
 use super::print;
@@ -13,13 +15,37 @@ use crate::wording;
 
 /// Jobs that are asked for at once.
 const PAGE: usize = 1000;
+/// Levels that are indented.
+const INDENTED_MAX: usize = 50;
+
+/// As much of a job as is told in a line. Its payload and its result may be JSON that not everybody can read: numbers without
+/// end, halves of characters, more levels than a parser takes. They are shown as they are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct InLine {
+    id: String,
+    #[serde(rename = "type")]
+    worker_type: String,
+    state: String,
+    created_at: String,
+    ended_at: Option<String>,
+    error: Option<String>,
+}
+
+/// A page of a listing.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    jobs: Vec<&'a RawValue>,
+    next_cursor: Option<String>,
+}
 
 pub(super) fn get(client: &Client, path: &str) -> Result<Value, Failure> {
     let (_, text) = client.ask(Method::GET, path, whole(""))?;
     json(&text)
 }
 
-pub(super) fn json(text: &[u8]) -> Result<Value, Failure> {
+pub(super) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(text)
         .map_err(|error| Failure::new(UNAVAILABLE, format!("the answer is no answer of biotope's: {error}")))
 }
@@ -47,20 +73,14 @@ pub(super) fn list(
     let query: String = filter.iter().map(|(key, value)| format!("&{key}={}", escape(value))).collect();
     loop {
         let after = cursor.as_ref().map_or_else(String::new, |cursor| format!("&cursor={}", escape(cursor)));
-        let page = get(client, &format!("/v1/jobs?limit={}{query}{after}", left.min(PAGE)))?;
-        let jobs = list_of(&page, "jobs");
-        for job in jobs {
-            if as_json {
-                print(&job.to_string())?;
-            } else {
-                let when = job.get("ended_at").or(job.get("created_at")).and_then(Value::as_str).unwrap_or("-");
-                let error = job.get("error").and_then(Value::as_str).map(in_short);
-                let line = format!("{}  {:<9}  {}  {when}", text(job, "id"), text(job, "state"), text(job, "type"));
-                print(&error.map_or_else(|| line.clone(), |error| format!("{line}  {error}")))?;
-            }
+        let path = format!("/v1/jobs?limit={}{query}{after}", left.min(PAGE));
+        let (_, answer) = client.ask(Method::GET, &path, whole(""))?;
+        let page: Page<'_> = json(&answer)?;
+        for job in &page.jobs {
+            print(&if as_json { job.get().to_owned() } else { json::<InLine>(job.get().as_bytes())?.line() })?;
         }
-        left = left.saturating_sub(jobs.len());
-        cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+        left = left.saturating_sub(page.jobs.len());
+        cursor = page.next_cursor;
         let Some(more) = &cursor else { return Ok(()) };
         if left == 0 {
             drop(writeln!(std::io::stderr(), "there may be more: --cursor {more}"));
@@ -69,9 +89,49 @@ pub(super) fn list(
     }
 }
 
+impl InLine {
+    fn line(&self) -> String {
+        let Self { id, worker_type, state, created_at, ended_at, error } = self;
+        let line = format!("{id}  {state:<9}  {worker_type}  {}", ended_at.as_ref().unwrap_or(created_at));
+        error.as_ref().map_or_else(|| line.clone(), |error| format!("{line}  {}", in_short(error)))
+    }
+}
+
 pub(super) fn job(client: &Client, id: &str) -> Result<(), Failure> {
-    let job = get(client, &format!("/v1/jobs/{}", escape(id)))?;
-    print(&serde_json::to_string_pretty(&job).unwrap_or_else(|_| job.to_string()))
+    let (_, answer) = client.ask(Method::GET, &format!("/v1/jobs/{}", escape(id)), whole(""))?;
+    print(&indented(json::<&RawValue>(&answer)?.get()))
+}
+
+/// A JSON text on several lines, its values as they are written.
+fn indented(text: &str) -> String {
+    let mut out = String::with_capacity(2 * text.len());
+    let (mut depth, mut before, mut in_string, mut escaped) = (0_usize, ' ', false, false);
+    for letter in text.chars() {
+        if in_string {
+            in_string = escaped || letter != '"';
+            escaped = !escaped && letter == '\\';
+            out.push(letter);
+            continue;
+        }
+        if letter.is_ascii_whitespace() {
+            continue;
+        }
+        let (opened, closes) = (matches!(before, '{' | '['), matches!(letter, '}' | ']'));
+        depth = depth.saturating_sub(usize::from(closes));
+        let begins_a_line = if closes { !opened } else { opened || before == ',' };
+        if begins_a_line {
+            out.push('\n');
+            out.extend(std::iter::repeat_n("  ", depth.min(INDENTED_MAX)));
+        }
+        out.push(letter);
+        if letter == ':' {
+            out.push(' ');
+        }
+        depth += usize::from(matches!(letter, '{' | '['));
+        in_string = letter == '"';
+        before = letter;
+    }
+    out
 }
 
 /// What became of a job.
@@ -118,8 +178,8 @@ pub(super) fn act(client: &Client, ids: &[String], action: &str) -> Result<(), F
     for id in ids {
         match client.ask(Method::POST, &format!("/v1/jobs/{}/{action}", escape(id)), whole("")) {
             Ok((_, answer)) => {
-                let job = json(&answer)?;
-                print(&format!("{}  {}", text(&job, "id"), text(&job, "state")))?;
+                let job: InLine = json(&answer)?;
+                print(&format!("{}  {}", job.id, job.state))?;
             }
             Err(failure) => {
                 if let Some(earlier) = failed.replace(failure) {
@@ -139,19 +199,19 @@ pub(super) fn retry_failed(client: &Client, failed_on: &str) -> Result<(), Failu
     };
     let path = format!("/v1/types/{}/retry?failed_on={}", escape(worker_type), escape(version));
     let (_, answer) = client.ask(Method::POST, &path, whole(""))?;
-    print(&format!("{} retried", count(&json(&answer)?, "retried")))
+    print(&format!("{} retried", count(&json::<Value>(&answer)?, "retried")))
 }
 
 pub(super) fn purge(client: &Client, worker_type: &str) -> Result<(), Failure> {
     let (_, answer) = client.ask(Method::POST, &format!("/v1/types/{}/purge", escape(worker_type)), whole(""))?;
-    print(&format!("{} purged", count(&json(&answer)?, "purged")))
+    print(&format!("{} purged", count(&json::<Value>(&answer)?, "purged")))
 }
 
 /// Says something about a type's rollover, and prints what stands then.
 pub(super) fn rollout(client: &Client, worker_type: &str, word: &str) -> Result<(), Failure> {
     let path = format!("/v1/types/{}/{word}", escape(worker_type));
     let (_, answer) = client.ask(Method::POST, &path, whole(""))?;
-    let view = json(&answer)?;
+    let view: Value = json(&answer)?;
     print(&format!("{}: {}", text(&view, "type"), text(&view, "done")))?;
     for version in list_of(&view, "versions") {
         let mut line = format!("  {} {}", text(version, "version"), text(version, "state"));
@@ -171,4 +231,38 @@ pub(super) fn pause(client: &Client, worker_type: &str, paused: bool) -> Result<
     let verb = if paused { "pause" } else { "resume" };
     client.ask(Method::POST, &format!("/v1/types/{}/{verb}", escape(worker_type)), whole(""))?;
     print(&format!("{worker_type} {verb}d"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_indented_as_it_is_written() {
+        for value in [
+            serde_json::json!({"a": [], "b": {}, "c": [1, {"d": "x,{\"}:\\", "e": null}], "f": "ä"}),
+            serde_json::json!([]),
+            serde_json::json!("a: b"),
+        ] {
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            assert_eq!(indented(&value.to_string()), pretty);
+            assert_eq!(indented(&pretty), pretty);
+        }
+        let odd = r#"[1e999,12345678901234567890.10,"\ud800"]"#;
+        assert_eq!(indented(odd).split_whitespace().collect::<String>(), odd);
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert!(indented(&deep).len() < 30_000_000);
+    }
+
+    #[test]
+    fn a_listing_shows_jobs_whose_payloads_nobody_else_could_read() {
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        for payload in [r#""\ud800""#, "1e999", &deep] {
+            let text =
+                format!(r#"{{"jobs":[{{"id":"a","state":"dead","type":"t","payload":{payload}}}],"next_cursor":"7"}}"#);
+            let page: Page<'_> = json(text.as_bytes()).unwrap();
+            let job: InLine = json(page.jobs[0].get().as_bytes()).unwrap();
+            assert_eq!((job.line().as_str(), page.next_cursor.as_deref()), ("a  dead       t  ", Some("7")));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use serde_json::Value;
 
 use super::client::{Client, whole};
 use super::print;
@@ -23,15 +24,15 @@ pub(super) fn upgrade(client: &Client, wait: bool) -> Result<(), Failure> {
     if !wait {
         return print("accepted; `biotope status` or the page show how it goes");
     }
-    let underway = json(&answer)?;
+    let underway: Value = json(&answer)?;
     let (attempt, from, to) = (count(&underway, "attempt"), text(&underway, "from"), text(&underway, "to"));
     let until = RealClock.mono().saturating_add(TAKEOVER_TIMEOUT);
     while RealClock.mono() < until {
         // While neither image serves, this waits in the socket's queue.
         let view = get(client, "/v1/ecosystem")?;
-        let binary = view.get("binary").unwrap_or(&serde_json::Value::Null);
+        let binary = view.get("binary").unwrap_or(&Value::Null);
         if count(binary, "attempts") >= attempt && text(binary, "state") == "serving" {
-            return match binary.get("last_error").and_then(serde_json::Value::as_str) {
+            return match binary.get("last_error").and_then(Value::as_str) {
                 None => print(&format!("biotope {to} took over from {from}")),
                 Some(why) => Err(Failure::new(PARTIAL, format!("biotope {from} goes on: {why}"))),
             };

@@ -17,8 +17,7 @@ pub(super) fn version(version: &Value) -> String {
 /// Why a version is not used, if it is not.
 pub(super) fn refused(name: &str, version: &Value) -> Option<String> {
     let (label, why) = (text(version, "version"), text(version, "reason"));
-    let configured = version.get("configured").and_then(Value::as_bool) == Some(true);
-    match (text(version, "state"), configured) {
+    match (text(version, "state"), is_configured(version)) {
         ("quarantined", true) => Some(wording::withdrawn(name, label, why)),
         ("rejected", true) => Some(wording::rejected(name, label, why)),
         (state @ ("quarantined" | "rejected"), false) => Some(format!("{name} {label} {state}: {}", in_short(why))),
@@ -33,8 +32,21 @@ pub(super) fn rollovers(view: &Value) -> Result<(), Failure> {
             print(&line)?;
         }
     }
-    let generation = view.get("generation").unwrap_or(&Value::Null);
-    if text(generation, "state") == "partial" { print(&wording::partial(count(generation, "number"))) } else { Ok(()) }
+    partial(view).map_or(Ok(()), |line| print(&line))
+}
+
+/// That not all of a config runs, where no version is told of by itself for that.
+fn partial(view: &Value) -> Option<String> {
+    let generation = view.get("generation")?;
+    let mut versions = list_of(view, "types").iter().flat_map(|of_type| list_of(of_type, "versions"));
+    let is_told =
+        versions.any(|version| is_configured(version) && matches!(text(version, "state"), "quarantined" | "rejected"));
+    let is_partial = text(generation, "state") == "partial" && !is_told;
+    is_partial.then(|| wording::partial(count(generation, "number")))
+}
+
+fn is_configured(version: &Value) -> bool {
+    version.get("configured").and_then(Value::as_bool) == Some(true)
 }
 
 fn of_type_lines(of_type: &Value, now: u64) -> Vec<String> {
@@ -123,6 +135,16 @@ mod tests {
         let slower = "press: v2 takes longer; `biotope rollout abort press` withdraws it, if that is too long";
         let drains = "press v0: 3 in flight, draining for 90 s, through in about 4 s, cut off in 4 min; held up by order-17, at it for 90 s";
         assert_eq!(lines, [ramp.as_str(), slower, drains, "press v1: warm for 9 min more, a way back"]);
+    }
+
+    #[test]
+    fn a_config_is_told_to_run_in_part_where_no_version_is_told_of() {
+        let version = |state: &str, configured: bool| json!([{"version": "v2", "state": state, "configured": configured, "reason": "it broke"}]);
+        let view = |state, versions| json!({"generation": {"number": 3, "state": state}, "types": [{"type": "press", "versions": versions}]});
+        let of = |state, versions| partial(&view(state, versions));
+        assert_eq!(of("partial", version("quarantined", true)), None, "its own line says more");
+        assert!(of("partial", version("quarantined", false)).unwrap().starts_with("Not all of config generation 3"));
+        assert_eq!(of("ok", version("current", true)), None);
     }
 
     #[test]

@@ -316,10 +316,13 @@ fn misuse(error: &clap::Error) -> Option<String> {
         return None;
     }
     let text = error.render().to_string();
-    let told = text.split("\nUsage:").next().unwrap_or(&text).trim_start_matches("error: ");
-    let told = told.split("\nFor more information").next().unwrap_or(told);
+    let (told, usage) = text.split_once("\nUsage: ").unwrap_or((&text, "biotope"));
+    let told = told.split("\nFor more information").next().unwrap_or(told).trim_start_matches("error: ");
     let words: Vec<&str> = told.split_whitespace().collect();
-    Some(format!("biotope: {}; `biotope --help` tells more", words.join(" ")))
+    // The usage begins with the command that was meant.
+    let is_name = |word: &&str| word.starts_with(|letter: char| letter.is_ascii_lowercase());
+    let command: Vec<&str> = usage.split_whitespace().take_while(is_name).collect();
+    Some(format!("biotope: {}; `{} --help` tells more", words.join(" "), command.join(" ")))
 }
 
 fn dispatch(cli: Cli, natives: Natives, arrival: Option<Arrival>, sockets: Sockets) -> Result<(), Failure> {

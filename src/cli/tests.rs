@@ -25,6 +25,21 @@ fn global_options_stand_before_or_after_the_command() {
     assert!(Cli::try_parse_from(["biotope"]).is_err());
 }
 
+#[test]
+fn a_mistake_in_the_use_leads_to_the_help_of_the_command_that_was_meant() {
+    for (words, help) in [
+        (&["restore", "x"][..], "biotope restore --help"),
+        (&["jobs", "show"], "biotope jobs show --help"),
+        (&["log", "dump", "x", "--form", "1"], "biotope log dump --help"),
+        (&["jobs", "shw"], "biotope jobs --help"),
+        (&["stats"], "biotope --help"),
+    ] {
+        let error = Cli::try_parse_from([&["biotope"], words].concat()).err().unwrap();
+        let told = misuse(&error).unwrap();
+        assert!(told.ends_with(&format!("`{help}` tells more")), "{told}");
+    }
+}
+
 /// Every command below this one, itself first, with the words that lead to it.
 fn all_of(command: &clap::Command, words: &[&str]) -> Vec<(Vec<String>, clap::Command)> {
     let own: Vec<String> = words.iter().map(ToString::to_string).collect();

@@ -9,6 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Places, Problem};
 use super::units;
 
+/// What helps where a text stands bare.
+const IN_QUOTES: &str = "write it in \"quotes\"";
+
 /// What reading gathers.
 #[derive(Default)]
 pub(super) struct Gathered {
@@ -100,14 +103,23 @@ impl<'a> Section<'a> {
         default: T,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> T {
-        let Some((text, span)) = self.text(gathered, key) else { return default };
-        match parse(&text) {
-            Ok(value) => value,
-            Err(help) => {
-                gathered.add(span, format!("`{}` cannot be {text:?}", self.path_of(key)), help);
-                default
-            }
-        }
+        let Some(value) = self.get(gathered, key) else { return default };
+        let path = self.path_of(key);
+        // What a bare number lacks most often is its unit, and the quotes with it.
+        let bare = if let DeValue::Integer(number) = value.get_ref() { Some(number.to_string()) } else { None };
+        let is_bare = bare.is_some();
+        let Some(text) = bare.or_else(|| text_of(gathered, value, &path)) else { return default };
+        let help = match parse(&text) {
+            Ok(read) if !is_bare => return read,
+            Ok(_) => IN_QUOTES.to_owned(),
+            Err(help) => help,
+        };
+        let message = match is_bare {
+            true => format!("`{path}` is {}, not a string", kind(value)),
+            false => format!("`{path}` cannot be {text:?}"),
+        };
+        gathered.add(value.span(), message, help);
+        default
     }
 
     /// A duration within a range.
@@ -225,7 +237,7 @@ pub(super) fn closest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 
 pub(super) fn text_of(gathered: &mut Gathered, value: Value<'_>, path: &str) -> Option<String> {
     let DeValue::String(text) = value.get_ref() else {
-        gathered.add(value.span(), format!("`{path}` is {}, not a string", kind(value)), "write it in \"quotes\"");
+        gathered.add(value.span(), format!("`{path}` is {}, not a string", kind(value)), IN_QUOTES);
         return None;
     };
     Some(text.clone().into_owned())

@@ -161,7 +161,8 @@ impl Draft {
             "tenant" => self.tenant = Some(bounded(member, text(member, value)?, TENANT_BYTES_MAX)?),
             "run_at" => self.run_at = Some(moment(member, &text(member, value)?)?),
             "delay" => {
-                let delay = text(member, value)?;
+                // A number lacks its unit, in quotes or not.
+                let delay = text(member, value).unwrap_or_else(|_| value.get().to_owned());
                 let delay = units::duration(&delay).map_err(|help| refused(format!("{member} {delay:?}: {help}")))?;
                 self.delay = Some(delay);
             }
@@ -338,6 +339,7 @@ mod tests {
             "min_version \"v 2\" holds ' '; allowed are letters, digits and . _ + -; write the label of a version of its \
              type, like \"v2\""
         );
+        assert!(said(r#"{"type":"a","delay":5}"#).starts_with("delay \"5\": write a whole number with its unit"));
         assert_eq!(said(r#"{"type":"a","min_version":2}"#), "min_version must be a string");
         assert_eq!(
             said(r#"{"type":"a","traceparent":"00-1-2-3"}"#),

@@ -1,6 +1,8 @@
 //! The life of single jobs: ids, order, time, failure, and what people do to them.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -383,5 +385,21 @@ fn an_attempt_names_the_worker_that_made_it() {
         failed_on(&biotope, &dead).iter().map(|failure| &failure["worker"]).collect::<Vec<_>>(),
         workers.iter().collect::<Vec<_>>()
     );
+    biotope.stop();
+}
+
+#[test]
+fn a_line_is_enqueued_while_the_next_one_is_waited_for() {
+    let home = Home::new("[workers.echo]\nversion = \"v1\"\nexec = [\"cat\"]\n");
+    let biotope = home.start();
+    let mut pushing = home.command(&["push", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut lines, mut ids) = (pushing.stdin.take().unwrap(), BufReader::new(pushing.stdout.take().unwrap()).lines());
+    for id in ["first", "second"] {
+        writeln!(lines, "{{\"type\":\"echo\",\"id\":\"{id}\"}}").unwrap();
+        assert_eq!(ids.next().unwrap().unwrap(), id);
+        biotope.until_state(id, "completed");
+    }
+    drop(lines);
+    assert!(pushing.wait().unwrap().success());
     biotope.stop();
 }

@@ -102,22 +102,6 @@ fn a_file_of_jobs_is_pushed_line_by_line() {
 }
 
 #[test]
-fn a_line_is_enqueued_while_the_next_one_is_waited_for() {
-    let home = Home::new(ECHO);
-    let biotope = home.start();
-    let mut pushing = home.command(&["push", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut lines, mut ids) = (pushing.stdin.take().unwrap(), BufReader::new(pushing.stdout.take().unwrap()).lines());
-    for id in ["first", "second"] {
-        writeln!(lines, "{{\"type\":\"echo\",\"id\":\"{id}\"}}").unwrap();
-        assert_eq!(ids.next().unwrap().unwrap(), id);
-        biotope.until_state(id, "completed");
-    }
-    drop(lines);
-    assert!(pushing.wait().unwrap().success());
-    biotope.stop();
-}
-
-#[test]
 fn a_long_push_shows_its_progress_on_a_terminal_and_nowhere_else() {
     let name = "a_long_push_shows_its_progress_on_a_terminal_and_nowhere_else";
     if !has_program("script") {

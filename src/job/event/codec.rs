@@ -104,7 +104,7 @@ impl<'a> Event<'a> {
                     version => version == WITH_MIN_VERSION,
                 };
                 let (min_version, rest) = if has_min { take_min_version(rest)? } else { (None, rest) };
-                let (meta, tail): (Enqueued<'_>, _) = take(rest, kind)?;
+                let (meta, tail) = quick::take_enqueued(rest).ok_or(BadRecord::Shape { kind })?;
                 // However it is written, it would be taken for what stands in front of a least version.
                 if version == WITH_TRACE && meta.type_no == 0 {
                     return Err(BadRecord::Shape { kind });

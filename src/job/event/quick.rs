@@ -1,8 +1,10 @@
 //! The three shapes of which every job writes one record, written field by field: the same bytes as postcard makes, in
-//! less time. A test holds both against each other.
+//! less time; and the first of them, which an opening meets for every job that waits, read so. Tests hold both against
+//! each other.
 
 use super::codec::{MIN_VERSION_FIRST, TRACE_FIRST, WORKER_FIRST};
 use super::{End, Ended, Enqueued, Fence, GivenBack, Home, MinVersion, Names, Reserved, TraceParent};
+use crate::types::Priority;
 
 /// Most bytes of one shape's numbers.
 const NUMBERS_MAX: usize = 128;
@@ -121,6 +123,73 @@ fn put_names(out: &mut Vec<u8>, names: Option<&Names<'_>>) {
     }
 }
 
+/// What postcard takes from the start of a body, and the tail; `None` where it refuses it.
+pub(super) fn take_enqueued(body: &[u8]) -> Option<(Enqueued<'_>, &[u8])> {
+    let mut rest = body;
+    let from = &mut rest;
+    let meta = Enqueued {
+        type_no: take_number(from)?,
+        task: take_text(from)?,
+        priority: Priority::new(take_byte(from)?)?,
+        tenant: take_optional(from)?,
+        created_ms: take_number(from)?,
+        ready_ms: take_number(from)?,
+        expires_ms: take_number(from)?,
+        max_attempts: take_number(from)?,
+        names: take_names(from)?,
+        parent: take_optional(from)?,
+        min_version: None,
+        trace: None,
+    };
+    Some((meta, rest))
+}
+
+fn take_byte(from: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = from.split_first()?;
+    *from = rest;
+    Some(*first)
+}
+
+fn take_number<T: TryFrom<u64>>(from: &mut &[u8]) -> Option<T> {
+    let bytes_max = (8 * size_of::<T>()).div_ceil(7);
+    let mut value = 0_u64;
+    for (place, byte) in from.iter().take(bytes_max).enumerate() {
+        // 64 bits are nine times seven, and one.
+        if place == 9 && *byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7F) << (7 * place);
+        if *byte < 0x80 {
+            *from = from.get(place + 1..)?;
+            return value.try_into().ok();
+        }
+    }
+    None
+}
+
+fn take_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
+    let bytes = take_number(from)?;
+    let (text, rest) = from.split_at_checked(bytes)?;
+    *from = rest;
+    std::str::from_utf8(text).ok()
+}
+
+fn take_optional<'a>(from: &mut &'a [u8]) -> Option<Option<&'a str>> {
+    match take_byte(from)? {
+        0 => Some(None),
+        1 => take_text(from).map(Some),
+        _ => None,
+    }
+}
+
+fn take_names<'a>(from: &mut &'a [u8]) -> Option<Option<Names<'a>>> {
+    match take_byte(from)? {
+        0 => Some(None),
+        1 => Some(Some(Names { id: take_optional(from)?, key: take_optional(from)?, digest: take_number(from)? })),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{
@@ -134,6 +203,37 @@ mod tests {
     /// Numbers of every length.
     fn any(random: &mut fastrand::Rng) -> u64 {
         random.u64(..) >> random.u32(..64)
+    }
+
+    fn small(random: &mut fastrand::Rng) -> u32 {
+        (any(random) & 0xFFFF_FFFF) as u32
+    }
+
+    fn half(random: &mut fastrand::Rng) -> u16 {
+        (any(random) & 0xFFFF) as u16
+    }
+
+    fn any_names<'a>(r: &mut fastrand::Rng, long: &'a str) -> Option<Names<'a>> {
+        let text = |r: &mut fastrand::Rng| r.bool().then_some(long);
+        r.bool().then(|| Names { id: text(r), key: text(r), digest: any(r) })
+    }
+
+    fn any_enqueued<'a>(r: &mut fastrand::Rng, long: &'a str) -> Enqueued<'a> {
+        let text = |r: &mut fastrand::Rng| r.bool().then_some(long);
+        Enqueued {
+            type_no: small(r),
+            task: text(r).unwrap_or_default(),
+            priority: Priority::new(r.u8(..10)).unwrap(),
+            tenant: text(r),
+            created_ms: any(r),
+            ready_ms: any(r),
+            expires_ms: any(r),
+            max_attempts: half(r),
+            names: any_names(r, long),
+            parent: text(r),
+            min_version: None,
+            trace: None,
+        }
     }
 
     fn same(quick: &[u8], meta: &impl serde::Serialize, tail: &[u8], seed: u64) {
@@ -150,24 +250,7 @@ mod tests {
         for _ in 0..if cfg!(miri) { 40 } else { 20_000 } {
             let long = "n".repeat(random.usize(..300));
             let r = &mut random;
-            let text = |r: &mut fastrand::Rng| r.bool().then_some(long.as_str());
-            let small = |r: &mut fastrand::Rng| (any(r) & 0xFFFF_FFFF) as u32;
-            let half = |r: &mut fastrand::Rng| (any(r) & 0xFFFF) as u16;
-            let names = r.bool().then(|| Names { id: text(r), key: text(r), digest: any(r) });
-            let meta = Enqueued {
-                type_no: small(r),
-                task: text(r).unwrap_or_default(),
-                priority: Priority::new(r.u8(..10)).unwrap(),
-                tenant: text(r),
-                created_ms: any(r),
-                ready_ms: any(r),
-                expires_ms: any(r),
-                max_attempts: half(r),
-                names: names.clone(),
-                parent: text(r),
-                min_version: None,
-                trace: None,
-            };
+            let meta = any_enqueued(r, &long);
             let mut out = Vec::new();
             enqueued(&mut out, &meta, b"null");
             same(&out, &meta, b"null", seed);
@@ -193,13 +276,42 @@ mod tests {
                 given_back: GivenBack { interrupts: small(r), deferrals: half(r), host_deaths: r.u8(..) },
                 created_ms: any(r),
                 home: Home { seq: any(r), segment: small(r), offset: small(r), body: small(r) },
-                names,
+                names: any_names(r, &long),
                 worker: 0,
             };
             out.clear();
             ended(&mut out, &meta, b"7");
             same(&out, &meta, b"7", seed);
         }
+    }
+
+    #[test]
+    fn what_is_taken_is_what_postcard_takes() {
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+        eprintln!("SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..if cfg!(miri) { 100 } else { 200_000 } {
+            let r = &mut random;
+            let long = ["n", "ü"][r.usize(..2)].repeat(r.usize(..200));
+            let meta = any_enqueued(r, &long);
+            let mut body = Vec::new();
+            enqueued(&mut body, &meta, b"null");
+            // Most damage that counts is in front, where the numbers are, or makes one of them longer.
+            for _ in 0..r.usize(..3) {
+                let at = r.usize(..body.len().min(40));
+                match r.u8(..4) {
+                    0 => body[at] = r.u8(..),
+                    1 => body[at] ^= 1 << r.u8(..8),
+                    2 => body.truncate(at + 1),
+                    _ => drop(body.splice(at..at, vec![0x80 | r.u8(..); r.usize(..11)])),
+                }
+            }
+            let slow = postcard::take_from_bytes::<Enqueued<'_>>(&body).ok();
+            assert_eq!(take_enqueued(&body), slow, "SEED={seed}");
+            *if slow.is_some() { &mut taken } else { &mut refused } += 1;
+        }
+        assert!(taken.min(refused) > if cfg!(miri) { 10 } else { 20_000 }, "{taken} taken, {refused} refused");
     }
 
     #[test]

@@ -24,8 +24,9 @@ use crate::job::event::{self, Event, decode_home};
 use crate::job::ids::IdMaker;
 use crate::job::table::{OwnedNames, Table};
 use crate::log::disk::{Disk, RealDisk};
+use crate::log::frame::RecordRef;
 use crate::log::lock::{DirLock, LockError};
-use crate::log::{LogId, LogOptions, Poisoned, Reader, StoredRecord, recovery};
+use crate::log::{LogId, LogOptions, Poisoned, Position, Reader, recovery};
 use crate::pool::{About, PoolMaker, ThreadPools};
 use crate::types::Seq;
 
@@ -259,14 +260,14 @@ impl recovery::Replay for Replayed {
         self.table.as_mut().map_or(Ok(()), |table| table.load(block))
     }
 
-    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
-        let event = Event::decode(record.kind, record.version, &record.body).map_err(|error| error.to_string())?;
+    fn record(&mut self, names_id: LogId, position: Position, record: RecordRef<'_>) -> Result<(), String> {
+        let event = Event::decode(record.kind, record.version, record.body).map_err(|error| error.to_string())?;
         self.read += 1;
         if self.read.is_multiple_of(PROGRESS_EVERY) {
             (self.progress)(self.read);
         }
         let table = self.table.get_or_insert_with(|| Table::to_replay(names_id));
-        table.apply(record.seq, record.position, &event).map_err(|error| error.to_string())
+        table.apply(record.seq, position, &event).map_err(|error| error.to_string())
     }
 }
 

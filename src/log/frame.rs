@@ -2,7 +2,7 @@
 //!
 //! Pure. A decoder never allocates by a length that it has not checked against the bytes that are there.
 
-use super::{FORMAT, LogId};
+use super::{FORMAT, LogId, Position};
 use crate::types::Seq;
 
 /// Bytes of a segment's header.
@@ -230,6 +230,14 @@ pub struct RecordRef<'a> {
     pub body: &'a [u8],
 }
 
+impl RecordRef<'_> {
+    /// Where it lies, in a frame at this offset of a segment.
+    pub(super) fn position(&self, segment: u32, frame_at: u32) -> Position {
+        let body = u32::try_from(self.body.len()).unwrap_or(u32::MAX);
+        Position { segment, offset: frame_at + self.offset, body }
+    }
+}
+
 /// Appends a record to a frame that is being made, and its checksum to `crcs`. Returns the offset of the record.
 pub fn put_record(
     frame: &mut Vec<u8>,
@@ -267,12 +275,16 @@ fn record_crc(seq: Seq, from_kind: &[u8]) -> u32 {
 /// Reads the record at the start of `bytes`, which may be longer than the record.
 /// `None` if it is cut, or its checksum does not hold for `seq`.
 pub fn decode_record(seq: Seq, offset: u32, bytes: &[u8]) -> Option<RecordRef<'_>> {
-    let length = u32_at(bytes, 0)? as usize;
     let crc = u32_at(bytes, 4)?;
-    let whole = bytes.get(..RECORD_HEADER_BYTES.checked_add(length)?)?;
+    let whole = bytes.get(..RECORD_HEADER_BYTES.checked_add(claimed_body(bytes)?)?)?;
     if record_crc(seq, whole.get(8..)?) != crc {
         return None;
     }
+    split_record(seq, offset, whole)
+}
+
+/// Takes the bytes of a record apart, and trusts them.
+pub(super) fn split_record(seq: Seq, offset: u32, whole: &[u8]) -> Option<RecordRef<'_>> {
     let [kind, version, flags, 0] = whole.get(8..RECORD_HEADER_BYTES)? else { return None };
     Some(RecordRef {
         seq,

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::damage::{Damages, Place};
 use super::disk::DiskFile;
-use super::frame::{self, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::frame::{self, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES, RecordRef, SEGMENT_HEADER_BYTES};
 use super::{LogId, Position};
 use crate::types::Seq;
 
@@ -66,6 +66,14 @@ pub struct StoredRecord {
     pub position: Position,
     /// Its body.
     pub body: Bytes,
+}
+
+impl StoredRecord {
+    /// A record that lies there; `body` is its body.
+    pub(super) fn new(position: Position, record: RecordRef<'_>, body: Bytes) -> Self {
+        let RecordRef { seq, kind, version, flags, .. } = record;
+        Self { seq, kind, version, joined: flags & frame::FLAG_JOINED != 0, position, body }
+    }
 }
 
 /// A segment that can be read.
@@ -335,18 +343,7 @@ pub(super) fn records(
     let first = frame.as_ref().map_or(0, |frame| frame.header.first_seq);
     let all = frame.iter().flat_map(Frame::records).zip(first..).map(|(record, seq)| {
         let Some(record) = record else { return Err(ReadError::Damaged { segment, offset, seq }) };
-        Ok(StoredRecord {
-            seq,
-            kind: record.kind,
-            version: record.version,
-            joined: record.flags & frame::FLAG_JOINED != 0,
-            position: Position {
-                segment,
-                offset: offset + record.offset,
-                body: u32::try_from(record.body.len()).unwrap_or(u32::MAX),
-            },
-            body: bytes.slice_ref(record.body),
-        })
+        Ok(StoredRecord::new(record.position(segment, offset), record, bytes.slice_ref(record.body)))
     });
     all.collect::<Vec<_>>().into_iter()
 }
@@ -365,6 +362,8 @@ pub(super) struct FrameStream {
     /// From where on nothing had been written when that was asked first. Not asked again: what the system has read ahead
     /// counts as written.
     written_to: Option<u32>,
+    /// Buffers that take turns with it, while frames of the last ones are in use.
+    turns: VecDeque<BytesMut>,
 }
 
 impl FrameStream {
@@ -377,7 +376,13 @@ impl FrameStream {
             buffer: BytesMut::new(),
             base: offset,
             written_to: None,
+            turns: VecDeque::new(),
         }
+    }
+
+    /// The same, for who still uses frames out of so many buffers when it asks for the next one.
+    pub(super) fn in_turns(self, buffers: usize) -> Self {
+        Self { turns: vec![BytesMut::new(); buffers].into(), ..self }
     }
 
     /// The next frame with data and where it lies; `None` where no valid frame of this segment begins, or after the end frame.
@@ -457,7 +462,14 @@ impl FrameStream {
             let io = |source| ReadError::Io { segment: self.segment, source };
             let next = u64::from(self.offset) + have as u64;
             let rest = usize::try_from(self.file.bytes().map_err(io)?.saturating_sub(next)).unwrap_or(usize::MAX);
-            self.buffer.resize(have + (bytes - have).max(READ_AHEAD_BYTES).min(rest), 0);
+            let room = have + (bytes - have).max(READ_AHEAD_BYTES).min(rest);
+            if let Some(mut next) = self.turns.pop_front() {
+                next.clear();
+                next.reserve(room);
+                next.extend_from_slice(&self.buffer);
+                self.turns.push_back(std::mem::replace(&mut self.buffer, next));
+            }
+            self.buffer.resize(room, 0);
             let read = self.file.read_at(next, self.buffer.get_mut(have..).unwrap_or_default()).map_err(io)?;
             self.buffer.truncate(have + read);
         }

@@ -4,8 +4,10 @@
 //! frame names was durable once, so it is corruption, and the log is not opened. Anything else at the tail was never
 //! acknowledged: it is cut, and told; `verdict` holds these decisions by themselves. Every opening copies what is valid of the last segment into another file and
 //! syncs that: after a failed sync the page cache may show bytes that the disk never took, and nobody knows any more.
+//! A thread reads and checks the frames of a segment, some ahead of those whose records are taken over (`frames`).
 
 mod end;
+mod frames;
 mod rehearsal;
 mod replay;
 
@@ -19,12 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::end::{End, Ending, Segments, past_end};
+use self::frames::{AHEAD, Frames};
 use super::checkpoint::{self, Sort};
 use super::damage::Damages;
 use super::disk::{Disk, DiskFile};
-use super::frame::{Frame, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::meanwhile::let_go;
-use super::reader::{FrameStream, HEADER_END, ReadError, Reader, Segment, records};
+use super::frame::{FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::meanwhile::{ahead, let_go};
+use super::reader::{HEADER_END, ReadError, Reader, Segment};
 use super::spare::{self, Order};
 use super::tail::{self, Tail};
 use super::verdict::{self, Before, Behind, Name, Stop, Wrong};
@@ -382,33 +385,30 @@ impl Opening<'_> {
         state: &mut Before,
         replay: &mut dyn Replay,
     ) -> Result<(Option<Arc<Segment>>, u32, bool), OpenError> {
-        let log_id = log.log_id;
-        let mut frames = FrameStream::new(segment.number, &segment.file, log_id, HEADER_END);
         let mut in_log = state.next_seq.map(|seq| Segment::new(segment.number, Arc::clone(&segment.file), seq));
-        let mut end = HEADER_END;
-        while let Some((at, bytes, header)) = frames.next_any().map_err(|error| self.read_error(error))? {
-            let in_frame: Result<Vec<_>, _> = records(segment.number, at, &bytes).collect();
-            let Ok(in_frame) = in_frame else { break };
+        let (mut end, mut ended) = (HEADER_END, false);
+        let (of, log_id) = (segment.clone(), log.log_id);
+        for frame in ahead(self.options.making, "frames", AHEAD, move || Frames::new(&of, log_id)).flatten() {
+            let (at, frame) = frame.map_err(|error| self.read_error(error))?;
+            let header = frame.header;
             verdict::follows(state, &header).map_err(|what| self.corrupt(segment.number, at, what))?;
             let marked =
                 in_log.get_or_insert_with(|| Segment::new(segment.number, Arc::clone(&segment.file), header.first_seq));
             if header.kind == FrameKind::Data {
                 marked.mark(header.first_seq, at);
             }
-            for record in in_frame {
-                let (seq, offset) = (record.seq, record.position.offset);
-                replay
-                    .record(log.names_id(), record)
-                    .map_err(|what| self.corrupt(segment.number, offset, format!("record {seq}: {what}")))?;
+            for record in frame.records() {
+                let position = record.position(segment.number, at);
+                let taken = replay.record(log.names_id(), position, record);
+                let what = |what| format!("record {}: {what}", record.seq);
+                taken.map_err(|error| self.corrupt(segment.number, position.offset, what(error)))?;
             }
             state.next_seq = Some(header.first_seq + u64::from(header.records));
-            state.previous = Frame::decode(&bytes).map(|frame| frame.digest);
+            state.previous = Some(frame.digest);
             state.epoch = header.epoch;
-            end = frames.offset;
-            if header.kind == FrameKind::End {
-                return Ok((in_log, end, true));
-            }
+            (end, ended) = (at + header.bytes, header.kind == FrameKind::End);
         }
-        Ok((in_log, end, false))
+        // To its end, so that the thread is gone, and holds the segment's file no more.
+        Ok((in_log, end, ended))
     }
 }

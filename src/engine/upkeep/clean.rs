@@ -42,7 +42,7 @@ pub(in crate::engine) enum Cleaning {
     /// Nothing is swept; a sweep is stepped by the engine's owner.
     SteppedIdle,
     /// A sweep that the engine's owner steps.
-    Stepped(Sweep),
+    Stepped(Box<Sweep>),
 }
 
 impl Core {
@@ -73,7 +73,7 @@ impl Core {
         }
         let Some(mut sweep) = Sweep::new(&self.log.reader(), figures.head) else { return };
         if matches!(self.cleaning, Cleaning::SteppedIdle) {
-            self.cleaning = Cleaning::Stepped(sweep);
+            self.cleaning = Cleaning::Stepped(Box::new(sweep));
             return;
         }
         let to_engine = self.to_self.clone();

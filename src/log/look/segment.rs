@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::super::Position;
 use super::super::frame::{self, FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, RECORD_HEADER_BYTES};
 use super::super::reader::{HEADER_END, StoredRecord};
 use super::super::verdict::{self, Before, Behind, Stop};
@@ -184,7 +183,7 @@ impl<E: From<LookError>> Looking<'_, E> {
         };
         for seq in seqs.clone() {
             if let Some(whole) = record(at, seq) {
-                records.push(RecordSeen::Whole(stored(number, place.start, &whole, &bytes)));
+                records.push(RecordSeen::Whole(stored(number, place.start, whole, &bytes)));
                 at += RECORD_HEADER_BYTES + whole.body.len();
                 continue;
             }
@@ -230,7 +229,7 @@ impl<E: From<LookError>> Looking<'_, E> {
         for (record, seq) in frame.records().zip(header.first_seq..) {
             let body = bytes.get(place..).and_then(frame::claimed_body).unwrap_or(0);
             if let Some(record) = record {
-                records.push(RecordSeen::Whole(stored(number, at, &record, bytes)));
+                records.push(RecordSeen::Whole(stored(number, at, record, bytes)));
                 self.summary.records += 1;
             } else {
                 let offset = at + u32::try_from(place).unwrap_or(0);
@@ -256,17 +255,6 @@ impl<E: From<LookError>> Looking<'_, E> {
     }
 }
 
-fn stored(segment: u32, frame_at: u32, record: &frame::RecordRef<'_>, bytes: &Bytes) -> StoredRecord {
-    StoredRecord {
-        seq: record.seq,
-        kind: record.kind,
-        version: record.version,
-        joined: record.flags & frame::FLAG_JOINED != 0,
-        position: Position {
-            segment,
-            offset: frame_at + record.offset,
-            body: u32::try_from(record.body.len()).unwrap_or(u32::MAX),
-        },
-        body: bytes.slice_ref(record.body),
-    }
+fn stored(segment: u32, frame_at: u32, record: frame::RecordRef<'_>, bytes: &Bytes) -> StoredRecord {
+    StoredRecord::new(record.position(segment, frame_at), record, bytes.slice_ref(record.body))
 }

@@ -1,7 +1,9 @@
 //! Who takes a log's records over: what an opening needs to know of what its records mean.
 
-use super::super::LogId;
-use super::super::reader::StoredRecord;
+use bytes::Bytes;
+
+use super::super::frame::RecordRef;
+use super::super::{LogId, Position, StoredRecord};
 
 /// Who takes the log's records over.
 pub trait Replay {
@@ -21,17 +23,17 @@ pub trait Replay {
         Err("nobody takes checkpoints over".to_owned())
     }
 
-    /// Takes a record over, in order.
+    /// Takes the record that lies there over, in order.
     ///
     /// # Errors
     /// It cannot have been written.
-    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String>;
+    fn record(&mut self, names_id: LogId, position: Position, record: RecordRef<'_>) -> Result<(), String>;
 }
 
 impl<F: FnMut(LogId, StoredRecord) -> Result<(), String>> Replay for F {
     fn begin(&mut self, _: LogId) {}
 
-    fn record(&mut self, names_id: LogId, record: StoredRecord) -> Result<(), String> {
-        self(names_id, record)
+    fn record(&mut self, names_id: LogId, position: Position, record: RecordRef<'_>) -> Result<(), String> {
+        self(names_id, StoredRecord::new(position, record, Bytes::copy_from_slice(record.body)))
     }
 }

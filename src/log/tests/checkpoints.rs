@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::checkpoint::{Sort, Writer};
 use super::super::disk::Disk;
-use super::super::reader::StoredRecord;
-use super::super::{LogId, LogOptions, Making, OpenError, recovery, segment_name};
+use super::super::frame::RecordRef;
+use super::super::{LogId, LogOptions, Making, OpenError, Position, recovery, segment_name};
 use super::{SMALL, commit};
 use crate::simulate::disk::{Fault, SimDisk};
 
@@ -59,7 +59,7 @@ impl recovery::Replay for Counts {
         Ok(())
     }
 
-    fn record(&mut self, _: LogId, _: StoredRecord) -> Result<(), String> {
+    fn record(&mut self, _: LogId, _: Position, _: RecordRef<'_>) -> Result<(), String> {
         self.records += 1;
         Ok(())
     }

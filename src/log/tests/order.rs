@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use super::super::disk::{Disk, DiskFile};
-use super::super::{Log, recovery, segment_name};
-use super::{KIND, Place, SMALL, commit};
+use super::super::{Log, LogOptions, Making, StoredRecord, recovery, segment_name};
+use super::{KIND, OPTIONS, Place, SMALL, commit};
 use crate::log::nearby::NearbyReader;
-use crate::simulate::disk::SimDisk;
+use crate::simulate::disk::{Loss, SimDisk};
 use crate::types::Seq;
 
 /// A disk that notes every call that changes it, by the name that the file has when it is opened or made.
@@ -152,13 +152,47 @@ fn what_a_recycled_file_held_before_is_not_read_again() {
     let recycled = watched.calls().iter().filter(|call| call.ends_with(".seg.tmp")).count();
     assert!(recycled > 8, "each recycled file is renamed twice");
     let mut bodies = Vec::new();
-    let opened =
-        recovery::open(Arc::new(watched.clone()), SMALL, [1; 16], &mut |_, record: crate::log::StoredRecord| {
-            bodies.push(record.body.to_vec());
-            Ok(())
-        });
+    let opened = recovery::open(Arc::new(watched.clone()), SMALL, [1; 16], &mut |_, record: StoredRecord| {
+        bodies.push(record.body.to_vec());
+        Ok(())
+    });
     assert_eq!(opened.unwrap().cut_bytes, 0);
     assert_eq!(bodies, [[9; 100]]);
+}
+
+/// Frames that lie in one buffer with others, and in several of them, before and behind damage of whatever a frame has.
+#[test]
+fn what_a_thread_reads_ahead_is_what_is_found_step_by_step() {
+    let stepped = LogOptions { making: Making::Stepped, ..OPTIONS };
+    let disk = SimDisk::new(1);
+    let mut log = recovery::open(Arc::new(disk.clone()), stepped, [1; 16], &mut |_, _| Ok(())).unwrap().log;
+    for round in 0_u8..60 {
+        commit(&mut log, &[&vec![round; usize::from(round % 12) * 10_000], &[round; 9]]);
+    }
+    let last = log.figures().active;
+    assert!(last > 8, "{last}");
+    drop(log);
+    let found = |rotten: Option<(u32, usize)>, making| {
+        let image = disk.after(Loss::Process);
+        assert!(rotten.is_none_or(|(segment, bit)| image.rot(&segment_name(segment), bit)));
+        let mut records = Vec::new();
+        let options = LogOptions { making, ..OPTIONS };
+        let opened = recovery::open(Arc::new(image), options, [9; 16], &mut |_, record: StoredRecord| {
+            records.push((record.seq, record.position, record.body));
+            Ok(())
+        });
+        (opened.map(|opened| (opened.cut_bytes, opened.log.epoch())).map_err(|error| error.to_string()), records)
+    };
+    let mut random = fastrand::Rng::with_seed(7);
+    let bit = |random: &mut fastrand::Rng| random.usize(64 * 8..(240 << 10) * 8);
+    let rotten = (0..60).map(|at| Some((1 + at % last, bit(&mut random))));
+    let (mut whole, mut refused) = (0, 0);
+    for rotten in std::iter::once(None).chain(rotten) {
+        let (opened, records) = found(rotten, Making::Thread);
+        *if opened.is_ok() { &mut whole } else { &mut refused } += 1;
+        assert_eq!(found(rotten, Making::Stepped), (opened, records), "{rotten:?}");
+    }
+    assert!(whole > 0 && refused > 0, "{whole} opened, {refused} refused");
 }
 
 /// Whoever reads while a frame is written may see its header and a part of its only record. Once that was told as damage,

@@ -189,7 +189,7 @@ pub(crate) fn rejected(worker_type: &str, version: &str, why: &str) -> String {
     format!("{worker_type} {version} was rejected: {}; mend it, then `biotope reload --wait`", in_short(why))
 }
 
-/// What to know of a version that was on probation before a restart, and is not any more.
+/// What to know of a version whose probation ended before its time.
 pub(crate) fn no_way_back(worker_type: &str, says: &str) -> String {
     format!(
         "{worker_type}: {}; nothing makes up for its failures. If it does worse, put the version before in the config and reload",

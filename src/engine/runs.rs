@@ -83,7 +83,7 @@ pub(super) struct Past {
     pub(super) reason: Option<String>,
 }
 
-/// A version that was on probation when the last process ended has nobody any more to make up for it.
+/// A version that was on probation has nobody any more to make up for it.
 pub(super) struct NoWayBack {
     /// In words.
     pub(super) says: String,
@@ -114,7 +114,7 @@ pub(super) struct TypeRun {
     pub(super) way_back: Option<u32>,
     /// The version that the config asks for, and that is not used since it was withdrawn.
     pub(super) withheld: Option<(u32, VersionSpec)>,
-    /// Why the version before could not be started again after a restart.
+    /// Why the version before cannot be gone back to, though its time is not over.
     pub(super) no_way_back: Option<NoWayBack>,
     /// Versions that ended, the newest last.
     pub(super) past: VecDeque<Past>,

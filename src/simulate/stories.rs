@@ -246,3 +246,57 @@ fn a_dead_job_that_makes_room_for_another_at_once_was_not_made_up_for() {
     ];
     holds(76_540_048_144_568, &ops);
 }
+
+#[test]
+fn a_version_whose_way_back_is_cut_off_in_a_stall_goes_on_with_the_work() {
+    let ops = [
+        Op::Push(vec![
+            job([0, 5, 0], [None, Some(5)], 0, None, None, 360),
+            job([0, 3, 0], [None, None], 0, None, None, 289),
+        ]),
+        Op::Reload(190),
+        Op::Push(vec![
+            job([2, 5, 0], [Some(3), Some(4)], 0, None, None, 151),
+            job([0, 5, 0], [Some(1), None], 0, None, None, 178),
+            job([1, 8, 1], [None, None], 0, None, None, 243),
+        ]),
+        Op::Push(vec![
+            job([2, 5, 1], [None, None], 0, None, Some(2), 85),
+            job([0, 5, 1], [None, Some(2)], 0, None, Some(3), 15),
+        ]),
+        Op::PoolUp(3531),
+        Op::Reload(146),
+        Op::PoolUp(38596),
+        Op::Turn,
+        Op::PoolUp(46023),
+        Op::Take(19716),
+        Op::Take(56368),
+        Op::Take(44149),
+        Op::Finish(
+            13588,
+            How::Done {
+                follow_ups: vec![
+                    job([2, 7, 1], [None, None], 0, None, Some(1), 218),
+                    job([2, 3, 1], [Some(5), Some(3)], 0, None, None, 116),
+                ],
+            },
+        ),
+        Op::Stall(54355),
+        Op::Turn,
+        Op::Finish(16752, How::Fail { killed: true }),
+        Op::Wait(2553),
+        Op::Finish(40055, How::Cancel),
+        Op::Take(3675),
+        Op::Finish(54071, How::Fail { killed: false }),
+        Op::Turn,
+        Op::Take(16581),
+        Op::PoolNotUp(60331),
+        Op::Finish(14877, How::Fail { killed: false }),
+        Op::Turn,
+        Op::Take(48576),
+        Op::Take(26339),
+        Op::Finish(43176, How::Dead),
+        Op::Finish(41716, How::Fail { killed: false }),
+    ];
+    holds(151_306_386_794_815, &ops);
+}

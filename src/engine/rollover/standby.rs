@@ -35,12 +35,18 @@ impl Core {
                 self.types.entry(type_no).or_default().warm = Some(pool);
                 Ok(())
             }
-            Err(why) => self.no_way_back(type_no, previous, warm_for, &why),
+            Err(why) => self.no_way_back(type_no, previous, warm_for, &not_started(&why)),
         }
     }
 
     /// The version before cannot be had again: nothing makes up for the failures of the one that took over.
-    fn no_way_back(&mut self, type_no: u32, before: u32, warm_for: Duration, why: &str) -> Result<(), Poisoned> {
+    pub(super) fn no_way_back(
+        &mut self,
+        type_no: u32,
+        before: u32,
+        warm_for: Duration,
+        why: &str,
+    ) -> Result<(), Poisoned> {
         let label = |no| self.label_of(no).unwrap_or_default();
         let (version, before) = (label(self.probation_of(type_no).map_or(0, |ramp| ramp.version_no)), label(before));
         tracing::warn!(
@@ -48,9 +54,9 @@ impl Core {
             version,
             before,
             why,
-            "the version before is no way back: it could not be started again"
+            "the version before is no way back, and the probation over"
         );
-        let says = format!("{version} was on probation, and {before} could not be started again beside it: {why}");
+        let says = format!("{version} was on probation, and {before} is no way back: {why}");
         let of_type = self.types.entry(type_no).or_default();
         of_type.no_way_back = Some(NoWayBack { says, until: self.mono + warm_for });
         self.end_trial(type_no)
@@ -131,7 +137,7 @@ impl Core {
         };
         self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.to_owned()))?;
         let warm_for = self.rollout_of(type_no).warm_for;
-        self.no_way_back(type_no, before, warm_for, why)?;
+        self.no_way_back(type_no, before, warm_for, &not_started(why))?;
         self.settle()
     }
 
@@ -157,4 +163,9 @@ impl Core {
         let none = self.types.get(&type_no)?.no_way_back.as_ref()?;
         (self.mono < none.until).then(|| none.says.clone())
     }
+}
+
+/// Why a version is no way back that could not be started again.
+fn not_started(why: &str) -> String {
+    format!("it could not be started again: {why}")
 }

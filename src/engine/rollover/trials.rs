@@ -182,16 +182,19 @@ impl Core {
     pub(in crate::engine) fn withdraw(&mut self, type_no: u32, why: String) -> Result<(), Poisoned> {
         let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
         let Some(trial) = of_type.trial.take() else { return Ok(()) };
-        let candidate = of_type.candidate;
-        // On probation: work goes back to where it went before.
-        let withdrawn = match candidate {
-            Some(candidate) => Some(candidate),
-            None => {
-                let over = of_type.warm.and_then(|_| of_type.current.take().or(of_type.incoming.take()));
-                if let Some(warm) = of_type.warm.filter(|_| over.is_some()) {
+        let withdrawn = match (of_type.candidate, of_type.warm) {
+            (Some(candidate), _) => Some(candidate),
+            // On probation: work goes back to where it went before.
+            (None, Some(warm)) => {
+                let over = of_type.current.take().or(of_type.incoming.take());
+                if over.is_some() {
                     self.take_over(warm)?;
                 }
                 over
+            }
+            (None, None) => {
+                debug_assert!(false, "a probation without a way back");
+                return self.end_trial(type_no);
             }
         };
         self.end_trial(type_no)?;
@@ -217,7 +220,11 @@ impl Core {
     /// cleared up.
     fn step_back(&mut self, type_no: u32, percent: u8) -> Result<(), Poisoned> {
         let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
-        let (Some(warm), Some(over)) = (of_type.warm, of_type.current.take()) else { return Ok(()) };
+        let (Some(warm), Some(over)) = (of_type.warm, of_type.current) else {
+            debug_assert!(false, "a probation without a way back");
+            return self.end_trial(type_no);
+        };
+        of_type.current = None;
         self.take_over(warm)?;
         if !self.shift(over, Change::Ramp) {
             return Ok(());

@@ -24,6 +24,9 @@ use crate::worker::WorkerFactory;
 /// Versions that ended and are still shown, for each type.
 const PAST_SHOWN: usize = 3;
 
+/// Why a version that was cut off is no way back.
+const CUT_OFF: &str = "it was cut off, since it had not finished what it held";
+
 impl Core {
     /// Starts a version, which is given work once it is up.
     pub(in crate::engine) fn start(
@@ -278,13 +281,20 @@ impl Core {
         }
     }
 
-    /// What a draining pool still runs is ended, and given back.
+    /// What a draining pool still runs is ended, and given back: no work goes back to it.
     fn cut_off(&mut self, pool: PoolId) -> Result<(), Poisoned> {
-        if let Some(run) = self.pools.get_mut(&pool) {
-            run.deadline = None;
-            run.pool.cut_off();
+        let Some(run) = self.pools.get_mut(&pool) else { return Ok(()) };
+        let (type_no, version_no) = (run.type_no, run.version_no);
+        run.deadline = None;
+        run.pool.cut_off();
+        let is_way_back = self.types.get(&type_no).is_some_and(|of_type| of_type.warm == Some(pool));
+        let ends_probation = is_way_back && self.is_on_probation(type_no);
+        self.let_go(pool)?;
+        if !ends_probation {
+            return Ok(());
         }
-        self.let_go(pool)
+        let warm_for = self.rollout_of(type_no).warm_for;
+        self.no_way_back(type_no, version_no, warm_for, CUT_OFF)
     }
 
     /// Ends what had its time: to finish what it holds, or as a way back.
@@ -410,7 +420,8 @@ impl Core {
         run.pool.join();
         self.measured.keep(run.version_no, &run.runs);
         let of_type = self.types.entry(run.type_no).or_default();
-        if run.role == Role::Draining || run.role.is_over() {
+        let is_kept = of_type.warm == Some(pool);
+        if run.role.is_over() || (run.role == Role::Draining && !is_kept) {
             let role = if run.role == Role::Draining { Role::Retired } else { run.role };
             of_type.leaves(pool);
             of_type.past.push_back(Past {
@@ -427,7 +438,6 @@ impl Core {
         }
         // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
         tracing::error!(worker_type = %run.spec.worker.worker_type, version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
-        let is_kept = run.role == Role::Warm || of_type.warm == Some(pool);
         of_type.leaves(pool);
         let incoming = of_type.incoming;
         for born in self.table.noted_in(run.type_no, &[State::Reserved]) {

@@ -449,3 +449,31 @@ fn a_version_on_trial_that_is_older_is_not_given_what_needs_a_newer_one() {
     assert!(do_jobs(&handle, 30, 3).contains(&"v1".to_owned()), "others go there");
     handle.stop_and_wait();
 }
+
+#[test]
+fn a_version_whose_way_back_was_cut_off_is_on_probation_no_more_and_goes_on_with_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = rolling(&[]);
+    settings.rollout.drain_timeout = Duration::from_millis(1);
+    let (v1, given, answer) = asked();
+    let handle = Spec::new(dir.path()).with_live("t", "v1", v1, settings.clone()).open();
+    let held = handle.push(one(1)).unwrap();
+    given.recv().unwrap();
+    begin(&handle, dir.path(), "v2", bad(|| fail("no")), &settings);
+    let says = ask(|| of_type(&handle, "t").no_way_back).expect("it is told");
+    assert_eq!(
+        says,
+        "v2 was on probation, and v1 is no way back: it was cut off, since it had not finished what it held"
+    );
+    assert!(of_type(&handle, "t").trial.is_none());
+    // More than would raise a suspicion.
+    for _ in 0..20 {
+        let pushed = handle.push(one(1)).unwrap();
+        assert_eq!(until(&handle, &pushed.id, "dead").version.as_deref(), Some("v2"));
+    }
+    assert_eq!(version(&handle, "v2").state, "current");
+    answer.send(done()).unwrap();
+    drop(answer);
+    assert_eq!(until(&handle, &held.id, "completed").version.as_deref(), Some("v1"));
+    handle.stop_and_wait();
+}

@@ -205,7 +205,10 @@ fn a_version_before_that_cannot_be_had_again_is_told_of_and_the_probation_is_ove
         until_version(&handle, "bad", "current");
         let told = || of_type(&handle, "t").no_way_back;
         let says = ask(told).expect("it is told");
-        assert!(says.starts_with("bad was on probation, and v1 could not be started again"), "{says}");
+        assert!(
+            says.starts_with("bad was on probation, and v1 is no way back: it could not be started again"),
+            "{says}"
+        );
         assert!(says.contains(why), "{says}");
         assert!(of_type(&handle, "t").trial.is_none());
         let pushed = push_once(&handle);

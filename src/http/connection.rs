@@ -48,7 +48,7 @@ pub(super) async fn serve_one(
     around: Around,
     mut doors: watch::Receiver<Doors>,
 ) -> Option<Connection> {
-    let requests = Arc::new(Requests::default());
+    let requests = Arc::new(Requests::new(doors.clone()));
     let seat = Arc::clone(&stream.seat);
     let counted = Counted { around, seat: Arc::clone(&seat), requests: Arc::clone(&requests) };
     let mut connection = builder.serve_connection(TokioIo::new(stream), counted);
@@ -68,7 +68,6 @@ pub(super) async fn serve_one(
     }
     let somebody_goes_on = *doors.borrow() == Doors::HandedOver;
     if !somebody_goes_on && requests.is_unheard(&seat) {
-        requests.end_with_next();
         tokio::select! {
             _ = &mut connection => return None,
             () = tokio::time::sleep(ASK_WITHIN) => {}
@@ -106,17 +105,21 @@ async fn given_up(doors: &mut watch::Receiver<Doors>) {
 }
 
 /// The requests of one connection. Counted by the one task that serves it, so relaxed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Requests {
     begun: AtomicU32,
     answered: AtomicU32,
     /// Nothing may follow on this connection.
     last: AtomicBool,
-    /// Nothing may follow the next one, as its answer says.
-    ends_with_next: AtomicBool,
+    doors: watch::Receiver<Doors>,
 }
 
 impl Requests {
+    fn new(doors: watch::Receiver<Doors>) -> Self {
+        let (begun, answered, last) = <(AtomicU32, AtomicU32, AtomicBool)>::default();
+        Self { begun, answered, last, doors }
+    }
+
     fn under_way(&self) -> (u32, u32) {
         (self.begun.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed))
     }
@@ -134,10 +137,6 @@ impl Requests {
 
     fn end_with_this(&self) {
         self.last.store(true, Ordering::Relaxed);
-    }
-
-    fn end_with_next(&self) {
-        self.ends_with_next.store(true, Ordering::Relaxed);
     }
 }
 
@@ -187,7 +186,9 @@ impl Service<Request<Incoming>> for Counted {
                 Ok(()) => answer,
                 Err(busy) => Problem::from(busy).into_response(),
             };
-            if requests.ends_with_next.load(Ordering::Relaxed) {
+            // Whether or not the one that serves this connection has noticed yet.
+            if requests.doors.borrow().shut() {
+                requests.end_with_this();
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer.map(|body| Answer { body, seat, _share: share }))
@@ -370,5 +371,49 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on!(&mut self.wire, wire => Pin::new(wire).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::places::Places;
+    use super::*;
+    use crate::clock::RealClock;
+    use crate::embed;
+    use crate::worker::native::{Context, Natives};
+    use std::io::{Read, Write};
+    use tokio::net::TcpListener;
+
+    /// Which of the two the one that serves a connection looks at first is left to chance.
+    #[tokio::test]
+    async fn an_answer_after_the_doors_closed_says_that_none_follows_whether_or_not_that_was_noticed_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut natives = Natives::default();
+        natives.register_fn("w", "1", |n: u64, _: &mut Context<'_>| Ok::<_, String>(n)).unwrap();
+        let handle = embed::open(dir.path(), &natives).unwrap();
+        let places = Places::new(handle.clone(), RealClock::shared());
+        let router = TowerToHyperService::new(Router::new());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        for doors in [Doors::Closed, Doors::HandedOver] {
+            for _ in 0..32 {
+                let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                client.write_all(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+                let (served, peer) = listener.accept().await.unwrap();
+                served.readable().await.unwrap();
+                let place = places.take(peer.ip()).await.unwrap();
+                let stream = Stream::new(served, Arc::clone(&place.seat));
+                let buffers = Buffers::new(handle.clone());
+                let around = Around { router: router.clone(), buffers, peer: Peer(peer.ip()) };
+                let (_shut, doors) = watch::channel(doors);
+                if serve_one(&Builder::new(), stream, around, doors).await.is_some() {
+                    // It was not looked at, and goes to the next image as it is.
+                    continue;
+                }
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("connection: close\r\n"), "{answer:?}");
+            }
+        }
+        handle.stop_and_wait();
     }
 }

@@ -24,7 +24,7 @@ use crate::worker::native::Natives;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take, where nothing is waited for on purpose.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a biotope is served.
 #[derive(Debug)]
@@ -176,21 +176,30 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        self.block_on(async {
-            let asking = async {
-                let answer = self.send(method, path, "application/json", body).await?;
-                let text = answer
-                    .body
-                    .collect()
-                    .await
-                    .map_err(|error| Failure::new(UNAVAILABLE, format!("the answer broke off: {error}")))?;
-                Ok((answer.status, text.to_bytes()))
-            };
-            let (status, text) = tokio::time::timeout(within, asking)
+        self.block_on(self.answer_within(within, method, path, body))
+    }
+
+    /// As [`Client::ask`], for who does something else meanwhile.
+    pub(super) async fn answer_within(
+        &self,
+        within: Duration,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let asking = async {
+            let answer = self.send(method, path, "application/json", body).await?;
+            let text = answer
+                .body
+                .collect()
                 .await
-                .map_err(|_| Failure::new(TEMPORARY, format!("no answer within {} s", within.as_secs())))??;
-            if status.is_success() { Ok((status, text)) } else { Err(self.refused(status, &text)) }
-        })
+                .map_err(|error| Failure::new(UNAVAILABLE, format!("the answer broke off: {error}")))?;
+            Ok((answer.status, text.to_bytes()))
+        };
+        let (status, text) = tokio::time::timeout(within, asking)
+            .await
+            .map_err(|_| Failure::new(TEMPORARY, format!("no answer within {} s", within.as_secs())))??;
+        if status.is_success() { Ok((status, text)) } else { Err(self.refused(status, &text)) }
     }
 
     /// A problem as a failure: its own words, and why nothing was shown where a token is asked for.

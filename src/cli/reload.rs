@@ -1,13 +1,16 @@
 //! `biotope reload` and `biotope generations`: what a config changes, and what became of it.
 
+use std::convert::Infallible;
+use std::io::Write;
 use std::time::Duration;
 
 use axum::http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Client, whole};
+use super::client::{ANSWER_TIMEOUT, Client, whole};
 use super::print;
+use super::rollovers::waited_for;
 use super::show::{count, get, json, list_of, text};
 use super::status::table;
 use crate::engine::view::ReloadTypeView;
@@ -16,10 +19,20 @@ use crate::figures::in_short;
 
 /// A reload that is waited for may drain for as long as the config says.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(630);
+/// After this time it is told what it waits for: most are through by then.
+const TELL_AFTER: Duration = Duration::from_secs(5);
+/// How often that is told again, if it is something else by then.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
     let path = if wait { "/v1/reload?wait=true" } else { "/v1/reload" };
-    let (_, answer) = client.ask_within(RELOAD_TIMEOUT, Method::POST, path, whole(""))?;
+    let asking = client.answer_within(RELOAD_TIMEOUT, Method::POST, path, whole(""));
+    let (_, answer) = client.block_on(async {
+        tokio::select! {
+            answer = asking => answer,
+            never = tell_meanwhile(client) => match never {},
+        }
+    })?;
     if !wait {
         return print("accepted; `biotope status` or the page show how it goes");
     }
@@ -41,6 +54,25 @@ pub(super) fn reload(client: &Client, wait: bool) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Tells on stderr what a reload waits for, as long as it is polled.
+async fn tell_meanwhile(client: &Client) -> Infallible {
+    let mut told = Vec::new();
+    tokio::time::sleep(TELL_AFTER).await;
+    loop {
+        // Who cannot tell now tells later: the reload goes on.
+        let answer = client.answer_within(ANSWER_TIMEOUT, Method::GET, "/v1/ecosystem", whole("")).await;
+        let view: Option<Value> = answer.ok().and_then(|(_, answer)| json(&answer).ok());
+        let lines = view.map(|view| waited_for(&view)).unwrap_or_default();
+        if lines != told {
+            for line in &lines {
+                drop(writeln!(std::io::stderr(), "waiting: {line}"));
+            }
+            told = lines;
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+    }
 }
 
 /// What a config changed, a line each.

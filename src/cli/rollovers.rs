@@ -49,6 +49,25 @@ fn is_configured(version: &Value) -> bool {
     version.get("configured").and_then(Value::as_bool) == Some(true)
 }
 
+/// What a reload waits for: versions that start, trials and drains, a line each.
+pub(super) fn waited_for(view: &Value) -> Vec<String> {
+    let of_type = |of_type| {
+        let starts = list_of(of_type, "versions").iter().filter(|of| text(of, "state") == "starting");
+        let starts = starts.map(|of| format!("{} {}", text(of_type, "type"), version(of)));
+        let trial = trial(of_type).filter(|trial| trial.state != "probation");
+        let trial = trial.map(|trial| format!("{}: {}", trial.worker_type, trial.words()));
+        starts.chain(trial).chain(drains(of_type, RealClock.wall_ms())).collect::<Vec<_>>()
+    };
+    list_of(view, "types").iter().flat_map(of_type).collect()
+}
+
+/// Versions that finish what they hold.
+fn drains(of_type: &Value, now: u64) -> impl Iterator<Item = String> + '_ {
+    let drain = move |version| Some((text(version, "version"), drain(version.get("drain")?, now).words()));
+    let drains = list_of(of_type, "versions").iter().filter_map(drain);
+    drains.map(move |(label, words)| format!("{} {label}: {words}", text(of_type, "type")))
+}
+
 fn of_type_lines(of_type: &Value, now: u64) -> Vec<String> {
     let name = text(of_type, "type");
     let mut lines = Vec::new();
@@ -61,11 +80,9 @@ fn of_type_lines(of_type: &Value, now: u64) -> Vec<String> {
     }
     let no_way_back = of_type.get("no_way_back").and_then(Value::as_str);
     lines.extend(no_way_back.map(|says| wording::no_way_back(name, says)));
+    lines.extend(drains(of_type, now));
     for version in list_of(of_type, "versions") {
         let label = text(version, "version");
-        if let Some(known) = version.get("drain") {
-            lines.push(format!("{name} {label}: {}", drain(known, now).words()));
-        }
         if let Some(left) = version.get("warm_for_ms").and_then(Value::as_u64) {
             lines.push(format!("{name} {label}: warm for {} more, a way back", ago(&left)));
         }

@@ -1,6 +1,8 @@
 //! A new version gets its share of real programs' jobs, and what becomes of a bad one while nobody touches anything.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -79,6 +81,25 @@ fn a_bad_version_on_a_tenth_of_all_jobs_is_withdrawn_with_its_evidence_and_no_jo
     biotope.until_version("w", "v1", "current");
     let id = &push(&biotope, 1)[0];
     assert_eq!(biotope.until_state(id, "completed")["version"], "v1");
+    biotope.stop();
+}
+
+#[test]
+fn a_reload_that_is_waited_for_says_what_it_waits_for() {
+    let home = Home::new(&table("v1"));
+    home.script("v1.sh", ":");
+    home.script("v2.sh", ":");
+    let biotope = home.start();
+    biotope.until_version("w", "v1", "current");
+    home.configure(&table("v2"));
+    let mut reload = home.command(&["reload", "--wait"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(reload.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.starts_with("waiting: w: v2 on a ramp at 10 % (next all), held "), "{told:?}");
+    assert!(told.ends_with(" more, 100000 more first attempts needed\n"), "{told:?}");
+    assert_eq!(home.cli(&["rollout", "promote", "w"]).status.code(), Some(0));
+    let verdict = reload.wait_with_output().unwrap();
+    assert_eq!((verdict.status.code(), verdict.stdout.is_empty()), (Some(0), false), "{}", shown(&verdict));
     biotope.stop();
 }
 

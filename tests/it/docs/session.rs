@@ -217,6 +217,7 @@ impl Session {
         });
     }
 
+    /// What commands print, but for what says that they take their time.
     fn in_shell(&mut self, at: usize, commands: &str) -> (i32, String) {
         let file = self.file(commands);
         // The status that the last command left is the next one's `$?`.
@@ -238,7 +239,8 @@ impl Session {
             }
         });
         self.shell.seen = std::fs::read(&self.shell.log).unwrap_or_default().len();
-        (status, output)
+        let lines = output.split_inclusive('\n').filter(|line| !line.starts_with("waiting: "));
+        (status, lines.collect())
     }
 
     /// Starts a command in another terminal, and waits until it has printed what the document shows.

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench lifecycle` prints, first, what the disk itself does with the same frames; then jobs a second
 //! from push to durable ack, of one who pushes and of two at a time, and durable pushes a second of 64 producers with one job in flight each. Medians of five.
+//! Beside them stands a plain loop that keeps no table and does one thing after the other: it writes and syncs 1,000 pushes,
+//! then 1,000 ends.
 //! Both the log and the raw loop write to files that were written before: the log has run for a while when the clock
 //! starts, so that its segments are recycled ones.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures, and prints")]
@@ -24,6 +26,8 @@ const JOBS: usize = 500_000;
 /// Jobs before those that are measured: more than the log keeps, so that its segments are used again.
 const JOBS_BEFORE: usize = 1_200_000;
 const AT_A_TIME: usize = 1_000;
+/// Bytes of the plain loop's records: of a job, and of its end.
+const PLAIN_BYTES: [usize; 2] = [256, 32];
 const ROUNDS: usize = 5;
 const PRODUCERS: usize = 64;
 const PUSHES_EACH: usize = 3_000;
@@ -167,7 +171,7 @@ fn producers(dir: &Path) -> f64 {
     (PRODUCERS * PUSHES_EACH) as f64 / took.as_secs_f64()
 }
 
-/// The same frames, written and synced one after the other on a file that was written before.
+/// Frames of these sizes, written and synced one after the other on a file that was written before.
 fn raw(dir: &Path, jobs: usize, frames: &[usize]) -> f64 {
     let bytes = vec![7_u8; frames.iter().copied().max().unwrap_or(1)];
     let size = 64_u64 << 20;
@@ -204,22 +208,28 @@ fn main() {
     if is_asked("jobs") {
         // In turns, so that what else the machine does falls on both; each raw loop has the frames of the run before it.
         for pushers in [1, 2] {
-            let (mut rates, mut raw_rates, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut rates, mut raw_rates, mut plain_rates, mut shapes) = (vec![], vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let (rate, frames) = lifecycle(fresh().path(), pushers, JOBS_BEFORE, JOBS);
                 let bytes: usize = frames.iter().sum();
                 rates.push(rate);
                 raw_rates.push(raw(fresh().path(), JOBS, &frames));
+                let plain = PLAIN_BYTES.map(|bytes| bytes * AT_A_TIME).repeat(JOBS / AT_A_TIME);
+                plain_rates.push(raw(fresh().path(), JOBS, &plain));
                 shapes.push(format!(
                     "{} B a job in frames of {} KiB",
                     bytes / JOBS,
                     bytes / frames.len().max(1) / 1024
                 ));
             }
-            let ratio = median(rates.iter().zip(&raw_rates).map(|(rate, raw)| rate / raw).collect());
-            let (rate, raw) = (median(rates), median(raw_rates));
-            println!("raw loop        {raw:>12.0} jobs/s  ({})", shapes.join(", "));
-            println!("{pushers} at a time     {rate:>12.0} jobs/s  {ratio:.2} of raw  (wanted 1000000, 0.25)");
+            let of = |others: &[f64]| median(rates.iter().zip(others).map(|(rate, other)| rate / other).collect());
+            let (of_raw, of_plain) = (of(&raw_rates), of(&plain_rates));
+            println!("raw loop        {:>12.0} jobs/s  ({})", median(raw_rates), shapes.join(", "));
+            println!("plain loop      {:>12.0} jobs/s", median(plain_rates));
+            println!(
+                "{pushers} at a time     {:>12.0} jobs/s  {of_raw:.2} of raw, {of_plain:.2} of plain  (wanted 1000000, 0.25 of raw)",
+                median(rates)
+            );
         }
     }
     if is_asked("producers") {

@@ -305,7 +305,10 @@ impl World {
 
     /// Whether it may be that another version makes up for a failure of this job.
     fn may_make_up(&self, job: usize) -> bool {
-        self.model.jobs.get(job).is_some_and(|known| self.trials.contains(known.new.worker_type.as_str()))
+        let Some(known) = self.model.jobs.get(job) else { return false };
+        let of = known.new.worker_type.as_str();
+        // One may have begun in a turn that was not through: then no table has it.
+        self.trials.contains(of) || plan::has_trials(self.plan, of)
     }
 
     /// The longest pause after the n-th failure, and after those before it that its type's budget lets go first.

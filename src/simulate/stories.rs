@@ -300,3 +300,37 @@ fn a_version_whose_way_back_is_cut_off_in_a_stall_goes_on_with_the_work() {
     ];
     holds(151_306_386_794_815, &ops);
 }
+
+/// The trial begins in the turn whose sync fails: nothing that the model looks at has it.
+#[test]
+fn a_failure_made_up_for_in_the_turn_in_which_a_trial_begins_and_whose_sync_fails() {
+    let ops = [
+        Op::Fail(32, 2),
+        Op::Push(vec![job([1, 5, 0], [Some(5), Some(2)], 0, None, None, 257)]),
+        Op::Turn,
+        Op::Wait(1298),
+        Op::Turn,
+        Op::PoolUp(433),
+        Op::PoolUp(4768),
+        Op::Reload(255),
+        Op::Push(vec![
+            job([1, 5, 0], [None, None], 0, Some(4489), None, 315),
+            job([2, 5, 0], [Some(0), None], 0, None, Some(1), 147),
+            job([0, 5, 1], [Some(4), None], 2069, None, None, 69),
+        ]),
+        Op::MakeSegment,
+        Op::Reload(151),
+        Op::Take(57700),
+        Op::PoolUp(42950),
+        Op::Finish(26686, How::Done { follow_ups: vec![job([3, 6, 0], [Some(4), None], 0, None, None, 91)] }),
+        Op::Take(2371),
+        Op::Finish(63014, How::Done { follow_ups: vec![job([0, 5, 1], [None, Some(5)], 0, None, None, 265)] }),
+        Op::Push(vec![
+            job([0, 8, 0], [Some(4), None], 0, Some(5342), None, 319),
+            job([1, 8, 1], [Some(3), None], 0, None, Some(3), 170),
+            job([2, 2, 1], [None, Some(5)], 0, Some(3222), None, 58),
+        ]),
+        Op::Reload(19),
+    ];
+    holds(211_757_807_378_952, &ops);
+}

@@ -12,7 +12,7 @@ use crate::job::new::{NewJob, Pushed, Start};
 use crate::job::table::Job;
 use crate::job::transition::State;
 use crate::refusal::Refusal;
-use crate::types::{Lease, Seq, UnixMs, millis};
+use crate::types::{Fence, Lease, Seq, UnixMs, millis};
 use crate::worker::Outcome;
 
 /// What the model says of a job that is enqueued.
@@ -147,7 +147,7 @@ impl World {
         self.answered.insert(lease.fence);
         match outcome {
             Outcome::Done { enqueue, .. } => {
-                match self.group(&enqueue).filter(|_| !self.is_unreadable(job, &enqueue)) {
+                match self.group(&enqueue).filter(|_| !self.is_unreadable(job, lease.fence, &enqueue)) {
                     None => self.fail(job, sure, false, false),
                     Some(fresh) => {
                         self.end(job, sure, End::Completed);
@@ -190,11 +190,23 @@ impl World {
     }
 
     /// Whether a completion was refused, since what hangs on a follow-up job's name could not be read: the table tells.
-    fn is_unreadable(&self, job: usize, enqueue: &[NewJob]) -> bool {
+    fn is_unreadable(&self, job: usize, fence: Fence, enqueue: &[NewJob]) -> bool {
         let named = enqueue.iter().any(|new| !Model::names_of(new).is_empty());
         let Some(known) = self.model.jobs.get(job).filter(|_| named && self.disk.has_struck()) else { return false };
-        let job = known.born.and_then(|born| self.engine.as_ref()?.table().job(born));
-        job.is_some_and(|job| job.state != State::Reserved && job.attempts == known.latest().attempts + 1)
+        match known.born.and_then(|born| self.engine.as_ref()?.table().job(born)) {
+            // It may have been handed out again.
+            Some(job) => {
+                job.fence != fence || (job.state != State::Reserved && job.attempts == known.latest().attempts + 1)
+            }
+            // It waited again, and its time was over.
+            None => self.is_over_unseen(known) && !enqueue.iter().any(|new| self.table_has(new)),
+        }
+    }
+
+    /// Whether it may be that a job has expired in this turn.
+    fn is_over_unseen(&self, known: &Known) -> bool {
+        let over = (1..=self.now()).contains(&known.expires_ms);
+        over && self.expired_unseen(known.new.worker_type.as_str()) > 0
     }
 
     /// The new ones of a completion's follow-up jobs; `None` if one of them is refused, and so the completion.
@@ -291,12 +303,9 @@ impl World {
     /// When a job that failed at no cost, as the engine has it, may run again.
     fn made_up(&self, job: usize) -> Option<UnixMs> {
         let known = self.model.jobs.get(job)?;
-        let now = self.now();
         let Some(job) = self.engine.as_ref()?.table().job(known.born?) else {
             // It waited again, and its time was over. Or it died, and more had than are kept.
-            let over = known.expires_ms != 0 && known.expires_ms <= now;
-            let expired = over && self.expired_unseen(known.new.worker_type.as_str()) > 0;
-            return (self.may_make_up(job) && expired).then_some(0);
+            return (self.may_make_up(job) && self.is_over_unseen(known)).then_some(0);
         };
         let free = job.failures().iter().filter(|failure| failure.attempt == 0).count();
         let last = job.failures().last()?;

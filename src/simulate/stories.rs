@@ -334,3 +334,36 @@ fn a_failure_made_up_for_in_the_turn_in_which_a_trial_begins_and_whose_sync_fail
     ];
     holds(211_757_807_378_952, &ops);
 }
+
+#[test]
+fn a_completion_refused_since_nothing_could_be_read_and_the_job_retried_and_run_again_in_one_turn() {
+    let ops = [
+        Op::Fail(36, 0),
+        Op::Push(vec![PushOp { min: Some(237), ..job([0, 2, 0], [None, None], 0, None, None, 331) }]),
+        Op::Push(vec![
+            job([0, 5, 0], [None, Some(4)], 0, None, None, 313),
+            job([2, 5, 1], [None, Some(1)], 0, None, None, 319),
+            job([1, 9, 1], [None, Some(0)], 0, None, None, 46),
+        ]),
+        Op::Turn,
+        Op::Push(vec![
+            PushOp { min: Some(247), ..job([2, 2, 0], [None, None], 0, None, None, 53) },
+            job([0, 5, 0], [Some(4), Some(2)], 0, None, None, 104),
+            job([0, 3, 1], [Some(3), Some(5)], 0, Some(5773), None, 197),
+        ]),
+        Op::Act(3967, 2),
+        Op::Act(42272, 1),
+        Op::Stop,
+        Op::PoolUp(13079),
+        Op::Push(vec![
+            PushOp { min: Some(57), ..job([0, 5, 0], [None, None], 1626, None, None, 131) },
+            PushOp { min: Some(6), ..job([0, 9, 1], [Some(5), Some(1)], 1784, Some(3490), Some(2), 394) },
+            job([1, 3, 0], [None, None], 0, Some(3147), None, 233),
+        ]),
+        Op::Turn,
+        Op::Take(32632),
+        Op::Finish(8144, How::Done { follow_ups: vec![job([1, 5, 0], [None, Some(1)], 0, None, None, 164)] }),
+        Op::Act(8518, 0),
+    ];
+    holds(17_634_044_072_491, &ops);
+}

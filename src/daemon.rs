@@ -173,8 +173,9 @@ fn set_up(
     let signals = watch_signals(signals, told, Arc::clone(&stop_asked)).map_err(system("start a thread"))?;
     let start_took = clock.mono().saturating_sub(began);
     let (came, connections) = upgrader.settled(arrival);
-    let serving = runtime.spawn(serve(to_serve, connections, app, crate::page::routes(), are_open));
+    // Before anybody can be told that it is ready: who was, finds the log saying so.
     said.tell(address, &opened, start_took, came.as_deref());
+    let serving = runtime.spawn(serve(to_serve, connections, app, crate::page::routes(), are_open));
     reporter.up(&came.unwrap_or_else(|| format!("serves {}://{address}/", said.scheme)));
     Ok(Running {
         handle,

@@ -1,6 +1,8 @@
 //! What the tests of the workers share: assignments, cutoffs, and a cage for misbehaving programs.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,12 +73,19 @@ pub(super) fn fifo(path: &Path) {
 
 /// Writes a program in sh into `dir`, which is made if it is not there.
 pub(super) fn script(dir: &Path, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(dir).unwrap();
     let path = dir.join("beast");
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program(&path, &format!("#!/bin/sh\n{text}\n"));
     path
+}
+
+/// Writes a program. By a process of its own: what this one has open for writing is, for a moment, open in whatever another
+/// test is just starting, and a file that is open for writing cannot be run.
+pub(super) fn program(path: &Path, text: &str) {
+    let mut install = Command::new("install");
+    let mut install = install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn().unwrap();
+    install.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(install.wait().unwrap().success(), "{}", path.display());
 }
 
 /// Waits for something that happens in another process; `what` is what did not, if it takes over a minute.

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Home, SOON, has_program, http, shown, skipped};
+use crate::support::{BIOTOPE, Home, SOON, has_program, http, program, shown, skipped};
 
 const ECHO: &str = r#"
 [log]
@@ -236,8 +236,7 @@ fn an_unwritable_directory_is_73_or_77() {
     };
     mode(dir.path(), 0o755);
     let binary = dir.path().join("biotope");
-    std::fs::copy(BIOTOPE, &binary).unwrap();
-    mode(&binary, 0o755);
+    program(&binary, &std::fs::read(BIOTOPE).unwrap());
     let config = dir.path().join("biotope.toml");
     std::fs::write(&config, home.text("biotope.toml")).unwrap();
     mode(&config, 0o644);

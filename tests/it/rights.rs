@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, http, skipped};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, http, program, skipped};
 
 /// The table of routes, as the source has it: what stands there is all that there is, which a unit test holds.
 const ROUTES: &str = include_str!("../../src/http/routes.rs");
@@ -180,7 +180,7 @@ fn s2_memory_is_shown_to_nobody_and_dumped_nowhere() {
     let workers = "[workers.stays]\nversion = \"v1\"\nexec = [\"./stays.sh\"]\nmode = \"persistent\"\n";
     let home = Home::new(workers);
     let stays = crate::support::repository().join("examples/workers/worker.sh");
-    std::fs::copy(stays, home.path("stays.sh")).unwrap();
+    program(&home.path("stays.sh"), &std::fs::read(stays).unwrap());
     std::os::unix::fs::chown(home.path(""), Some(65_534), Some(65_534)).unwrap();
     if !nobody("test", &["-x", home.path("stays.sh").to_str().unwrap()]) {
         let reason = "the way to the tests' directory is closed to other users";

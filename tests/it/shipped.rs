@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, Stream};
 
-use crate::support::{Biotope, Home, has_program, repository, shipped, shown, skipped};
+use crate::support::{Biotope, Home, has_program, program, repository, shipped, shown, skipped};
 
 /// The most that the file may take.
 const BYTES_MAX: u64 = 15 << 20;
@@ -103,7 +103,7 @@ impl<'a> World<'a> {
     fn new(home: &'a Home, shipped: &Path) -> Self {
         let root = home.path("root");
         std::fs::create_dir(&root).unwrap();
-        std::fs::copy(shipped, root.join("biotope")).unwrap();
+        program(&root.join("biotope"), &std::fs::read(shipped).unwrap());
         Self { home, root }
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::manager::{Manager, Told};
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, has_program, http, long, shown, skipped};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, has_program, http, long, program, shown, skipped};
 
 /// Jobs that run until their gate is opened.
 const SLOW: &str = "[workers.slow]\nversion = \"v1\"\nexec = [\"./slow.sh\"]\ntimeout = \"10m\"\n";
@@ -130,7 +130,7 @@ fn a_start_that_fails_says_why() {
 
 /// A command that runs the home's own copy of the binary.
 fn own_copy(home: &Home) -> Command {
-    std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
+    put_same(home);
     let mut command = Command::new(home.path("biotope"));
     command.envs([UNHURRIED]);
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
@@ -139,8 +139,7 @@ fn own_copy(home: &Home) -> Command {
 
 /// Puts a copy of the binary in the place of the home's.
 fn put_same(home: &Home) {
-    std::fs::copy(BIOTOPE, home.path("biotope.new")).unwrap();
-    std::fs::rename(home.path("biotope.new"), home.path("biotope")).unwrap();
+    program(&home.path("biotope"), &std::fs::read(BIOTOPE).unwrap());
 }
 
 /// Has another image take over, or not, and checks what is told of that.
@@ -345,7 +344,7 @@ os.execv(args[0], args)
 
 /// A command that is handed a socket at a port, `"once"`, or `"again"` when it has ended.
 fn activated(home: &Home, port: u16, again: &str) -> Command {
-    std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
+    put_same(home);
     let mut command = Command::new("python3");
     command.envs([UNHURRIED]).args(["-c", ACTIVATE, again, &port.to_string()]).arg(home.path("biotope"));
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));

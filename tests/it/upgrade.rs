@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, http, shown};
+use crate::support::{BIOTOPE, Biotope, Home, SOON, UNHURRIED, http, program, shown};
 
 const ECHO: &str = r#"
 [workers.echo]
@@ -23,7 +23,7 @@ const PATIENT: &str = "stop_timeout = \"10m\"";
 
 /// A command that runs the home's own copy of the binary.
 fn own_copy(home: &Home) -> Command {
-    std::fs::copy(BIOTOPE, home.path("biotope")).unwrap();
+    put_same(home);
     let mut command = Command::new(home.path("biotope"));
     command.envs([UNHURRIED]);
     command.arg("--config").arg(home.path("biotope.toml")).arg("run").current_dir(home.path("."));
@@ -32,9 +32,7 @@ fn own_copy(home: &Home) -> Command {
 
 /// Puts another file in the place of the home's binary, as people do: beside it, then renamed over it.
 fn put(home: &Home, new: &[u8]) {
-    std::fs::write(home.path("biotope.new"), new).unwrap();
-    std::fs::set_permissions(home.path("biotope.new"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    std::fs::rename(home.path("biotope.new"), home.path("biotope")).unwrap();
+    program(&home.path("biotope"), new);
 }
 
 fn put_same(home: &Home) {

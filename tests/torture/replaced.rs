@@ -1,7 +1,6 @@
 //! USR2 under load: the binary is replaced again and again while producers push over HTTP and workers of all sorts run.
 //! Nobody is refused, nothing is lost, and nothing runs twice: no fault is in the history, so the checker lets none explain it.
 
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,20 +12,18 @@ use crate::kills::{number, seed};
 use crate::process::{Process, binary};
 use crate::producer::rest;
 use crate::support::wait::{now, until};
-use crate::support::{Home, LATER, tell};
+use crate::support::{Home, LATER, program, tell};
 use crate::wire::get;
 
 /// Lays a copy of the binary beside the home's, for [`put`].
 fn furnish(home: &Home) {
     std::fs::copy(binary(), home.path("biotope.copy")).unwrap();
-    std::fs::set_permissions(home.path("biotope.copy"), std::fs::Permissions::from_mode(0o755)).unwrap();
     put(home);
 }
 
 /// Puts another file with the same content in the place of the home's binary.
 fn put(home: &Home) {
-    std::fs::copy(home.path("biotope.copy"), home.path("biotope.new")).unwrap();
-    std::fs::rename(home.path("biotope.new"), home.path("biotope")).unwrap();
+    program(&home.path("biotope"), &std::fs::read(home.path("biotope.copy")).unwrap());
 }
 
 /// Waits until `attempt` is over: the new image serves. Connects in the sockets' queue while nobody does.

@@ -1,11 +1,14 @@
 //! A process for each job: exit codes, output, follow-up jobs, environment, cutoff.
 
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use super::*;
 use crate::worker::run::Board;
 use crate::worker::zoo::{
-    assignment, cut_when_running, cutoff, fifo, limits, outcomes, runs, script, sh, spawner, until, when_running,
+    assignment, cut_when_running, cutoff, fifo, limits, outcomes, program, runs, script, sh, spawner, until,
+    when_running,
 };
 
 const SHORT: Duration = Duration::from_millis(80);
@@ -83,7 +86,7 @@ fn only_the_three_pipes_are_open_in_the_child() {
 fn descriptors_that_this_process_was_started_with_do_not_pass_on() {
     // The test above once more, in a process that was given one: `exec` alone leaves it open.
     let test = "worker::exec::tests::only_the_three_pipes_are_open_in_the_child";
-    let mut again = std::process::Command::new("/bin/sh");
+    let mut again = Command::new("/bin/sh");
     again.args(["-c", "exec 9</dev/null; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap()).arg(test);
     let output = again.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -239,9 +242,9 @@ fn program_that_cannot_be_started_costs_no_attempt_and_is_named() {
         |launch: &Launch| ExecFactory::new(launch.clone(), limits(), spawner()).check().unwrap_err().to_string();
     let path = launch.program.display().to_string();
     assert_eq!(check(&launch), format!("sh: cannot find the program {path}: No such file or directory"));
-    std::fs::write(&launch.program, "#!/no/such/interpreter\n").unwrap();
+    std::fs::write(&launch.program, "").unwrap();
     assert_eq!(check(&launch), format!("sh: {path} is not executable: Permission denied"));
-    std::fs::set_permissions(&launch.program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    program(&launch.program, "#!/no/such/interpreter\n");
     let mut worker = worker(launch.clone(), &cutoff());
     assert!(worker.is_ready());
     let why = Outcome::NotStarted { error: format!("sh: cannot start {path}: its interpreter is missing") };
@@ -305,12 +308,16 @@ fn p12_program_that_is_being_written_costs_no_attempt() {
     let dir = tempfile::tempdir().unwrap();
     let mut launch = sh(dir.path(), ":");
     launch.program = dir.path().join("beast");
-    std::fs::copy("/bin/sh", &launch.program).unwrap();
-    let writer = std::fs::OpenOptions::new().append(true).open(&launch.program).unwrap();
+    // Another process writes it, for the reason that `program` gives.
+    let mut writer = Command::new("/bin/sh");
+    writer.args(["-c", "cp /bin/sh \"$0\"; exec 3>>\"$0\"; echo; read -r go"]).arg(&launch.program);
+    let mut writer = writer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    writer.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let mut worker = worker(launch.clone(), &cutoff());
     let error = format!("sh: cannot start {}: Text file busy (os error 26)", launch.program.display());
     assert_eq!(outcomes(&mut *worker, vec![assignment(1)]), [(1, Outcome::NotStarted { error })]);
-    drop(writer);
+    drop(writer.stdin.take());
+    writer.wait().unwrap();
     worker.start(SHORT).unwrap();
     assert_eq!(result(outcomes(&mut *worker, vec![assignment(1)]).remove(0).1), "");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::support::wait::until;
-use crate::support::{BIOTOPE, LATER, SOON, free_port, has_program, http, repository, shipped, skipped};
+use crate::support::{BIOTOPE, LATER, SOON, free_port, has_program, http, program, repository, shipped, skipped};
 
 /// It wants to be called by its full name.
 const SSHD: &str = "/usr/sbin/sshd";
@@ -190,8 +190,7 @@ impl Host {
     /// Some file that is to be deployed as the binary.
     pub(super) fn program(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.path(name);
-        std::fs::write(&path, bytes).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        program(&path, bytes);
         path.display().to_string()
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod http;
 pub(crate) mod manager;
 pub(crate) mod wait;
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -108,13 +109,10 @@ impl Home {
     /// A home that holds a copy of `examples/NAME`, with `config` as its biotope.toml, on a port of its own.
     pub(crate) fn example(name: &str, config: &str) -> Self {
         let home = Self::bare();
-        let from = repository().join("examples").join(name);
-        for entry in std::fs::read_dir(&from).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                std::fs::copy(&path, home.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
-            }
-        }
+        let from = std::fs::read_dir(repository().join("examples").join(name)).unwrap();
+        let files = from.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        // By another process, as in `program`.
+        assert!(Command::new("cp").args(files).arg(home.path("")).status().unwrap().success());
         home.use_config(config);
         home
     }
@@ -165,8 +163,7 @@ impl Home {
     /// Writes a program, of POSIX sh unless its first line says otherwise.
     pub(crate) fn script(&self, name: &str, text: &str) {
         let first = if text.starts_with("#!") { "" } else { "#!/bin/sh\n" };
-        self.write(name, &format!("{first}{text}\n"));
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        program(&self.path(name), format!("{first}{text}\n").as_bytes());
     }
 
     /// A file's text; empty while there is none.
@@ -372,6 +369,17 @@ impl Drop for Biotope<'_> {
             tell(&format!("--- stderr of biotope ---\n{}", self.home.text("stderr.txt")));
         }
     }
+}
+
+/// Writes a program, in one step. By a process of its own: what this one has open for writing is, for a moment, open in
+/// whatever another test is just starting, and a file that is open for writing cannot be run.
+pub(crate) fn program(path: &Path, bytes: &[u8]) {
+    let new = format!("{}.new", path.display());
+    let mut install = Command::new("install");
+    let mut install = install.args(["-m", "755", "/dev/stdin", &new]).stdin(Stdio::piped()).spawn().unwrap();
+    install.stdin.take().unwrap().write_all(bytes).unwrap();
+    assert!(install.wait().unwrap().success(), "{new}");
+    std::fs::rename(new, path).unwrap();
 }
 
 /// The repository's root.

@@ -205,6 +205,7 @@ impl Running {
                 Event::Stopped => return self.stopped(),
                 Event::Poisoned(why) => return Err(self.poisoned(&why)),
                 Event::Upgrade(checked) => {
+                    let to = checked.version.clone();
                     match self.upgrader.prepare(checked, &self.listener, &self.lock, self.start_took) {
                         Ok(ready) => handing = Some(ready),
                         Err(error) => {
@@ -214,6 +215,8 @@ impl Running {
                     }
                     let idle = self.to_main.clone();
                     self.handle.hand_over(Box::new(move |()| drop(idle.send(Event::Idle))));
+                    // Whoever sees it drain finds that nothing new begins.
+                    self.upgrader.drains(to);
                 }
                 Event::Idle => {
                     if let Some(handing) = handing.take() {

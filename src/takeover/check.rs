@@ -46,7 +46,7 @@ pub(crate) struct Place {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answer {
     /// Its version.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Formats of the log that it can write before it is settled, and be gone back from.
     pub(super) log_formats: Vec<u16>,
     /// The data directory of its config.
@@ -63,7 +63,7 @@ pub(crate) struct Checked {
     /// The very file that was asked.
     pub(super) file: File,
     /// Its version.
-    pub(super) version: String,
+    pub(crate) version: String,
 }
 
 /// Asks the new file whether it can take over.

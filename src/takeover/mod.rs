@@ -207,12 +207,11 @@ impl Upgrader {
         state.stage = Stage::Checking(vec![then]);
         state.attempts += 1;
         state.last_error = None;
-        let attempt = state.attempts;
         drop(state);
         tracing::info!(file = %self.0.place.program.display(), "asking the new file whether it can take over");
         let own = self.clone();
         let check = move || match check::ask(&own.0.place) {
-            Ok(checked) => own.goes(attempt, checked),
+            Ok(checked) => own.goes(checked),
             Err(refusal) => own.refused(refusal),
         };
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(check) {
@@ -220,14 +219,20 @@ impl Upgrader {
         }
     }
 
-    fn goes(&self, attempt: u64, checked: Checked) {
-        let underway = Underway { attempt, from: VERSION, to: checked.version.clone() };
+    fn goes(&self, checked: Checked) {
         tracing::info!(version = checked.version, "the new file can take over, and does when what runs has ended");
-        let before = std::mem::replace(&mut self.state().stage, Stage::Draining(underway.clone()));
+        (self.0.go)(checked);
+    }
+
+    /// Notes that the engine has been told to begin nothing more, since version `to` takes over.
+    pub(crate) fn drains(&self, to: String) {
+        let mut state = self.state();
+        let underway = Underway { attempt: state.attempts, from: VERSION, to };
+        let before = std::mem::replace(&mut state.stage, Stage::Draining(underway.clone()));
+        drop(state);
         if let Stage::Checking(waiters) = before {
             waiters.into_iter().for_each(|waiter| waiter(Ok(underway.clone())));
         }
-        (self.0.go)(checked);
     }
 
     /// Notes that the attempt came to nothing: this image goes on.

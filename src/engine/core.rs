@@ -286,6 +286,7 @@ impl Core {
         self.commit_or_go_ahead()?;
         self.send_look_ups();
         self.more_of_checkpoint = self.go_on_with_checkpoint()?;
+        debug_assert_eq!(self.misplaced(), None);
         if self.is_over() {
             self.finish()?;
             return Ok(true);

@@ -143,6 +143,11 @@ impl Stepped {
         &self.core.table
     }
 
+    /// What does not hold of the places of pools, if anything does not.
+    pub fn misplaced(&self) -> Option<String> {
+        self.core.misplaced()
+    }
+
     /// For reading the log.
     pub fn reader(&self) -> Reader {
         self.core.log.reader()

@@ -72,6 +72,7 @@ impl World {
         self.note_shown();
         self.check_bounds()?;
         self.check_told()?;
+        self.check_places()?;
         self.note_routes();
         Ok(())
     }

@@ -34,7 +34,7 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
     ("fault", 1_000, &["no space"]),
     ("opening", 1_000, &["cut a torn tail", "whole"]),
     ("opening", 5_000, &["with a probation that goes on"]),
-    ("held", 1_000, &["I1", "I2", "I3", "I4", "I5", "I7", "I9", "I10", "I11", "I12", "L1"]),
+    ("held", 1_000, &["I1", "I2", "I3", "I4", "I5", "I7", "I9", "I10", "I11", "I12", "O5", "L1"]),
     (
         "operation",
         1_000,

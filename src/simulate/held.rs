@@ -90,6 +90,15 @@ impl World {
         })
     }
 
+    /// O5: after every turn.
+    pub(super) fn check_places(&mut self) -> Result<(), Violation> {
+        if let Some(what) = self.engine.as_ref().and_then(Stepped::misplaced) {
+            return Err(Invariant::InPlace.broken(what));
+        }
+        self.figures.count("held", Invariant::InPlace.name());
+        Ok(())
+    }
+
     /// I9, I10, I12: after every turn.
     pub(super) fn check_bounds(&mut self) -> Result<(), Violation> {
         let Some(engine) = &self.engine else { return Ok(()) };

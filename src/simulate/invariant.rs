@@ -40,6 +40,8 @@ pub(super) enum Invariant {
     RightAnswer,
     /// The run of a cancelled job is told to stop, no other one is, and what was told is forgotten with it.
     RunIsTold,
+    /// Places and roles of pools say the same, and somebody does the work of each type.
+    InPlace,
     /// Liveness: with no fault any more everything is served.
     Served,
     /// What cannot be read or is not whole is refused, and said.
@@ -67,6 +69,7 @@ impl Invariant {
             Self::Together => "O2 what was recorded together is there together",
             Self::RightAnswer => "O3 the answer is right",
             Self::RunIsTold => "O4 the run of a cancelled job is told, and no other",
+            Self::InPlace => "O5 a pool is where its role says, and each type has one that does its work, or starts to",
             Self::Served => "L1 in the end everything is served",
             Self::DamageRefused => "D1 damage is refused, and changes nothing",
         }

@@ -1,5 +1,6 @@
 //! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
 
+use super::plan::WATCHED;
 use super::world::World;
 use super::{How, Op, PushOp, run};
 
@@ -366,4 +367,43 @@ fn a_completion_refused_since_nothing_could_be_read_and_the_job_retried_and_run_
         Op::Act(8518, 0),
     ];
     holds(17_634_044_072_491, &ops);
+}
+
+#[test]
+fn what_starts_goes_on_when_the_version_that_took_over_is_withdrawn() {
+    let ops = [Op::PoolUp(42628), Op::Reload(52), Op::PoolUp(30668), Op::Reload(254), Op::Say(163)];
+    holds(1_795_742_483_676, &ops);
+}
+
+/// Operations in the world of the small workloads: `a`, `b` and `c` have the first three pools.
+fn small(ops: &[Op]) {
+    let mut world = World::small();
+    for op in ops {
+        world.step(op).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    world.settle().unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// A config in which `a` has this version, and is watched.
+fn watched(label: u8) -> Op {
+    Op::Reload(WATCHED | label)
+}
+
+/// v2 took over from v0, and was on probation when the process ended. Both start again, v0 as the way back, and is up; and v3 is
+/// wanted after them.
+fn a_third_version_follows_a_probation() -> Vec<Op> {
+    let mut ops = vec![Op::PoolUp(0), Op::Turn, watched(0), watched(2), Op::PoolUp(3), Op::Turn];
+    ops.extend([Op::Crash(None, vec![]), Op::PoolUp(0), Op::Turn, watched(3)]);
+    ops
+}
+
+#[test]
+fn a_version_that_waits_for_one_on_probation_starts_when_that_does_not_come_up() {
+    small(&[&a_third_version_follows_a_probation()[..], &[Op::PoolNotUp(1), Op::Turn]].concat());
+}
+
+#[test]
+fn a_version_that_waits_for_one_that_is_gone_back_from_does_not_start() {
+    const ROLLBACK: u8 = 4;
+    small(&[&a_third_version_follows_a_probation()[..], &[Op::Say(ROLLBACK), Op::Turn]].concat());
 }

@@ -5,6 +5,7 @@
 //! cannot start changes nothing. Types go each their own way; a newer config replaces what an older one had begun.
 
 pub(in crate::engine) mod described;
+mod places;
 pub(in crate::engine) mod remembered;
 pub(in crate::engine) mod rollout;
 pub(in crate::engine) mod standby;

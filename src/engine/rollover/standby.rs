@@ -108,6 +108,7 @@ impl Core {
         };
         self.types.entry(type_no).or_default().trial = Some(self.probation(ramp, baseline_no));
         self.withdraw(type_no, format!("no worker of it comes up: {why}"))?;
+        self.start_next(type_no)?;
         Ok(true)
     }
 

@@ -146,9 +146,10 @@ impl Core {
         if self.is_on_probation(type_no) { self.end_trial(type_no) } else { Ok(()) }
     }
 
-    /// What starts, or is on trial without having taken over, ends; what new work goes to goes on.
+    /// What starts, or is on trial without having taken over, ends, and nothing follows it; what new work goes to goes on.
     pub(in crate::engine) fn stay(&mut self, type_no: u32) -> Result<(), Poisoned> {
-        let Some(of_type) = self.types.get(&type_no) else { return Ok(()) };
+        let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
+        of_type.next = None;
         if let Some(incoming) = of_type.incoming {
             self.dismiss(incoming, Some(self.mono))?;
         }
@@ -186,7 +187,7 @@ impl Core {
             (Some(candidate), _) => Some(candidate),
             // On probation: work goes back to where it went before.
             (None, Some(warm)) => {
-                let over = of_type.current.take().or(of_type.incoming.take());
+                let over = of_type.current.take().or_else(|| of_type.incoming.take());
                 if over.is_some() {
                     self.take_over(warm)?;
                 }

@@ -317,7 +317,7 @@ impl Core {
     }
 
     /// Starts the version that was wanted while another one was still starting.
-    fn start_next(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(super) fn start_next(&mut self, type_no: u32) -> Result<(), Poisoned> {
         match self.types.get_mut(&type_no).and_then(|of_type| of_type.next.take()) {
             Some((version_no, spec)) => self.start(type_no, version_no, spec),
             None => Ok(()),

@@ -40,6 +40,8 @@ pub(super) struct PoolRun {
     pub(super) since: UnixMs,
     /// Workers that are up.
     pub(super) up: u32,
+    /// Leases that there were in this process when it was made.
+    pub(super) leases_before: u64,
     /// Jobs handed to it and not answered yet.
     pub(super) handed: u64,
     /// Jobs handed to it in all, but for those that came back unbegun or interrupted.

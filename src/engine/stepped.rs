@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::job::table::Table;
 use crate::log::disk::Disk;
 use crate::log::{LogId, LogOptions, Making, Poisoned, Reader};
-use crate::pool::PoolMaker;
+use crate::pool::{PoolId, PoolMaker, Report};
 use crate::refusal::Refusal;
 
 /// What a stepped engine is put into.
@@ -93,6 +93,11 @@ impl Stepped {
         }
     }
 
+    /// Lets it hear from a pool that is not there any more.
+    pub fn hears(&self, report: Report) {
+        drop(self.core.to_self.send(Command::Pool(PoolId(0), report)));
+    }
+
     /// Takes one turn: what was sent meanwhile, what is due, one commit. Says whether a stop is through.
     ///
     /// # Errors
@@ -141,6 +146,12 @@ impl Stepped {
     /// What lives.
     pub fn table(&self) -> &Table {
         &self.core.table
+    }
+
+    /// The version of a type that does its first jobs one at a time: of that the log says nothing.
+    pub fn gated(&self, type_no: u32) -> Option<u32> {
+        let trial = self.core.types.get(&type_no)?.trial.as_ref();
+        trial.filter(|trial| trial.is_gated()).map(|trial| trial.version_no)
     }
 
     /// What does not hold of the places of pools, if anything does not.

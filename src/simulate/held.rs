@@ -74,7 +74,8 @@ impl World {
         self.routes = TYPES.into_iter().map(|of| (of, Routes::of(engine, of))).collect();
         let table = engine.table();
         let on_trial = |of: &&str| {
-            table.type_no(of).and_then(|no| table.worker_type(no)).is_some_and(|of_type| of_type.ramp.is_some())
+            let Some(no) = table.type_no(of) else { return false };
+            engine.gated(no).is_some() || table.worker_type(no).is_some_and(|of_type| of_type.ramp.is_some())
         };
         self.trials.extend(TYPES.into_iter().filter(on_trial));
     }
@@ -149,8 +150,9 @@ impl Routes {
     pub(super) fn of(engine: &Stepped, of: &str) -> Self {
         let table = engine.table();
         let label = |no| table.version(no).map(|version| version.label.to_string());
-        let Some(of_type) = table.type_no(of).and_then(|no| table.worker_type(no)) else { return Self::default() };
-        let trial = of_type.ramp.and_then(|ramp| label(ramp.version_no));
+        let found = table.type_no(of).and_then(|no| Some((no, table.worker_type(no)?)));
+        let Some((no, of_type)) = found else { return Self::default() };
+        let trial = engine.gated(no).or_else(|| Some(of_type.ramp?.version_no)).and_then(label);
         Self { current: label(of_type.route), trial, previous: label(of_type.previous) }
     }
 

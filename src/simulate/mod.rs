@@ -52,6 +52,8 @@ use crate::worker::native::panic_text;
 use op::Mixture;
 use world::World;
 
+/// Of so many worlds one is about versions that come and go.
+const ROLLING_EVERY: u64 = 4;
 /// Operations of one world, before its end.
 const STEPS: usize = 120;
 
@@ -89,6 +91,7 @@ impl std::fmt::Display for Failure {
 pub fn ops(seed: u64) -> Vec<Op> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mixture = Mixture::draw(&mut random);
+    let mixture = if seed.is_multiple_of(ROLLING_EVERY) { Mixture::of_versions() } else { mixture };
     (0..STEPS).map(|_| mixture.next(&mut random)).collect()
 }
 

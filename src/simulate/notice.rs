@@ -123,7 +123,8 @@ impl World {
     pub(super) fn notice_given_back(&mut self, sure: bool) {
         let held: BTreeSet<Fence> = {
             let all = self.hands.all();
-            all.iter().flat_map(|hand| hand.queue.iter().chain(&hand.held)).map(|task| task.lease.fence).collect()
+            let tasks = all.iter().flat_map(|hand| hand.queue.iter().chain(&hand.held).chain(&hand.lost));
+            tasks.map(|task| task.lease.fence).collect()
         };
         let open: BTreeSet<Fence> = self
             .sent
@@ -195,7 +196,9 @@ impl World {
         let mut tasks: Vec<(Task, String, String)> = {
             let all = self.hands.all();
             let of = |hand: &Hand| (hand.worker_type.to_string(), hand.label.to_string());
-            let tasks = all.iter().flat_map(|hand| hand.queue.iter().map(move |task| (task.clone(), of(hand))));
+            let tasks = all
+                .iter()
+                .flat_map(|hand| hand.queue.iter().chain(&hand.lost).map(move |task| (task.clone(), of(hand))));
             tasks.map(|(task, (of, label))| (task, of, label)).collect()
         };
         tasks.retain(|(task, ..)| {

@@ -23,6 +23,9 @@ pub enum How {
 /// Delays from here on are long ones, up to ten years.
 pub const FAR: u16 = 60_000;
 
+/// From here on a pool ends by a panic of all its workers, whatever it holds.
+pub const BREAKS: u16 = 0xC000;
+
 /// A job that somebody enqueues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PushOp {
@@ -71,7 +74,7 @@ pub enum Op {
     PoolUp(u16),
     /// A worker could not be started.
     PoolNotUp(u16),
-    /// The last worker of a pool that drains has ended.
+    /// The last worker of a pool has ended: of one that drains and holds nothing; from `BREAKS` on by a panic, and of any one.
     PoolEnds(u16),
     /// The next segment is made.
     MakeSegment,
@@ -110,6 +113,8 @@ pub struct Mixture {
     needy: u32,
     /// Whether versions are watched beside the one before in every config.
     watched: bool,
+    /// Whether most is about versions: jobs are of few types.
+    rolling: bool,
 }
 
 const KINDS: usize = 23;
@@ -128,7 +133,19 @@ impl Mixture {
             *weight = (*weight).max(usual);
         }
         let named = *random.choice(&[0, 10, 50]).unwrap_or(&10);
-        Self { weights, named, needy: *random.choice(&[0, 0, 20, 60]).unwrap_or(&20), watched: random.bool() }
+        Self {
+            weights,
+            named,
+            needy: *random.choice(&[0, 0, 20, 60]).unwrap_or(&20),
+            watched: random.bool(),
+            rolling: false,
+        }
+    }
+
+    /// One in which versions come and go all the time.
+    pub fn of_versions() -> Self {
+        let weights = [30, 50, 40, 50, 2, 3, 0, 60, 8, 24, 2, 2, 20, 1, 24, 1, 4, 2, 4, 0, 0, 16, 1];
+        Self { weights, named: 0, needy: 5, watched: true, rolling: true }
     }
 
     /// Draws an operation.
@@ -177,7 +194,7 @@ impl Mixture {
     fn job(&self, random: &mut fastrand::Rng) -> PushOp {
         let rare = |random: &mut fastrand::Rng, of_100: u32| random.u32(0..100) < of_100;
         PushOp {
-            of: if rare(random, 3) { 3 } else { random.u8(0..3) },
+            of: if rare(random, 3) { 3 } else { random.u8(0..3) % if self.rolling { 2 } else { 3 } },
             priority: if rare(random, 50) { 5 } else { random.u8(0..10) },
             id: rare(random, self.named).then(|| random.u8(0..6)),
             key: rare(random, self.named).then(|| random.u8(0..6)),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, Rollout, SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, Confinement, ExecConfig, ExecMode, KindConfig, LiveConfig, LogConfig, Rollout,
+    SyncPolicy, WorkerConfig,
 };
 use crate::engine::{GenerationSpec, Resolver, VersionSpec};
 use crate::job::event::{Kind, decode_home};
@@ -109,10 +110,25 @@ fn version(plan: u8, of: &str) -> VersionSpec {
     let worker = WorkerConfig {
         worker_type: of.parse().expect("a name"),
         version: format!("v{label}").parse().expect("a label"),
-        kind: KindConfig::Native,
+        kind: if label == GATED { KindConfig::Exec(program()) } else { KindConfig::Native },
         live,
     };
     VersionSpec { worker, definition_hash: [label; 32], factory: Arc::new(Nobody) }
+}
+
+/// The version of `a` that does its first jobs one at a time, since it is a program that runs once a job.
+const GATED: u8 = 2;
+
+fn program() -> ExecConfig {
+    ExecConfig {
+        argv: vec!["work".to_owned()],
+        mode: ExecMode::PerJob,
+        env: Vec::new(),
+        env_pass: Vec::new(),
+        dir: None,
+        confinement: Confinement::default(),
+        watch: Vec::new(),
+    }
 }
 
 /// The bit of a config in which versions are watched beside the one before.
@@ -126,13 +142,18 @@ pub(super) fn has_trials(plan: u8, of: &str) -> bool {
 /// How a type's new versions take over: those of an odd number by a ramp, where they are watched at all.
 fn rollout(plan: u8, of: &str) -> Rollout {
     let watched = has_trials(plan, of);
+    let steps: &[u8] = match (watched && plan & 1 == 1, plan >> 5 & 1) {
+        (false, _) => &[],
+        (true, 0) => &[30, 60],
+        (true, _) => &[60],
+    };
     Rollout {
-        steps: if watched && plan & 1 == 1 { vec![30, 60] } else { Vec::new() },
+        steps: steps.to_vec(),
         hold: Duration::from_secs(2),
         min_samples: 2,
-        drain_timeout: Duration::from_secs(10),
+        drain_timeout: Duration::from_secs(if plan >> 6 & 1 == 0 { 10 } else { 2 }),
         warm_for: if watched { Duration::from_secs(20) } else { Duration::ZERO },
-        ..Rollout::default()
+        versions_max: 3 - u32::from(plan >> 7),
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Hand {
     pub(super) queue: VecDeque<Task>,
     /// Begun.
     pub(super) held: Vec<Task>,
+    /// What its workers had, or were handed, when they panicked; until the engine knows.
+    pub(super) lost: Vec<Task>,
     pub(super) up: bool,
     pub(super) draining: bool,
     pub(super) cut_off: bool,
@@ -63,6 +65,7 @@ impl PoolMaker for Hands {
             report,
             queue: VecDeque::new(),
             held: Vec::new(),
+            lost: Vec::new(),
             up: false,
             draining: false,
             cut_off: false,
@@ -103,9 +106,13 @@ impl Pool for SimPool {
     fn hand(&self, task: Task) {
         self.with(|hand| {
             // That its worker is not up any more the engine may not have read yet.
-            assert!(!hand.draining && !hand.ended, "a task for a pool that takes none");
+            assert!(!hand.draining, "a task for a pool that takes none");
             assert!(hand.size > 0, "a task for a pool of no workers");
-            hand.queue.push_back(task);
+            if hand.ended {
+                hand.lost.push(task);
+            } else {
+                hand.queue.push_back(task);
+            }
         });
     }
 
@@ -129,7 +136,10 @@ impl Pool for SimPool {
     }
 
     fn join(self: Box<Self>) {
-        assert!(self.with(|hand| hand.ended), "joined before its end");
+        self.with(|hand| {
+            assert!(hand.ended, "joined before its end");
+            hand.lost.clear();
+        });
     }
 }
 
@@ -142,5 +152,12 @@ impl Hand {
     /// Whether it has nothing more to do.
     pub(super) fn may_end(&self) -> bool {
         self.draining && !self.ended && self.held.is_empty()
+    }
+
+    /// Its last worker ends.
+    pub(super) fn end(&mut self) {
+        (self.up, self.ended) = (false, true);
+        self.lost.extend(self.held.drain(..).chain(self.queue.drain(..)));
+        self.tell(Report::Ended);
     }
 }

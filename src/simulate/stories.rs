@@ -1,5 +1,6 @@
 //! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
 
+use super::op::BREAKS;
 use super::plan::WATCHED;
 use super::world::World;
 use super::{How, Op, PushOp, run};
@@ -375,6 +376,65 @@ fn what_starts_goes_on_when_the_version_that_took_over_is_withdrawn() {
     holds(1_795_742_483_676, &ops);
 }
 
+#[test]
+fn who_waits_for_a_reload_is_told_though_a_way_back_panicked() {
+    let ops = [
+        Op::Reload(88),
+        Op::PoolUp(6531),
+        Op::Push(vec![
+            job([1, 7, 0], [Some(4), None], 0, None, Some(1), 181),
+            job([1, 5, 1], [Some(0), None], 0, Some(5013), None, 257),
+            job([0, 6, 0], [None, Some(1)], 0, None, None, 212),
+        ]),
+        Op::Turn,
+        Op::PoolNotUp(53877),
+        Op::PoolUp(26719),
+        Op::PoolNotUp(56726),
+        Op::PoolEnds(59148),
+    ];
+    holds(1_795_742_489_304, &ops);
+}
+
+#[test]
+fn a_trial_is_not_one_beside_a_version_whose_workers_panicked() {
+    let ops = [
+        Op::Reload(152),
+        Op::Crash(Some(821069673843939824), vec![]),
+        Op::PoolUp(17937),
+        Op::Reload(118),
+        Op::Reload(21),
+        Op::PoolUp(32569),
+        Op::PoolEnds(51045),
+        Op::Reload(145),
+        Op::PoolNotUp(6382),
+    ];
+    holds(4_004_904, &ops);
+}
+
+#[test]
+fn a_panic_takes_no_jobs_from_another_pool_of_its_version() {
+    let ops = [
+        Op::Reload(251),
+        Op::Push(vec![job([0, 5, 0], [None, None], 0, None, None, 378)]),
+        Op::PoolUp(49692),
+        Op::Reload(114),
+        Op::Take(42578),
+        Op::PoolUp(31199),
+        Op::Push(vec![job([0, 5, 0], [None, None], 460, None, None, 192)]),
+        Op::Reload(182),
+        Op::Wait(4333),
+        Op::Push(vec![
+            job([0, 5, 1], [None, None], 0, None, Some(1), 191),
+            job([0, 4, 1], [None, None], 0, None, Some(2), 338),
+        ]),
+        Op::Reload(81),
+        Op::PoolUp(56635),
+        Op::Turn,
+        Op::PoolEnds(64883),
+    ];
+    holds(4_001_472, &ops);
+}
+
 /// Operations in the world of the small workloads: `a`, `b` and `c` have the first three pools.
 fn small(ops: &[Op]) {
     let mut world = World::small();
@@ -387,6 +447,14 @@ fn small(ops: &[Op]) {
 /// A config in which `a` has this version, and is watched.
 fn watched(label: u8) -> Op {
     Op::Reload(WATCHED | label)
+}
+
+#[test]
+fn a_ramp_goes_on_when_an_older_version_that_was_kept_panics() {
+    let up = [Op::PoolUp(0), Op::PoolUp(1), Op::PoolUp(2), Op::Turn];
+    let begun = [watched(0), watched(2), Op::PoolUp(3), Op::Turn, watched(3), Op::PoolUp(4), Op::Turn];
+    // The first of five, which is the one of v0.
+    small(&[&up[..], &begun, &[Op::PoolEnds(BREAKS / 5 * 5 + 5), Op::Turn]].concat());
 }
 
 /// v2 took over from v0, and was on probation when the process ended. Both start again, v0 as the way back, and is up; and v3 is

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::invariant::Invariant;
-use super::op::How;
+use super::op::{BREAKS, How};
 use super::plan;
 use super::world::{Sent, Violation, World};
 use crate::job::new::NewJob;
@@ -55,7 +55,7 @@ impl World {
             }
             Err(_) if moved => {
                 // It was restated meanwhile, and its segment is gone: given back, it is found at its new place.
-                self.report(at, u32::from(pick), task.lease, Outcome::Interrupted);
+                self.report(Some(at), u32::from(pick), task.lease, Outcome::Interrupted);
                 return Ok(());
             }
             Err(error) => {
@@ -69,9 +69,13 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn report(&mut self, hand: usize, worker: u32, lease: Lease, outcome: Outcome) {
-        if let Some(hand) = self.hands.all().get(hand) {
-            hand.tell(Report::Outcome { lease, worker, outcome: outcome.clone(), about: None, ran: None });
+    /// A pool says what became of a run; `None`: one that is not there any more does.
+    fn report(&mut self, hand: Option<usize>, worker: u32, lease: Lease, outcome: Outcome) {
+        let report = Report::Outcome { lease, worker, outcome: outcome.clone(), about: None, ran: None };
+        match (hand.and_then(|at| self.hands.all().get(at).map(|hand| hand.report.clone())), &self.engine) {
+            (Some(of_pool), _) => of_pool(report),
+            (None, Some(engine)) => engine.hears(report),
+            (None, None) => {}
         }
         let job = self.engine.as_ref().and_then(|engine| engine.table().job(lease.born));
         let failures = job.iter().flat_map(|job| job.failures()).map(|failure| failure.attempt).collect();
@@ -96,17 +100,19 @@ impl World {
             hand.figures.ended += 1;
             hand.figures.worked += WORKS_FOR;
         }
-        self.report(at, u32::from(pick), task.lease, outcome);
+        self.report(Some(at), u32::from(pick), task.lease, outcome);
     }
 
     /// An answer under a lease that is no more.
     pub(super) fn late(&mut self, pick: u16, how: &How) {
-        let held: BTreeSet<Fence> =
-            self.hands.all().iter().flat_map(|hand| hand.held.iter().map(|task| task.lease.fence)).collect();
+        let held: BTreeSet<Fence> = {
+            let all = self.hands.all();
+            all.iter().flat_map(|hand| hand.held.iter().chain(&hand.lost)).map(|task| task.lease.fence).collect()
+        };
         let gone: Vec<Lease> = self.old.iter().filter(|lease| !held.contains(&lease.fence)).copied().collect();
         let Some(lease) = gone.get(usize::from(pick) % gone.len().max(1)).copied() else { return };
         let outcome = self.outcome(how);
-        self.report(0, u32::from(pick), lease, outcome);
+        self.report(None, u32::from(pick), lease, outcome);
     }
 
     pub(super) fn outcome(&mut self, how: &How) -> Outcome {
@@ -132,7 +138,7 @@ impl World {
     pub(super) fn pool_up(&self, pick: u16) {
         let mut all = self.hands.all();
         let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
-        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.up && !hand.draining && hand.size > 0) {
+        if let Some(hand) = all.get_mut(at).filter(|hand| !hand.up && !hand.draining && !hand.ended && hand.size > 0) {
             hand.up = true;
             hand.tell(Report::Up);
         }
@@ -148,12 +154,15 @@ impl World {
         }
     }
 
-    pub(super) fn pool_ends(&self, pick: u16) {
+    pub(super) fn pool_ends(&mut self, pick: u16) {
         let mut all = self.hands.all();
         let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
-        if let Some(hand) = all.get_mut(at).filter(|hand| hand.may_end()) {
-            hand.ended = true;
-            hand.tell(Report::Ended);
+        let Some(hand) = all.get_mut(at).filter(|hand| !hand.ended) else { return };
+        if hand.may_end() {
+            hand.end();
+        } else if pick >= BREAKS && hand.size > 0 {
+            self.figures.count("work", if hand.draining { "a panic while it drains" } else { "a panic" });
+            hand.end();
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::pool::{PoolId, PoolSpec, Report};
 use crate::recent::Recent;
 use crate::rollover::History;
 use crate::rollover::state::{self, Change, State as Role};
+use crate::rollover::trial::Trial;
 use crate::types::Label;
 use crate::worker::WorkerFactory;
 
@@ -81,6 +82,7 @@ impl Core {
             since: self.now,
             up: 0,
             handed: 0,
+            leases_before: self.leases,
             begun: 0,
             quiet_since: Duration::ZERO,
             health: Health::default(),
@@ -417,13 +419,17 @@ impl Core {
     /// The last thread of a pool has ended.
     pub(in crate::engine) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
         let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
+        if run.handed > 0 {
+            // Its threads panicked over it.
+            self.give_back_lost(pool, &run)?;
+        }
         run.pool.join();
         self.measured.keep(run.version_no, &run.runs);
         let of_type = self.types.entry(run.type_no).or_default();
         let is_kept = of_type.warm == Some(pool);
+        of_type.leaves(pool);
         if run.role.is_over() || (run.role == Role::Draining && !is_kept) {
             let role = if run.role == Role::Draining { Role::Retired } else { run.role };
-            of_type.leaves(pool);
             of_type.past.push_back(Past {
                 version_no: run.version_no,
                 spec: run.spec,
@@ -436,28 +442,39 @@ impl Core {
             }
             return self.settle();
         }
-        // Nobody asked it to: its threads panicked. What it held is given back, and it is made anew.
-        tracing::error!(worker_type = %run.spec.worker.worker_type, version = %run.label, "all workers of a pool ended by a panic; the pool is made anew");
-        of_type.leaves(pool);
+        // Nobody asked it to: its threads panicked. Unless another one is there for it, it is made anew.
+        tracing::error!(worker_type = %run.spec.worker.worker_type, version = %run.label, "all workers of a pool ended by a panic");
         let incoming = of_type.incoming;
-        for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
-            if self.table.noted(born).is_some_and(|job| job.version_no == run.version_no) {
-                self.give_back(born, 0)?;
-            }
-        }
-        let baseline = self.types.get(&run.type_no).and_then(|of_type| Some(of_type.trial.as_ref()?.baseline_no));
-        if is_kept || run.role == Role::Gating || run.role == Role::Ramping || baseline != Some(run.version_no) {
+        let is_candidate = run.role == Role::Gating || run.role == Role::Ramping;
+        // One that is kept is the way back of a probation, and of no other trial.
+        let on_probation = of_type.trial.as_ref().is_none_or(Trial::is_probation);
+        // What starts, or is on trial, starts again once this one is up: it is to replace it, and not the other way round.
+        let follows = incoming.or(of_type.candidate).filter(|_| run.role == Role::Current);
+        let next = follows.and_then(|pool| self.pools.get(&pool)).map(|run| (run.version_no, run.spec.clone()));
+        if is_candidate || (on_probation && (is_kept || run.role == Role::Current)) {
             self.end_trial(run.type_no)?;
         }
-        if is_kept {
-            return Ok(());
+        if is_kept || (is_candidate && incoming.is_some()) {
+            return self.settle();
         }
-        if let Some(waits) = incoming.filter(|_| run.role == Role::Current) {
-            // What starts already starts again once this one is up: it is to replace it, and not the other way round.
-            let next = self.pools.get(&waits).map(|waits| (waits.version_no, waits.spec.clone()));
-            self.dismiss(waits, Some(self.mono))?;
+        if next.is_some() {
+            self.stay(run.type_no)?;
             self.types.entry(run.type_no).or_default().next = next;
         }
         self.start(run.type_no, run.version_no, run.spec)
+    }
+
+    /// What a pool held that is gone is given back.
+    fn give_back_lost(&mut self, pool: PoolId, run: &PoolRun) -> Result<(), Poisoned> {
+        // Another pool of the version is made once this one is given nothing more: their leases do not mingle.
+        let later = self.pools.range(pool..).filter(|(_, later)| later.version_no == run.version_no);
+        let until = later.map(|(_, later)| later.leases_before).min().unwrap_or(u64::MAX);
+        for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
+            let job = self.table.noted(born).filter(|job| job.version_no == run.version_no);
+            if job.is_some_and(|job| run.leases_before < job.fence.counter && job.fence.counter <= until) {
+                self.give_back(born, 0)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -116,6 +116,9 @@ pub enum Deed {
 /// Why nothing can be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Idle {
+    /// Nothing of its work is done.
+    #[error("the config does not have the type")]
+    NotInConfig,
     /// There is no ramp.
     #[error("no version is on trial")]
     NoTrial,

@@ -42,6 +42,9 @@ impl Core {
 
     /// What somebody's word leads to now.
     fn deed(&self, type_no: u32, word: Word) -> Result<Deed, plan::Idle> {
+        if self.types.get(&type_no).is_none_or(|of_type| of_type.worker.is_none()) {
+            return Err(plan::Idle::NotInConfig);
+        }
         let mut standing = self.standing(type_no);
         if word != Word::Rollback {
             // What starts to be a way back decides nothing yet, but may be hastened.

@@ -363,6 +363,22 @@ fn a_rollback_to_a_version_that_has_ended_starts_it_first() {
 }
 
 #[test]
+fn a_type_that_the_config_has_no_more_is_not_rolled_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = rolling(&[]);
+    let handle = start_v1(dir.path(), &settings);
+    begin(&handle, dir.path(), "v2", echo(), &settings);
+    until_version(&handle, "v2", "current");
+    let other = Spec::new(dir.path()).with("other", "v1", echo());
+    assert_eq!(reload(&handle, other).types[0].change, "removed");
+    for word in [Word::Pause, Word::Resume, Word::Promote, Word::Abort, Word::Rollback] {
+        let refusal = says(&handle, word).unwrap_err().to_string();
+        assert!(refusal.contains("the config does not have the type"), "{word:?}: {refusal}");
+    }
+    handle.stop_and_wait();
+}
+
+#[test]
 fn an_abort_withdraws_a_resume_tries_again_and_a_promotion_takes_over() {
     let dir = tempfile::tempdir().unwrap();
     let settings = rolling(&[1]);

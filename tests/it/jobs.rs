@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::support::wait::{until, wall_after};
 use crate::support::{Biotope, Home, SOON, shown};
 
-/// `gated` waits for the named pipe `gate` before each job and writes down which one ran.
+/// `gated` waits for the named pipe `gate` before each job and writes down which one ran. It has looked whether it must before
+/// it says that it has begun.
 const GATED: &str = r#"
 [workers.gated]
 version = "v1"
@@ -22,7 +23,7 @@ fn gated_home() -> Home {
     let home = Home::new(GATED);
     home.script(
         "gated.sh",
-        "echo \"$BIOTOPE_JOB_ID\" >>begun.txt\n[ -e open ] || { read -r line <gate || true; }\necho \"$BIOTOPE_JOB_ID\" >>runs.txt",
+        "[ -e open ]; waits=$?\necho \"$BIOTOPE_JOB_ID\" >>begun.txt\n[ $waits = 0 ] || { read -r line <gate || true; }\necho \"$BIOTOPE_JOB_ID\" >>runs.txt",
     );
     home.pipe("gate");
     home

@@ -161,9 +161,13 @@ fn who_was_let_in_is_answered_by_one_that_stops() {
     assert_eq!(used.read(&mut [0]).unwrap(), 0);
     let line = "POST /v1/jobs HTTP/1.1\r\n";
     let rest = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"type\":\"echo\"}";
-    for (mut stream, said) in [(silent, format!("{line}{rest}")), (begun, rest.to_owned())] {
+    let both = [(silent, format!("{line}{rest}")), (begun, rest.to_owned())].map(|(mut stream, said)| {
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.write_all(said.as_bytes()).unwrap();
+        stream
+    });
+    // They are waited for a second from when the doors closed: neither has waited for the other's answer.
+    for mut stream in both {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"stopping\""), "{answer:?}");

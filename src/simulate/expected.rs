@@ -18,7 +18,6 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
     ("ForEver fault while serving", 100_000, &["Allocate", "Rename", "SyncDir"]),
     ("Once fault while opening", 5_000, &["Read"]),
     ("Once fault while opening", 20_000, &["Open", "Rename", "Sync", "SyncDir", "Write"]),
-    ("Once fault while opening", 100_000, &["Allocate"]),
     ("Once fault while serving", 1_000, &["Sync", "Write"]),
     ("Once fault while serving", 5_000, &["Read"]),
     ("Once fault while serving", 20_000, &["Allocate", "Create"]),

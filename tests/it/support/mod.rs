@@ -4,7 +4,8 @@ pub(crate) mod http;
 pub(crate) mod manager;
 pub(crate) mod wait;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -58,13 +59,15 @@ pub(crate) fn has_program(name: &str) -> bool {
 }
 
 /// A port of this test alone. Below the range that the kernel takes for outgoing connections, and never given twice in
-/// one process; one that another process holds is passed over.
+/// one process; one that another process serves is passed over. It is not listened on to find that out: whatever another test
+/// is just starting would, for a moment, go on doing so.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() * 61 % 12_000).unwrap();
     loop {
         let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let served = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), SOON);
+        if served.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
             return port;
         }
     }

@@ -139,6 +139,11 @@ pub(super) fn has_trials(plan: u8, of: &str) -> bool {
     of == "a" && plan & WATCHED != 0
 }
 
+/// Whether a version may come on trial as soon as a config is taken over.
+pub(super) fn may_try(plan: u8) -> bool {
+    has_trials(plan, "a") || plan & 0b11 == GATED
+}
+
 /// How a type's new versions take over: those of an odd number by a ramp, where they are watched at all.
 fn rollout(plan: u8, of: &str) -> Rollout {
     let watched = has_trials(plan, of);

@@ -435,6 +435,21 @@ fn a_panic_takes_no_jobs_from_another_pool_of_its_version() {
     holds(4_001_472, &ops);
 }
 
+#[test]
+fn a_ramp_goes_on_when_a_way_back_of_another_version_does_not_come_up() {
+    let ops = [
+        Op::PoolUp(20319),
+        Op::Reload(152),
+        Op::PoolUp(48155),
+        Op::Stop,
+        Op::PoolUp(58229),
+        Op::Reload(29),
+        Op::PoolUp(31509),
+        Op::PoolNotUp(7230),
+    ];
+    holds(880_046_740, &ops);
+}
+
 /// Operations in the world of the small workloads: `a`, `b` and `c` have the first three pools.
 fn small(ops: &[Op]) {
     let mut world = World::small();
@@ -457,21 +472,26 @@ fn a_ramp_goes_on_when_an_older_version_that_was_kept_panics() {
     small(&[&up[..], &begun, &[Op::PoolEnds(BREAKS / 5 * 5 + 5), Op::Turn]].concat());
 }
 
-/// v2 took over from v0, and was on probation when the process ended. Both start again, v0 as the way back, and is up; and v3 is
-/// wanted after them.
-fn a_third_version_follows_a_probation() -> Vec<Op> {
-    let mut ops = vec![Op::PoolUp(0), Op::Turn, watched(0), watched(2), Op::PoolUp(3), Op::Turn];
-    ops.extend([Op::Crash(None, vec![]), Op::PoolUp(0), Op::Turn, watched(3)]);
-    ops
+/// v2 took over from v0, and was on probation when the process ended: both start again, v0 as the way back.
+fn on_probation(then: &[Op]) -> Vec<Op> {
+    let before = [Op::PoolUp(0), Op::Turn, watched(0), watched(2), Op::PoolUp(3), Op::Turn, Op::Crash(None, vec![])];
+    [&before[..], then].concat()
 }
 
 #[test]
 fn a_version_that_waits_for_one_on_probation_starts_when_that_does_not_come_up() {
-    small(&[&a_third_version_follows_a_probation()[..], &[Op::PoolNotUp(1), Op::Turn]].concat());
+    small(&on_probation(&[Op::PoolUp(0), Op::Turn, watched(3), Op::PoolNotUp(1), Op::Turn]));
 }
 
 #[test]
 fn a_version_that_waits_for_one_that_is_gone_back_from_does_not_start() {
     const ROLLBACK: u8 = 4;
-    small(&[&a_third_version_follows_a_probation()[..], &[Op::Say(ROLLBACK), Op::Turn]].concat());
+    small(&on_probation(&[Op::PoolUp(0), Op::Turn, watched(3), Op::Say(ROLLBACK), Op::Turn]));
+}
+
+#[test]
+fn a_way_back_that_is_asked_for_is_not_started_a_second_time() {
+    for then in [Op::PoolNotUp(1), Op::PoolUp(1)] {
+        small(&on_probation(&[watched(0), Op::PoolUp(0), Op::Turn, then, Op::Turn]));
+    }
 }

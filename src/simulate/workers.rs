@@ -162,6 +162,7 @@ impl World {
             hand.end();
         } else if pick >= BREAKS && hand.size > 0 {
             self.figures.count("work", if hand.draining { "a panic while it drains" } else { "a panic" });
+            hand.panicked = true;
             hand.end();
         }
     }

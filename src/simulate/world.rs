@@ -443,7 +443,7 @@ impl World {
 
     /// What a failure led to is looked up in the table, where versions are on trial: before anything else is done to the job.
     fn turn_of_trials(&mut self) -> Result<(), Violation> {
-        if self.trials.is_empty() || self.sent.is_empty() { Ok(()) } else { self.turn() }
+        if self.sent.is_empty() || (self.trials.is_empty() && !plan::may_try(self.plan)) { Ok(()) } else { self.turn() }
     }
 
     pub(super) fn happen(&mut self, job: usize, sure: bool, happening: Happening) {

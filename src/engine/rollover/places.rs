@@ -60,6 +60,11 @@ impl Core {
         if of_type.next.is_some() && (of_type.current.is_some() || of_type.incoming.is_none()) {
             return Some("a version waits for one that starts, and none does");
         }
+        let mut versions: Vec<_> = of_type.pools().filter_map(|pool| version(Some(pool))).collect();
+        versions.sort_unstable();
+        if !versions.is_sorted_by(|one, other| one < other) {
+            return Some("a version has two places");
+        }
         if version(of_type.current).is_some_and(|current| recorded.is_none_or(|of_type| of_type.route != current)) {
             return Some("its work goes where the log does not say");
         }

@@ -136,10 +136,19 @@ impl Core {
         let Some((type_no, before)) = self.pools.get(&pool).map(|run| (run.type_no, run.version_no)) else {
             return Ok(());
         };
+        let is_way_back = self.keeps_way_back(type_no);
         self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.to_owned()))?;
-        let warm_for = self.rollout_of(type_no).warm_for;
-        self.no_way_back(type_no, before, warm_for, &not_started(why))?;
+        if is_way_back {
+            let warm_for = self.rollout_of(type_no).warm_for;
+            self.no_way_back(type_no, before, warm_for, &not_started(why))?;
+        }
         self.settle()
+    }
+
+    /// Whether what is kept of a type is the way back of a probation, and not a version older than those of another trial.
+    pub(super) fn keeps_way_back(&self, type_no: u32) -> bool {
+        let trial = self.types.get(&type_no).and_then(|of_type| of_type.trial.as_ref());
+        self.probation_of(type_no).is_some() && trial.is_none_or(Trial::is_probation)
     }
 
     /// Somebody wants the version that starts as a way back to take over: it does so as soon as it is up. Says whether there is

@@ -320,9 +320,16 @@ impl Core {
 
     /// Starts the version that was wanted while another one was still starting.
     pub(super) fn start_next(&mut self, type_no: u32) -> Result<(), Poisoned> {
-        match self.types.get_mut(&type_no).and_then(|of_type| of_type.next.take()) {
-            Some((version_no, spec)) => self.start(type_no, version_no, spec),
-            None => Ok(()),
+        let next = self.types.get_mut(&type_no).and_then(|of_type| of_type.next.take());
+        let Some((version_no, spec)) = next else { return Ok(()) };
+        let standing = self.standing(type_no);
+        if standing.current == Some(version_no) {
+            // It stood by, and has taken over meanwhile.
+            Ok(())
+        } else if standing.warm == Some(version_no) {
+            self.go_back(type_no)
+        } else {
+            self.start(type_no, version_no, spec)
         }
     }
 

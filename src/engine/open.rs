@@ -370,6 +370,8 @@ impl Core {
         self.ensure_context()?;
         let before = self.config_before(&spec);
         self.accept(spec, before)?;
+        // Where nothing of it is left to happen, nothing else would say so.
+        self.settle()?;
         self.commit()
     }
 

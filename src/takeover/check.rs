@@ -46,7 +46,7 @@ pub(crate) struct Place {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answer {
     /// Its version.
-    pub(crate) version: String,
+    pub(super) version: String,
     /// Formats of the log that it can write before it is settled, and be gone back from.
     pub(super) log_formats: Vec<u16>,
     /// The data directory of its config.

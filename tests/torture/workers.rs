@@ -136,7 +136,7 @@ pub(crate) fn equip(home: &Home) {
 
 /// A log that rotates and is cleaned. What ended is known by its name as long as it is retained, which is 32 MiB here beside the two
 /// segments that are always there: more than is written until a producer has the answer that it asks for again. (Three bulks
-/// that go on side by side are 21 MiB at most; with 16 MiB retained, a name was forgotten that somebody still asked for.)
+/// that go on side by side are 11 MiB on average; with 16 MiB retained, a name was forgotten that somebody still asked for.)
 pub(crate) const SHORT_LOG: &str = "stop_timeout = \"20s\"\n[log]\nsegment = \"8MiB\"\nretain = \"48MiB\"";
 
 /// Writes programs and config: small segments and a short history, so that the log rotates and is cleaned all the time.

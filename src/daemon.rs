@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::archive::{Archive, ArchiveOptions, History};
+use crate::blocking;
 use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::engine::{Engine, GenerationSpec, Handle, OpenError, Opened};
@@ -30,6 +31,8 @@ use crate::worker::spawner::{self, Orphans, Spawner};
 
 /// Threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
+/// Threads that read the log for those who ask by HTTP; others wait.
+const READERS_MAX: usize = 64;
 /// Times that a port in use is tried again, with pauses that double from a millisecond on: a quarter of a second in all.
 const BIND_TRIES: u32 = 8;
 /// The last words.
@@ -348,12 +351,9 @@ fn start_archive(
 
 /// Threads for HTTP, and a copy of the listener for them.
 fn ready_to_serve(listener: &TcpListener) -> Result<(tokio::runtime::Runtime, tokio::net::TcpListener), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(HTTP_THREADS)
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .map_err(system("start the HTTP threads"))?;
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.worker_threads(HTTP_THREADS).thread_name("http").enable_all();
+    let runtime = blocking::with_a_thread(&mut threads, READERS_MAX).map_err(system("start the HTTP threads"))?;
     let to_serve = {
         let _inside = runtime.enter();
         listener.try_clone().and_then(tokio::net::TcpListener::from_std)

@@ -24,7 +24,8 @@
 //!
 //! Beside them stand small ones that many use: [`types`], [`limits`], [`refusal`] and [`clock`]; [`sync`], answers that all wait for
 //! one commit; `names` and `trust`, how hosts are looked up and whose certificates are believed; `own`, the file that this
-//! process was started from; `private`, files that nobody else may read; and for what people read, `exit`, `figures` and `wording`.
+//! process was started from; `private`, files that nobody else may read; `blocking`, threads for what blocks; and for what people read,
+//! `exit`, `figures` and `wording`.
 //!
 //! Imports go down only. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
 //! `recent` and `measure`, what a version has done of late and in all, are pure: no disk, no clock, no thread; so is
@@ -76,6 +77,8 @@
 
 pub mod access;
 pub mod archive;
+#[cfg(feature = "daemon")]
+mod blocking;
 pub mod care;
 #[cfg(feature = "daemon")]
 pub mod cli;

@@ -40,6 +40,7 @@ use self::connect::{Connection, Connections, Unanswered};
 use self::definition::Hook;
 use super::output::error_text;
 use super::{Assignment, Cutoff, Jobs, Outcome, SideBySide, StartError, Worker, WorkerFactory};
+use crate::blocking;
 use crate::clock::{Clock, RealClock};
 use crate::config::RequestTimeouts;
 
@@ -245,9 +246,9 @@ const LOOKUPS_MAX: usize = 4;
 /// What runs jobs side by side on the calling thread.
 ///
 /// # Errors
-/// No descriptor left.
+/// No thread or descriptor left.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(LOOKUPS_MAX).build()
+    blocking::with_a_thread(tokio::runtime::Builder::new_current_thread().enable_all(), LOOKUPS_MAX)
 }
 
 #[cfg(test)]

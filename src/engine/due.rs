@@ -26,10 +26,11 @@ impl Core {
         let by_wall =
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
         let stop = self.stop_due();
-        let drains = self.pools.values().filter_map(|run| run.deadline).chain(self.next_of_trials());
+        let drains = self.pools.values().filter_map(|run| run.deadline);
+        let rollovers = drains.chain(self.next_of_trials()).chain(self.next_try());
         let looks = self.pools.values().filter_map(PoolRun::look_due);
         let deadlines =
-            [self.seal_at, self.sync_at, stop, self.beat_due()].into_iter().flatten().chain(drains).chain(looks);
+            [self.seal_at, self.sync_at, stop, self.beat_due()].into_iter().flatten().chain(rollovers).chain(looks);
         let by_mono = deadlines.map(|at| at.saturating_sub(self.mono));
         // While nothing is handed out, no size changes.
         let sizes = if space.is_none() { self.sizes_due() } else { None };
@@ -59,6 +60,7 @@ impl Core {
         self.look_for_overdue()?;
         self.end_of_deadlines()?;
         self.go_on_with_trials()?;
+        self.try_again()?;
         self.cut_off_late_stop();
         self.tell_idle();
         Ok(())

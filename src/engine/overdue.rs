@@ -34,7 +34,12 @@ impl Core {
             if run.look_due().is_none_or(|at| at > mono) {
                 continue;
             }
+            let before = run.pool.size();
             run.look_at = run.pool.look(mono).unwrap_or(Duration::MAX);
+            if run.pool.size() < before {
+                // One was abandoned, and none was to be had for it.
+                run.resize(before, mono);
+            }
             if let Some(why) = run.hangs() {
                 tracing::error!(version = %run.label, why, "a pool takes nothing more");
                 hanging.push((*pool, run.pool.take_back()));

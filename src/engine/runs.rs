@@ -22,6 +22,8 @@ use crate::types::{Label, UnixMs};
 
 /// What a reload says of a type that does not run what it asks for.
 const NOT_TAKEN: [&str; 3] = ["rejected", "withdrawn", "withheld"];
+/// How long something that could not be had is done without until it is tried for again.
+pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A pool that ate its whole window within this time is given a larger one.
 const WINDOW_GROWS_BELOW: Duration = Duration::from_millis(4);
 /// A pool that took longer than this for its window is given a smaller one.
@@ -63,6 +65,8 @@ pub(super) struct PoolRun {
     pub(super) handed_at: Duration,
     /// Jobs of one cycle.
     pub(super) batch: u32,
+    /// It has fewer threads than it is to have.
+    pub(super) short: Option<Short>,
     /// Why a worker of it could not be started when that was last tried.
     pub(super) not_up: Option<String>,
     /// Workers that it had when it began to drain.
@@ -76,6 +80,13 @@ pub(super) struct PoolRun {
     pub(super) spec: VersionSpec,
 }
 
+/// A pool has fewer threads than it is to have.
+pub(super) struct Short {
+    pub(super) why: String,
+    /// When more are tried for, by the steady clock.
+    pub(super) at: Duration,
+}
+
 /// A version that ended.
 pub(super) struct Past {
     pub(super) version_no: u32,
@@ -83,6 +94,14 @@ pub(super) struct Past {
     pub(super) label: Label,
     pub(super) state: &'static str,
     pub(super) reason: Option<String>,
+}
+
+/// A version that could not be started, or whose workers panicked at once, and that nothing else stands in for.
+pub(super) struct Unmade {
+    pub(super) version_no: u32,
+    pub(super) spec: VersionSpec,
+    /// When it is tried again, by the steady clock.
+    pub(super) at: Duration,
 }
 
 /// A version that was on probation has nobody any more to make up for it.
@@ -112,6 +131,8 @@ pub(super) struct TypeRun {
     pub(super) storm: Storm,
     /// The version that is wanted after that: while nothing serves the type, what starts may finish starting.
     pub(super) next: Option<(u32, VersionSpec)>,
+    /// The version that is tried again, while nothing does the work.
+    pub(super) unmade: Option<Unmade>,
     /// The version that is started to go back to it: it takes over as soon as it is up, and has nothing to prove.
     pub(super) way_back: Option<u32>,
     /// The version that the config asks for, and that is not used since it was withdrawn.
@@ -174,13 +195,38 @@ impl PoolRun {
     }
 
     /// Gives the pool another size.
-    pub(super) fn resize(&mut self, workers: u32) {
+    pub(super) fn resize(&mut self, workers: u32, mono: Duration) {
         if workers < self.pool.size() {
             // What many took at once would wait with a few.
             self.window = 0;
         }
-        if let Err(error) = self.pool.resize(workers) {
-            self.not_up = Some(format!("fewer threads than `concurrency`: {error}"));
+        let resized = self.pool.resize(workers);
+        let (worker_type, version) = (&self.spec.worker.worker_type, &self.label);
+        let short = resized.err().map(|error| {
+            let why = format!("{} of {workers} threads: {error}", self.pool.size());
+            Short { why, at: mono + AGAIN_AFTER }
+        });
+        match (&self.short, &short) {
+            (None, Some(short)) => {
+                tracing::warn!(%worker_type, %version, why = short.why, "fewer workers than there are to be; more are tried for");
+            }
+            (Some(_), None) => tracing::info!(%worker_type, %version, workers, "all workers that there are to be"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.short = short;
+    }
+
+    /// Tries for more threads, if it has fewer than it is to have and that is due.
+    pub(super) fn grow(&mut self, mono: Duration) {
+        if self.short.as_ref().is_none_or(|short| short.at > mono) {
+            return;
+        }
+        let concurrency = self.spec.worker.live.concurrency;
+        if self.role.takes_work() && !concurrency.is_scaled() {
+            self.resize(concurrency.max, mono);
+        } else {
+            // One that follows its queue is given its size anew while anything waits.
+            self.short = None;
         }
     }
 

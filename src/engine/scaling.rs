@@ -54,7 +54,7 @@ impl Core {
         let concurrency = run.spec.worker.live.concurrency;
         let workers = had.max(1).clamp(concurrency.min, concurrency.max);
         if !concurrency.is_scaled() {
-            run.resize(workers);
+            run.resize(workers, self.mono);
         }
         self.follow(pool, workers);
     }
@@ -65,7 +65,7 @@ impl Core {
         let concurrency = live.concurrency;
         run.set_live(live);
         if run.role.takes_work() {
-            run.resize(run.pool.size().clamp(concurrency.min, concurrency.max));
+            run.resize(run.pool.size().clamp(concurrency.min, concurrency.max), self.mono);
             self.follow(pool, self.pools.get(&pool).map_or(1, |run| run.pool.size()));
         }
     }
@@ -199,6 +199,7 @@ impl Core {
     }
 
     fn set_size(&mut self, type_no: u32, size: &mut Size) {
+        let mono = self.mono;
         let Some(run) = self.current_mut(type_no) else { return };
         let before = run.pool.size();
         if run.up == 0 && size.workers > before.max(1) {
@@ -211,7 +212,7 @@ impl Core {
         }
         if size.workers != before {
             tracing::debug!(version = %run.label, from = before, to = size.workers, why = size.reason.word(), "workers");
-            run.resize(size.workers);
+            run.resize(size.workers, mono);
         }
     }
 

@@ -82,6 +82,7 @@ const EXPECTED: &[(&str, u64, &[&str])] = &[
             "handed to a version that it needs",
             "held for want of a version",
             "made up for",
+            "no thread",
             "summary of a dead job",
         ],
     ),

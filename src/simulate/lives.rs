@@ -7,7 +7,6 @@ use super::disk::{Fault, Loss};
 use super::invariant::Invariant;
 use super::op::How;
 use super::plan;
-use super::pools::Hands;
 use super::world::{Violation, World};
 use crate::clock::Clock;
 use crate::engine::stepped::{Stepped, Surrounding};
@@ -124,7 +123,7 @@ impl World {
     /// Opens the disk as it is.
     pub(super) fn open_once(&mut self) -> Result<(Stepped, Opened), OpenError> {
         self.lives += 1;
-        self.hands = Hands::default();
+        self.hands = self.hands.of_next_life();
         let around = Surrounding {
             disk: Arc::new(self.disk.clone()),
             options: self.options,

@@ -23,7 +23,8 @@ pub enum How {
 /// Delays from here on are long ones, up to ten years.
 pub const FAR: u16 = 60_000;
 
-/// From here on a pool ends by a panic of all its workers, whatever it holds.
+/// From here on a pool ends by a panic of all its workers, whatever it holds; and what does not come up is one that cannot be
+/// made.
 pub const BREAKS: u16 = 0xC000;
 
 /// A job that somebody enqueues.
@@ -72,7 +73,7 @@ pub enum Op {
     Redrive(u8, u8),
     /// A worker is up.
     PoolUp(u16),
-    /// A worker could not be started.
+    /// A worker could not be started; from `BREAKS` on, the next pools and threads cannot be made, up to four of them.
     PoolNotUp(u16),
     /// The last worker of a pool has ended: of one that drains and holds nothing; from `BREAKS` on by a panic, and of any one.
     PoolEnds(u16),

@@ -1,6 +1,7 @@
 //! Pools without threads: what is handed to them waits until the simulation says what becomes of it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::RealClock;
@@ -35,11 +36,30 @@ pub(super) struct Hand {
 
 /// All pools of one life of an engine.
 #[derive(Clone, Default)]
-pub(super) struct Hands(Arc<Mutex<Vec<Hand>>>);
+pub(super) struct Hands {
+    all: Arc<Mutex<Vec<Hand>>>,
+    /// So many pools and workers cannot be made.
+    failing: Arc<AtomicU32>,
+}
 
 impl Hands {
     pub(super) fn all(&self) -> MutexGuard<'_, Vec<Hand>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None yet, for an engine that opens on what this one leaves.
+    pub(super) fn of_next_life(&self) -> Self {
+        Self { all: Arc::default(), failing: Arc::clone(&self.failing) }
+    }
+
+    /// The next pools and workers, so many, cannot be made.
+    pub(super) fn fail(&self, next: u32) {
+        self.failing.store(next, Ordering::Relaxed);
+    }
+
+    /// Whether one that is to be made cannot be made.
+    fn fails(&self) -> bool {
+        self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
@@ -57,6 +77,9 @@ impl SimPool {
 
 impl PoolMaker for Hands {
     fn make(&self, spec: PoolSpec, _: Reader, _: IdMaker, report: Reporter) -> std::io::Result<Box<dyn Pool>> {
+        if self.fails() {
+            return Err(std::io::Error::from(std::io::ErrorKind::WouldBlock));
+        }
         let board = Board::new(Cutoff::new()?, RealClock::shared());
         let mut all = self.all();
         let number = all.len();
@@ -91,6 +114,10 @@ impl Pool for SimPool {
     }
 
     fn resize(&mut self, size: u32) -> std::io::Result<()> {
+        let more = |hand: &mut Hand| size > hand.size;
+        if self.with(more) && self.hands.fails() {
+            return Err(std::io::Error::from(std::io::ErrorKind::WouldBlock));
+        }
         self.with(|hand| {
             hand.size = size;
             if size == 0 {

@@ -1,7 +1,7 @@
 //! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
 
-use super::op::BREAKS;
-use super::plan::WATCHED;
+mod small;
+
 use super::world::World;
 use super::{How, Op, PushOp, run};
 
@@ -292,7 +292,7 @@ fn a_version_whose_way_back_is_cut_off_in_a_stall_goes_on_with_the_work() {
         Op::Finish(54071, How::Fail { killed: false }),
         Op::Turn,
         Op::Take(16581),
-        Op::PoolNotUp(60331),
+        Op::PoolNotUp(47731),
         Op::Finish(14877, How::Fail { killed: false }),
         Op::Turn,
         Op::Take(48576),
@@ -387,9 +387,9 @@ fn who_waits_for_a_reload_is_told_though_a_way_back_panicked() {
             job([0, 6, 0], [None, Some(1)], 0, None, None, 212),
         ]),
         Op::Turn,
-        Op::PoolNotUp(53877),
+        Op::PoolNotUp(48837),
         Op::PoolUp(26719),
-        Op::PoolNotUp(56726),
+        Op::PoolNotUp(46646),
         Op::PoolEnds(59148),
     ];
     holds(1_795_742_489_304, &ops);
@@ -448,50 +448,4 @@ fn a_ramp_goes_on_when_a_way_back_of_another_version_does_not_come_up() {
         Op::PoolNotUp(7230),
     ];
     holds(880_046_740, &ops);
-}
-
-/// Operations in the world of the small workloads: `a`, `b` and `c` have the first three pools.
-fn small(ops: &[Op]) {
-    let mut world = World::small();
-    for op in ops {
-        world.step(op).unwrap_or_else(|failure| panic!("{failure}"));
-    }
-    world.settle().unwrap_or_else(|failure| panic!("{failure}"));
-}
-
-/// A config in which `a` has this version, and is watched.
-fn watched(label: u8) -> Op {
-    Op::Reload(WATCHED | label)
-}
-
-#[test]
-fn a_ramp_goes_on_when_an_older_version_that_was_kept_panics() {
-    let up = [Op::PoolUp(0), Op::PoolUp(1), Op::PoolUp(2), Op::Turn];
-    let begun = [watched(0), watched(2), Op::PoolUp(3), Op::Turn, watched(3), Op::PoolUp(4), Op::Turn];
-    // The first of five, which is the one of v0.
-    small(&[&up[..], &begun, &[Op::PoolEnds(BREAKS / 5 * 5 + 5), Op::Turn]].concat());
-}
-
-/// v2 took over from v0, and was on probation when the process ended: both start again, v0 as the way back.
-fn on_probation(then: &[Op]) -> Vec<Op> {
-    let before = [Op::PoolUp(0), Op::Turn, watched(0), watched(2), Op::PoolUp(3), Op::Turn, Op::Crash(None, vec![])];
-    [&before[..], then].concat()
-}
-
-#[test]
-fn a_version_that_waits_for_one_on_probation_starts_when_that_does_not_come_up() {
-    small(&on_probation(&[Op::PoolUp(0), Op::Turn, watched(3), Op::PoolNotUp(1), Op::Turn]));
-}
-
-#[test]
-fn a_version_that_waits_for_one_that_is_gone_back_from_does_not_start() {
-    const ROLLBACK: u8 = 4;
-    small(&on_probation(&[Op::PoolUp(0), Op::Turn, watched(3), Op::Say(ROLLBACK), Op::Turn]));
-}
-
-#[test]
-fn a_way_back_that_is_asked_for_is_not_started_a_second_time() {
-    for then in [Op::PoolNotUp(1), Op::PoolUp(1)] {
-        small(&on_probation(&[watched(0), Op::PoolUp(0), Op::Turn, then, Op::Turn]));
-    }
 }

@@ -144,7 +144,12 @@ impl World {
         }
     }
 
-    pub(super) fn pool_not_up(&self, pick: u16) {
+    pub(super) fn pool_not_up(&mut self, pick: u16) {
+        if pick >= BREAKS {
+            self.figures.count("work", "no thread");
+            self.hands.fail(u32::from(pick % 4) + 1);
+            return;
+        }
         let mut all = self.hands.all();
         let Some(at) = usize::from(pick).checked_rem(all.len()) else { return };
         // A pool that says so has no worker left, and so holds nothing.

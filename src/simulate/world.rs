@@ -291,6 +291,7 @@ impl World {
             self.crash(Loss::Process, &[])?;
         }
         self.space(None);
+        self.hands.fail(0);
         self.step(&Op::MakeSegment)?;
         for round in 1..10_000 {
             let newest = self.newest_plan();

@@ -5,6 +5,7 @@
 //! cannot start changes nothing. Types go each their own way; a newer config replaces what an older one had begun.
 
 pub(in crate::engine) mod described;
+mod ended;
 mod places;
 pub(in crate::engine) mod remembered;
 pub(in crate::engine) mod rollout;
@@ -157,7 +158,7 @@ impl Core {
             return self.route(type_no, 0);
         };
         let Some(worker) = of_type.worker.take() else { return Ok(()) };
-        (of_type.next, of_type.no_way_back) = (None, None);
+        (of_type.next, of_type.unmade, of_type.no_way_back) = (None, None, None);
         let pools: Vec<PoolId> = of_type.pools().collect();
         let from = of_type.current.and_then(|pool| self.pools.get(&pool)).map(|run| run.label.to_string());
         self.forget_size(type_no);
@@ -194,7 +195,7 @@ impl Core {
             return Ok(());
         }
         let of_type = self.types.entry(type_no).or_default();
-        (of_type.next, of_type.withheld) = (None, None);
+        (of_type.next, of_type.unmade, of_type.withheld) = (None, None, None);
         // What an older config could not start is history once there is a newer one.
         of_type.past.retain(|past| past.state != "rejected");
         let step = plan::step(standing, asked);

@@ -49,12 +49,11 @@ impl Core {
         if self.is_stopping() {
             return None;
         }
-        if of_type.worker.is_none() && (of_type.pools().next().is_some() || of_type.trial.is_some()) {
+        let is_asked_of = of_type.pools().next().is_some() || of_type.trial.is_some() || of_type.unmade.is_some();
+        if of_type.worker.is_none() && is_asked_of {
             return Some("the config does not have it, and a pool of it may be given work");
         }
-        // Where no pool can be made there is none; what that leads to is said when it is tried.
-        let has_pools = || self.pools.values().any(|run| run.type_no == type_no);
-        if of_type.worker.is_some() && serves.is_none() && has_pools() {
+        if of_type.worker.is_some() && serves.is_none() && of_type.unmade.is_none() {
             return Some("nobody does its work");
         }
         if of_type.next.is_some() && (of_type.current.is_some() || of_type.incoming.is_none()) {

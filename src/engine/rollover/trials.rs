@@ -86,9 +86,10 @@ impl Core {
         let Some(type_no) = self.pools.get(&pool).map(|run| run.type_no) else { return };
         let current = self.types.get(&type_no).and_then(|of_type| self.pools.get(&of_type.current?));
         let has = current.map_or(1, |run| run.pool.size());
+        let mono = self.mono;
         let Some(run) = self.pools.get_mut(&pool) else { return };
         let concurrency = run.spec.worker.live.concurrency;
-        run.resize(has.max(1).clamp(concurrency.min.max(1), concurrency.max));
+        run.resize(has.max(1).clamp(concurrency.min.max(1), concurrency.max), mono);
     }
 
     /// A version takes over, and is on probation while the one before stays.
@@ -187,10 +188,11 @@ impl Core {
             (Some(candidate), _) => Some(candidate),
             // On probation: work goes back to where it went before.
             (None, Some(warm)) => {
-                let over = of_type.current.take().or_else(|| of_type.incoming.take());
-                if over.is_some() {
-                    self.take_over(warm)?;
-                }
+                // What starts beside it may be a newer one; it itself may be gone.
+                let is_it =
+                    |pool: &mut PoolId| self.pools.get(pool).is_some_and(|run| run.version_no == trial.version_no);
+                let over = of_type.current.take_if(is_it).or_else(|| of_type.incoming.take_if(is_it));
+                self.take_over(warm)?;
                 over
             }
             (None, None) => {

@@ -9,21 +9,16 @@ use std::time::Duration;
 use crate::engine::VersionSpec;
 use crate::engine::command::Command;
 use crate::engine::core::Core;
-use crate::engine::runs::{Past, PoolRun};
+use crate::engine::runs::PoolRun;
 use crate::engine::shown::health::Health;
 use crate::job::event::{Event, Release, Routed, VersionRejected};
-use crate::job::transition::State;
 use crate::log::Poisoned;
 use crate::pool::{PoolId, PoolSpec, Report};
 use crate::recent::Recent;
 use crate::rollover::History;
 use crate::rollover::state::{self, Change, State as Role};
-use crate::rollover::trial::Trial;
 use crate::types::Label;
 use crate::worker::WorkerFactory;
-
-/// Versions that ended and are still shown, for each type.
-const PAST_SHOWN: usize = 3;
 
 /// Why a version that was cut off is no way back.
 const CUT_OFF: &str = "it was cut off, since it had not finished what it held";
@@ -36,15 +31,13 @@ impl Core {
         version_no: u32,
         spec: VersionSpec,
     ) -> Result<(), Poisoned> {
-        let Some(version) = self.table.version(version_no) else { return Ok(()) };
-        let label = version.label.clone();
-        if self.hasten(type_no, version_no)? {
+        if self.table.version(version_no).is_none() || self.hasten(type_no, version_no)? {
             return Ok(());
         }
         self.make_place(type_no, spec.worker.live.rollout.versions_max)?;
-        match self.launch(type_no, version_no, spec) {
+        match self.launch(type_no, version_no, spec.clone()) {
             Ok(pool) => self.types.entry(type_no).or_default().incoming = Some(pool),
-            Err(why) => self.reject_version(type_no, version_no, label, why)?,
+            Err(why) => self.not_made(type_no, version_no, spec, why)?,
         }
         Ok(())
     }
@@ -94,6 +87,7 @@ impl Core {
             // Long ago: a window grows only by what its pool has shown.
             handed_at: Duration::ZERO,
             batch,
+            short: None,
             not_up: None,
             leaving: 0,
             deadline: None,
@@ -228,7 +222,7 @@ impl Core {
         if let Some(run) = self.pools.get_mut(&pool) {
             run.deadline = Some(self.mono + warm_for);
             if scaled {
-                run.resize(1);
+                run.resize(1, self.mono);
             }
         }
         self.settle()
@@ -402,10 +396,19 @@ impl Core {
         self.take_back(pool, tasks, Release::NotStarted)
     }
 
-    fn reject_version(&mut self, type_no: u32, version_no: u32, label: Label, why: String) -> Result<(), Poisoned> {
+    /// Records that a version is rejected, and tells so.
+    pub(super) fn reject_version(
+        &mut self,
+        type_no: u32,
+        version_no: u32,
+        label: Label,
+        why: String,
+    ) -> Result<(), Poisoned> {
         tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "rejected: it could not start; what ran before goes on");
         self.record(&Event::VersionRejected(VersionRejected { no: version_no, at: self.now }, why.as_bytes()))?;
         self.tell_rejected(type_no, &label, why);
+        // Nobody goes back to it any more.
+        self.types.entry(type_no).or_default().way_back.take_if(|way_back| *way_back == version_no);
         self.settings_of_current(type_no);
         Ok(())
     }
@@ -418,70 +421,8 @@ impl Core {
         }
     }
 
-    fn tell_rejected(&mut self, type_no: u32, label: &Label, why: String) {
+    pub(super) fn tell_rejected(&mut self, type_no: u32, label: &Label, why: String) {
         let Some(name) = self.table.worker_type(type_no).map(|of_type| of_type.name.clone()) else { return };
         self.changed(name, "rejected", None, Some(label.to_string()), Some(why));
-    }
-
-    /// The last thread of a pool has ended.
-    pub(in crate::engine) fn pool_ended(&mut self, pool: PoolId) -> Result<(), Poisoned> {
-        let Some(run) = self.pools.remove(&pool) else { return Ok(()) };
-        if run.handed > 0 {
-            // Its threads panicked over it.
-            self.give_back_lost(pool, &run)?;
-        }
-        run.pool.join();
-        self.measured.keep(run.version_no, &run.runs);
-        let of_type = self.types.entry(run.type_no).or_default();
-        let is_kept = of_type.warm == Some(pool);
-        of_type.leaves(pool);
-        if run.role.is_over() || (run.role == Role::Draining && !is_kept) {
-            let role = if run.role == Role::Draining { Role::Retired } else { run.role };
-            of_type.past.push_back(Past {
-                version_no: run.version_no,
-                spec: run.spec,
-                label: run.label,
-                state: role.word(),
-                reason: run.why_over,
-            });
-            if of_type.past.len() > PAST_SHOWN {
-                of_type.past.pop_front();
-            }
-            return self.settle();
-        }
-        // Nobody asked it to: its threads panicked. Unless another one is there for it, it is made anew.
-        tracing::error!(worker_type = %run.spec.worker.worker_type, version = %run.label, "all workers of a pool ended by a panic");
-        let incoming = of_type.incoming;
-        let is_candidate = run.role == Role::Gating || run.role == Role::Ramping;
-        // One that is kept is the way back of a probation, and of no other trial.
-        let on_probation = of_type.trial.as_ref().is_none_or(Trial::is_probation);
-        // What starts, or is on trial, starts again once this one is up: it is to replace it, and not the other way round.
-        let follows = incoming.or(of_type.candidate).filter(|_| run.role == Role::Current);
-        let next = follows.and_then(|pool| self.pools.get(&pool)).map(|run| (run.version_no, run.spec.clone()));
-        if is_candidate || (on_probation && (is_kept || run.role == Role::Current)) {
-            self.end_trial(run.type_no)?;
-        }
-        if is_kept || (is_candidate && incoming.is_some()) {
-            return self.settle();
-        }
-        if next.is_some() {
-            self.stay(run.type_no)?;
-            self.types.entry(run.type_no).or_default().next = next;
-        }
-        self.start(run.type_no, run.version_no, run.spec)
-    }
-
-    /// What a pool held that is gone is given back.
-    fn give_back_lost(&mut self, pool: PoolId, run: &PoolRun) -> Result<(), Poisoned> {
-        // Another pool of the version is made once this one is given nothing more: their leases do not mingle.
-        let later = self.pools.range(pool..).filter(|(_, later)| later.version_no == run.version_no);
-        let until = later.map(|(_, later)| later.leases_before).min().unwrap_or(u64::MAX);
-        for born in self.table.noted_in(run.type_no, &[State::Reserved]) {
-            let job = self.table.noted(born).filter(|job| job.version_no == run.version_no);
-            if job.is_some_and(|job| run.leases_before < job.fence.counter && job.fence.counter <= until) {
-                self.give_back(born, 0)?;
-            }
-        }
-        Ok(())
     }
 }

@@ -136,4 +136,10 @@ impl PoolRun {
         let last = self.health.last.as_ref();
         (self.health.restarts, last.map(|(reason, at)| RestartView { at_ms: *at, reason: reason.clone() }))
     }
+
+    /// What is to be said of it, in words.
+    pub(in crate::engine) fn says(&self) -> Option<String> {
+        let short = || Some(format!("fewer workers than there are to be: {}", self.short.as_ref()?.why));
+        self.hangs().or_else(|| self.why_over.clone()).or_else(|| self.not_up.clone()).or_else(short)
+    }
 }

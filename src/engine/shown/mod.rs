@@ -139,7 +139,7 @@ impl Core {
             busy: run.handed,
             percent: self.percent_of(run),
             pace: PaceView { run_ms, wait_ms, per_second: rates.well, failures_per_second: rates.ill },
-            reason: run.hangs().or_else(|| run.why_over.clone()).or_else(|| run.not_up.clone()),
+            reason: run.says(),
             drifted: run.drifted().map(|path| path.display().to_string()),
             failing: self.failing_view(run, &workers),
             restarts,

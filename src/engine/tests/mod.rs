@@ -6,6 +6,7 @@ mod health;
 mod jobs;
 mod log;
 mod overdue;
+mod panics;
 mod remembered;
 mod resumed;
 mod rollout;

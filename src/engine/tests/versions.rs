@@ -193,23 +193,3 @@ fn a_stop_gives_back_what_runs_too_long_and_a_restart_takes_it_up() {
     }
     handle.stop_and_wait();
 }
-
-#[test]
-fn p8_a_pool_whose_last_thread_panicked_is_made_anew_and_gives_its_job_back() {
-    for concurrency in [Concurrency::fixed(1), Concurrency { min: 0, max: 1 }] {
-        let dir = tempfile::tempdir().unwrap();
-        let first = AtomicU64::new(0);
-        let run = move |_: &Assignment| {
-            assert_ne!(first.fetch_add(1, Ordering::SeqCst), 0, "on purpose, once");
-            done()
-        };
-        let settings = LiveConfig { concurrency, ..live() };
-        let handle = Spec::new(dir.path()).with_live("t", "v1", Factory(Arc::new(run)), settings).open();
-        let pushed: Vec<Pushed> = (0..5).map(|n| push(&handle, "t", &n.to_string())).collect();
-        for pushed in &pushed {
-            assert_eq!(until(&handle, &pushed.id, "completed").attempts, 0);
-        }
-        assert_eq!(of_type(&handle, "t").versions.len(), 1);
-        handle.stop_and_wait();
-    }
-}

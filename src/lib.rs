@@ -24,8 +24,8 @@
 //!
 //! Beside them stand small ones that many use: [`types`], [`limits`], [`refusal`] and [`clock`]; [`sync`], answers that all wait for
 //! one commit; `names` and `trust`, how hosts are looked up and whose certificates are believed; `own`, the file that this
-//! process was started from; `private`, files that nobody else may read; `blocking`, threads for what blocks; and for what people read,
-//! `exit`, `figures` and `wording`.
+//! process was started from; `private`, files that nobody else may read; `blocking`, threads for what blocks; `heap`, how many heaps
+//! there are; and for what people read, `exit`, `figures` and `wording`.
 //!
 //! Imports go down only. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
 //! `recent` and `measure`, what a version has done of late and in all, are pure: no disk, no clock, no thread; so is
@@ -93,6 +93,8 @@ mod exit;
 #[cfg(feature = "daemon")]
 mod figures;
 pub mod generation;
+#[cfg(feature = "daemon")]
+mod heap;
 #[cfg(feature = "daemon")]
 pub mod http;
 pub mod job;

@@ -264,6 +264,7 @@ enum JobsCommand {
 /// Runs the command that the process was started with. `natives` are workers of this program itself.
 pub fn main(natives: Natives) -> ExitCode {
     crate::own::note();
+    crate::heap::set_out();
     crate::names::look_up_by_what_is_built_in();
     // This program is also the helper of a biotope that runs (`worker::spawner`), which nobody types.
     if let Some(lock) = crate::worker::spawner::asked() {

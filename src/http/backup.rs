@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::channel;
@@ -20,7 +20,7 @@ pub(super) async fn backup(State(app): State<App>) -> Result<Response, Problem> 
     let (mut pieces, channel) = channel::Channel::<Bytes, std::io::Error>::new(PIECES_AHEAD);
     let runtime = tokio::runtime::Handle::current();
     tracing::info!(segments = held.segments(), "a backup begins");
-    tokio::task::spawn_blocking(move || {
+    let send_all = move || {
         let mut send = |piece: Bytes| runtime.block_on(pieces.send_data(piece)).is_ok();
         match held.send(&mut send) {
             Ok(()) => tracing::info!("a backup is sent, or its reader is gone"),
@@ -29,6 +29,12 @@ pub(super) async fn backup(State(app): State<App>) -> Result<Response, Problem> 
                 send(broken_off(&error.to_string()));
             }
         }
-    });
+    };
+    // A reader may take as long as it likes: not on one of the threads that others wait for.
+    let thread = std::thread::Builder::new().name("backup".to_owned()).spawn(send_all);
+    thread.map_err(|error| {
+        let detail = format!("no thread for a backup: {error}; ask again when others have ended");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    })?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::new(channel)).into_response())
 }

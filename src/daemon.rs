@@ -32,7 +32,7 @@ use crate::worker::spawner::{self, Orphans, Spawner};
 /// Threads that serve HTTP.
 const HTTP_THREADS: usize = 2;
 /// Threads that read the log for those who ask by HTTP; others wait.
-const READERS_MAX: usize = 64;
+const READERS_MAX: usize = 16;
 /// Times that a port in use is tried again, with pauses that double from a millisecond on: a quarter of a second in all.
 const BIND_TRIES: u32 = 8;
 /// The last words.

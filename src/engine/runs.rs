@@ -82,12 +82,15 @@ pub(super) struct PoolRun {
 
 /// A pool has fewer threads than it is to have.
 pub(super) struct Short {
+    /// Workers that it is to have.
+    wanted: u32,
     pub(super) why: String,
     /// When more are tried for, by the steady clock.
     pub(super) at: Duration,
 }
 
 /// A version that ended.
+#[derive(Clone)]
 pub(super) struct Past {
     pub(super) version_no: u32,
     pub(super) spec: VersionSpec,
@@ -98,8 +101,8 @@ pub(super) struct Past {
 
 /// A version that could not be started, or whose workers panicked at once, and that nothing else stands in for.
 pub(super) struct Unmade {
-    pub(super) version_no: u32,
-    pub(super) spec: VersionSpec,
+    /// As it is shown meanwhile.
+    pub(super) past: Past,
     /// When it is tried again, by the steady clock.
     pub(super) at: Duration,
 }
@@ -204,7 +207,7 @@ impl PoolRun {
         let (worker_type, version) = (&self.spec.worker.worker_type, &self.label);
         let short = resized.err().map(|error| {
             let why = format!("{} of {workers} threads: {error}", self.pool.size());
-            Short { why, at: mono + AGAIN_AFTER }
+            Short { wanted: workers, why, at: mono + AGAIN_AFTER }
         });
         match (&self.short, &short) {
             (None, Some(short)) => {
@@ -216,17 +219,18 @@ impl PoolRun {
         self.short = short;
     }
 
-    /// Tries for more threads, if it has fewer than it is to have and that is due.
-    pub(super) fn grow(&mut self, mono: Duration) {
-        if self.short.as_ref().is_none_or(|short| short.at > mono) {
-            return;
-        }
-        let concurrency = self.spec.worker.live.concurrency;
-        if self.role.takes_work() && !concurrency.is_scaled() {
-            self.resize(concurrency.max, mono);
-        } else {
-            // One that follows its queue is given its size anew while anything waits.
+    /// Tries for more threads, if it has fewer than it is to have and that is due; `waits`: whether jobs of its type do.
+    pub(super) fn grow(&mut self, mono: Duration, waits: bool) {
+        let Some(short) = self.short.as_mut().filter(|short| short.at <= mono) else { return };
+        let follows = self.role == State::Current && self.spec.worker.live.concurrency.is_scaled();
+        if follows && waits {
+            // Whoever decides its size tries for them.
+            short.at = mono + AGAIN_AFTER;
+        } else if follows || !self.role.takes_work() {
             self.short = None;
+        } else {
+            let wanted = short.wanted;
+            self.resize(wanted, mono);
         }
     }
 

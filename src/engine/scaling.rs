@@ -16,7 +16,7 @@ use crate::types::millis;
 
 /// From one look to the next while jobs wait.
 const LOOK_WHILE_WAITING: Duration = Duration::from_millis(100);
-/// While jobs run, a size is to be taken back, or no worker can be started.
+/// While jobs run, a size is to be taken back, no worker can be started, or no thread be had for one.
 const LOOK_WHILE_BUSY: Duration = Duration::from_secs(1);
 
 /// The sizes that follow their queues.
@@ -118,7 +118,7 @@ impl Core {
         let due = |(type_no, scaling): (&u32, &Scaling)| {
             let run = self.current(*type_no)?;
             let seen = self.seen(run);
-            let pause = match (seen.waiting > 0, run.not_up.is_some()) {
+            let pause = match (seen.waiting > 0, run.not_up.is_some() || run.short.is_some()) {
                 (true, true) => LOOK_WHILE_BUSY,
                 (true, false) if run.pool.size() == 0 => Duration::ZERO,
                 (true, false) => LOOK_WHILE_WAITING,
@@ -213,6 +213,8 @@ impl Core {
         if size.workers != before {
             tracing::debug!(version = %run.label, from = before, to = size.workers, why = size.reason.word(), "workers");
             run.resize(size.workers, mono);
+        } else {
+            run.short = None;
         }
     }
 

@@ -19,8 +19,8 @@ pub(super) async fn backup(State(app): State<App>) -> Result<Response, Problem> 
     let held = answer(&app.handle, |then| app.handle.hold_for_backup(then)).await??;
     let (mut pieces, channel) = channel::Channel::<Bytes, std::io::Error>::new(PIECES_AHEAD);
     let runtime = tokio::runtime::Handle::current();
-    tracing::info!(segments = held.segments(), "a backup begins");
     let send_all = move || {
+        tracing::info!(segments = held.segments(), "a backup begins");
         let mut send = |piece: Bytes| runtime.block_on(pieces.send_data(piece)).is_ok();
         match held.send(&mut send) {
             Ok(()) => tracing::info!("a backup is sent, or its reader is gone"),

@@ -92,28 +92,23 @@ impl Core {
             return self.settle();
         }
         let of_type = self.types.entry(type_no).or_default();
-        if of_type.next.is_some() {
-            self.start_next(type_no)?;
-            return self.settle();
-        }
-        // What starts, or is on trial, starts again once this one is up: it is to replace it, and not the other way round.
-        let follows = of_type.incoming.or(of_type.candidate).and_then(|pool| self.pools.get(&pool));
-        let next = follows.map(|run| (run.version_no, run.spec.clone()));
         if of_type.trial.take_if(|trial| trial.is_probation()).is_some() {
             // Its way back still starts: it is on probation again once it is up, as after a restart.
             self.rollover.on_trial.remove(&type_no);
         }
-        let is_followed = next.is_some();
-        if is_followed {
+        if of_type.next.is_some() {
+            self.start_next(type_no)?;
+        } else if role == Role::Starting || lived < AGAIN_AFTER {
+            // It would do so again, and fill the log with what it is handed.
+            self.unserved(type_no, past)?;
+        } else {
+            // What starts, or is on trial, starts again once this one is up: it is to replace it, and not the other way round.
+            let follows = of_type.incoming.or(of_type.candidate).and_then(|pool| self.pools.get(&pool));
+            let next = follows.map(|run| (run.version_no, run.spec.clone()));
             self.stay(type_no)?;
             self.types.entry(type_no).or_default().next = next;
-        }
-        if lived >= AGAIN_AFTER || is_followed {
             self.start(type_no, past.version_no, past.spec)?;
-            return self.settle();
         }
-        // One that panics at once would do so again, and fill the log with what it is handed.
-        self.again_later(type_no, past);
         self.settle()
     }
 
@@ -126,20 +121,56 @@ impl Core {
         why: String,
     ) -> Result<(), Poisoned> {
         let Some(label) = self.table.version(version_no).map(|version| version.label.clone()) else { return Ok(()) };
-        let past =
-            Past { version_no, spec, label: label.clone(), state: Role::Rejected.word(), reason: Some(why.clone()) };
+        let past = Past { version_no, spec, label, state: Role::Rejected.word(), reason: Some(why) };
         let of_type = self.types.entry(type_no).or_default();
         if of_type.current.or(of_type.incoming).is_some() {
-            return self.reject(type_no, past);
+            self.reject(type_no, past)
+        } else {
+            self.unserved(type_no, past)
         }
-        if of_type.next.is_some() {
-            return self.start_next(type_no);
+    }
+
+    /// Nothing does a type's work, since this version cannot: another one that is there does it, or this one is tried again.
+    fn unserved(&mut self, type_no: u32, past: Past) -> Result<(), Poisoned> {
+        let past = Past { state: Role::Rejected.word(), ..past };
+        let of_type = self.types.entry(type_no).or_default();
+        let (incoming, candidate) = (of_type.incoming, of_type.candidate);
+        if incoming.is_some() || candidate.is_some() {
+            of_type.ended(past);
+            // Nobody is left to compare it with: it takes over, or does so once it is up.
+            if let Some(candidate) = candidate.filter(|_| incoming.is_none()) {
+                self.end_trial(type_no)?;
+                return self.take_over(candidate);
+            }
+            return self.end_candidate(type_no);
         }
-        if self.again_later(type_no, past) {
-            tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "it could not be started, and nothing else does its work; it will be tried again");
-            self.tell_rejected(type_no, &label, why);
+        let is_news =
+            of_type.past.iter().all(|known| known.version_no != past.version_no || known.reason != past.reason);
+        let (label, why) = (past.label.clone(), past.reason.clone().unwrap_or_default());
+        of_type.unmade = Some(Unmade { past: past.clone(), at: self.mono + AGAIN_AFTER });
+        if self.stand_in(type_no)? || !is_news {
+            return Ok(());
         }
+        self.types.entry(type_no).or_default().ended(past);
+        tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "it did not start, or stay up, and nothing else does its work; it will be tried again");
+        self.tell_rejected(type_no, &label, why);
         Ok(())
+    }
+
+    /// If a version that is kept can do the work of one that is only tried again and again, it does; says whether there is one.
+    pub(super) fn stand_in(&mut self, type_no: u32) -> Result<bool, Poisoned> {
+        let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(false) };
+        let works = |pool: &PoolId| self.pools.get(pool).is_some_and(|run| run.role == Role::Warm && run.up > 0);
+        if of_type.current.or(of_type.incoming).is_some() {
+            return Ok(false);
+        }
+        let Some(warm) = of_type.warm.filter(works) else { return Ok(false) };
+        let Some(Unmade { past, .. }) = of_type.unmade.take() else { return Ok(false) };
+        self.end_trial(type_no)?;
+        self.take_over(warm)?;
+        self.reject(type_no, past)?;
+        self.start_next(type_no)?;
+        Ok(true)
     }
 
     /// A version did not start, or stay up; what did the work before goes on.
@@ -149,18 +180,6 @@ impl Core {
         self.reject_version(type_no, version_no, label, why)
     }
 
-    /// Nothing does a type's work, and this version is tried again; says whether that is news.
-    fn again_later(&mut self, type_no: u32, past: Past) -> bool {
-        let of_type = self.types.entry(type_no).or_default();
-        let (version_no, spec) = (past.version_no, past.spec.clone());
-        of_type.unmade = Some(Unmade { version_no, spec, at: self.mono + AGAIN_AFTER });
-        let is_news = of_type.past.iter().all(|known| known.version_no != version_no || known.reason != past.reason);
-        if is_news {
-            of_type.ended(Past { state: Role::Rejected.word(), ..past });
-        }
-        is_news
-    }
-
     /// Tries again to start what could not be started, or did not stay up, where nothing else does the work; and for threads
     /// that pools are short of.
     pub(in crate::engine) fn try_again(&mut self) -> Result<(), Poisoned> {
@@ -168,20 +187,21 @@ impl Core {
             return Ok(());
         }
         let mono = self.mono;
-        self.pools.values_mut().for_each(|run| run.grow(mono));
         let due = |of_type: &TypeRun| of_type.unmade.as_ref().is_some_and(|unmade| unmade.at <= mono);
         let due: Vec<u32> = self.types.iter().filter(|(_, of_type)| due(of_type)).map(|(no, _)| *no).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        for type_no in due {
-            let Some(of_type) = self.types.get_mut(&type_no) else { continue };
-            let Some(Unmade { version_no, spec, .. }) = of_type.unmade.take() else { continue };
+        // Who has nothing comes first.
+        for type_no in &due {
+            let Some(of_type) = self.types.get_mut(type_no) else { continue };
+            let Some(Unmade { past, .. }) = of_type.unmade.take() else { continue };
             if of_type.current.or(of_type.incoming).is_none() {
-                self.start(type_no, version_no, spec)?;
+                self.start(*type_no, past.version_no, past.spec)?;
             }
         }
-        self.settle()
+        for run in self.pools.values_mut() {
+            let of_type = self.table.worker_type(run.type_no);
+            run.grow(mono, of_type.is_some_and(|of_type| !of_type.queue.is_empty()));
+        }
+        if due.is_empty() { Ok(()) } else { self.settle() }
     }
 
     /// When something is tried again, by the steady clock.
@@ -197,6 +217,7 @@ impl Core {
 impl TypeRun {
     /// A version has ended, and is shown for a while.
     fn ended(&mut self, past: Past) {
+        self.past.retain(|known| known.version_no != past.version_no || known.state != past.state);
         self.past.push_back(past);
         if self.past.len() > PAST_SHOWN {
             self.past.pop_front();

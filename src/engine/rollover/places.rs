@@ -56,7 +56,9 @@ impl Core {
         if of_type.worker.is_some() && serves.is_none() && of_type.unmade.is_none() {
             return Some("nobody does its work");
         }
-        if of_type.next.is_some() && (of_type.current.is_some() || of_type.incoming.is_none()) {
+        if of_type.next.is_some()
+            && (of_type.current.is_some() || (of_type.incoming.is_none() && of_type.unmade.is_none()))
+        {
             return Some("a version waits for one that starts, and none does");
         }
         let mut versions: Vec<_> = of_type.pools().filter_map(|pool| version(Some(pool))).collect();

@@ -90,7 +90,9 @@ impl Core {
         if let Some(run) = self.pools.get_mut(&pool) {
             run.deadline = Some(until);
         }
-        self.fall_back(type_no)?;
+        if !self.fall_back(type_no)? {
+            self.stand_in(type_no)?;
+        }
         self.settle()
     }
 

@@ -158,7 +158,7 @@ impl Core {
     }
 
     /// What is on trial without having taken over ends.
-    fn end_candidate(&mut self, type_no: u32) -> Result<(), Poisoned> {
+    pub(super) fn end_candidate(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let candidate = self.types.get(&type_no).and_then(|of_type| of_type.candidate);
         let Some(candidate) = candidate else { return Ok(()) };
         self.end_trial(type_no)?;

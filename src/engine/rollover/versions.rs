@@ -34,12 +34,13 @@ impl Core {
         if self.table.version(version_no).is_none() || self.hasten(type_no, version_no)? {
             return Ok(());
         }
-        self.make_place(type_no, spec.worker.live.rollout.versions_max)?;
         match self.launch(type_no, version_no, spec.clone()) {
-            Ok(pool) => self.types.entry(type_no).or_default().incoming = Some(pool),
-            Err(why) => self.not_made(type_no, version_no, spec, why)?,
+            Ok(pool) => {
+                self.types.entry(type_no).or_default().incoming = Some(pool);
+                self.make_place(type_no, spec.worker.live.rollout.versions_max)
+            }
+            Err(why) => self.not_made(type_no, version_no, spec, why),
         }
-        Ok(())
     }
 
     /// Makes a version's pool, with one worker at first; or says why there is none.
@@ -123,7 +124,7 @@ impl Core {
     fn make_place(&mut self, type_no: u32, most: u32) -> Result<(), Poisoned> {
         let working = |run: &PoolRun| run.type_no == type_no && !run.role.is_over() && run.role != Role::Warm;
         let count = self.pools.values().filter(|run| working(run)).count();
-        if count < most as usize {
+        if count <= most as usize {
             return Ok(());
         }
         let draining = |(_, run): &(&PoolId, &PoolRun)| working(run) && run.role == Role::Draining;

@@ -98,3 +98,17 @@ fn p8_a_way_back_whose_workers_all_panic_is_told_of() {
     assert!(view.trial.is_none());
     handle.stop_and_wait();
 }
+
+#[test]
+fn p8_a_version_whose_workers_panic_at_once_is_told_of_and_a_reload_mends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = of_one(&[]);
+    let handle = Spec::new(dir.path()).with_live("t", "v1", panics(), settings.clone()).open();
+    let pushed = push(&handle, "t", "1");
+    let seen = until_version(&handle, "v1", "rejected");
+    assert!(seen.reason.is_some_and(|why| why.contains("panic")));
+    reload(&handle, Spec::new(dir.path()).with_live("t", "v2", echo(), settings));
+    let view = until(&handle, &pushed.id, "completed");
+    assert_eq!((view.version.as_deref(), view.attempts), (Some("v2"), 0));
+    handle.stop_and_wait();
+}

@@ -63,3 +63,33 @@ fn a_type_whose_pool_cannot_be_made_is_served_once_one_can() {
         small(&ops.chain([push.clone(), Op::Turn, Op::Wait(5000), Op::Turn]).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_version_that_panics_at_once_does_not_hold_up_the_one_that_starts_beside_it() {
+    let mut world = World::small();
+    for op in [Op::PoolUp(0), Op::Turn, watched(3), Op::PoolEnds(BREAKS / 4 * 4), Op::Turn] {
+        world.step(&op).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    // Those of `a`, `b` and `c`, and the one that starts; none was started again.
+    assert_eq!(world.hands.all().len(), 4);
+    for op in [Op::PoolUp(3), Op::Turn] {
+        world.step(&op).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    assert!(world.hands.all().iter().any(|hand| &*hand.label == "v3" && hand.up && !hand.draining));
+    world.settle().unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn nothing_spins_while_no_thread_is_to_be_had_for_a_pool_of_none() {
+    let mut world = World::small();
+    let calm = [Op::Turn, Op::Wait(60_000)];
+    let ops = [Op::PoolUp(0), Op::PoolUp(1), Op::PoolUp(2)].into_iter().chain((0..8).flat_map(|_| calm.clone()));
+    let push = Op::Push(vec![PushOp { of: 2, ..PushOp::default() }]);
+    let fails = [Op::PoolNotUp(BREAKS | 3), push, Op::Turn, Op::Wait(20), Op::Turn];
+    for op in ops.chain(fails) {
+        world.step(&op).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    let idle = |world: &mut World| world.engine.as_mut().map(|engine| engine.idle_for()).unwrap_or_default();
+    assert!(idle(&mut world) >= std::time::Duration::from_millis(500), "{:?}", idle(&mut world));
+    world.settle().unwrap_or_else(|failure| panic!("{failure}"));
+}

@@ -241,7 +241,7 @@ impl Worker for OneByOne {
 }
 
 /// Names that are looked up at once; the system's resolver blocks.
-const LOOKUPS_MAX: usize = 4;
+const LOOKUPS_MAX: usize = 2;
 
 /// What runs jobs side by side on the calling thread.
 ///

@@ -353,7 +353,8 @@ fn start_archive(
 fn ready_to_serve(listener: &TcpListener) -> Result<(tokio::runtime::Runtime, tokio::net::TcpListener), Failure> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     threads.worker_threads(HTTP_THREADS).thread_name("http").enable_all();
-    let runtime = blocking::with_a_thread(&mut threads, READERS_MAX).map_err(system("start the HTTP threads"))?;
+    let runtime =
+        blocking::with_a_thread(&mut threads, HTTP_THREADS, READERS_MAX).map_err(system("start the HTTP threads"))?;
     let to_serve = {
         let _inside = runtime.enter();
         listener.try_clone().and_then(tokio::net::TcpListener::from_std)

@@ -40,6 +40,8 @@ pub(super) struct PoolRun {
     pub(super) role: State,
     /// Since when.
     pub(super) since: UnixMs,
+    /// When it was made, by the steady clock.
+    pub(super) made_at: Duration,
     /// Workers that are up.
     pub(super) up: u32,
     /// Leases that there were in this process when it was made.
@@ -103,6 +105,8 @@ pub(super) struct Past {
 pub(super) struct Unmade {
     /// As it is shown meanwhile.
     pub(super) past: Past,
+    /// Its workers panicked; else there was no thread or descriptor for it, which is not its fault.
+    pub(super) is_broken: bool,
     /// When it is tried again, by the steady clock.
     pub(super) at: Duration,
 }
@@ -226,7 +230,7 @@ impl PoolRun {
         if follows && waits {
             // Whoever decides its size tries for them.
             short.at = mono + AGAIN_AFTER;
-        } else if follows || !self.role.takes_work() {
+        } else if follows || !(self.role.takes_work() || self.role == State::Starting) {
             self.short = None;
         } else {
             let wanted = short.wanted;

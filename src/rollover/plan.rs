@@ -7,7 +7,7 @@
 pub struct Standing {
     /// The version that new work goes to.
     pub current: Option<u32>,
-    /// The one that starts.
+    /// The one that starts, or is tried again and again.
     pub starting: Option<u32>,
     /// Whether that could not be started when it was last tried.
     pub not_up: bool,
@@ -58,7 +58,7 @@ pub fn step(standing: Standing, asked: Asked) -> Step {
     if is(heading_for) {
         return if asked.live_changed { Step::Live } else { Step::Same };
     }
-    if asked.quarantined && standing.current.is_some() {
+    if asked.quarantined && serving(standing).is_some() {
         return Step::Withheld;
     }
     // Somebody has gone back since that config was taken over: to read it once more is no reason to undo that.
@@ -78,7 +78,12 @@ pub fn step(standing: Standing, asked: Asked) -> Step {
 }
 
 fn is_back(standing: Standing, asked: Asked) -> bool {
-    standing.current.is_some() && standing.previous == Some(asked.version_no)
+    serving(standing).is_some() && standing.previous == Some(asked.version_no)
+}
+
+/// The version that does the work, or is about to.
+fn serving(standing: Standing) -> Option<u32> {
+    standing.current.or(standing.starting.filter(|_| !standing.not_up))
 }
 
 /// Somebody's word about the rollover of a type.
@@ -209,7 +214,10 @@ mod tests {
             (standing(), asked(2), Step::Start),
             (standing(), withdrawn(2), Step::Withheld),
             (first_starts, asked(2), Step::StartNext),
+            (first_starts, withdrawn(2), Step::Withheld),
+            (Standing { previous: Some(2), ..first_starts }, again(2), Step::Same),
             (first_fails, asked(2), Step::Start),
+            (first_fails, withdrawn(2), Step::Start),
             (starts, asked(2), Step::Same),
             (starts, live(2), Step::Live),
             (starts, asked(3), Step::Start),

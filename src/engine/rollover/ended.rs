@@ -27,7 +27,7 @@ impl Core {
             self.give_back_lost(pool, &run)?;
         }
         self.measured.keep(run.version_no, &run.runs);
-        let PoolRun { pool: threads, type_no, version_no, label, role, since, spec, why_over, .. } = run;
+        let PoolRun { pool: threads, type_no, version_no, label, role, made_at, spec, why_over, .. } = run;
         threads.join();
         let of_type = self.types.entry(type_no).or_default();
         let is_kept = of_type.warm == Some(pool);
@@ -40,7 +40,7 @@ impl Core {
                 // Nobody asked it to.
                 tracing::error!(worker_type = %past.spec.worker.worker_type, version = %past.label, "all workers of a pool ended by a panic");
                 past.reason = Some(PANICKED.to_owned());
-                let lived = Duration::from_millis(self.now.saturating_sub(since));
+                let lived = self.mono.saturating_sub(made_at);
                 return if is_kept {
                     self.way_back_panicked(type_no, &past)
                 } else {
@@ -97,10 +97,11 @@ impl Core {
             self.rollover.on_trial.remove(&type_no);
         }
         if of_type.next.is_some() {
+            of_type.ended(Past { state: Role::Rejected.word(), ..past });
             self.start_next(type_no)?;
         } else if role == Role::Starting || lived < AGAIN_AFTER {
             // It would do so again, and fill the log with what it is handed.
-            self.unserved(type_no, past)?;
+            self.unserved(type_no, past, true)?;
         } else {
             // What starts, or is on trial, starts again once this one is up: it is to replace it, and not the other way round.
             let follows = of_type.incoming.or(of_type.candidate).and_then(|pool| self.pools.get(&pool));
@@ -126,51 +127,65 @@ impl Core {
         if of_type.current.or(of_type.incoming).is_some() {
             self.reject(type_no, past)
         } else {
-            self.unserved(type_no, past)
+            self.unserved(type_no, past, false)
         }
     }
 
     /// Nothing does a type's work, since this version cannot: another one that is there does it, or this one is tried again.
-    fn unserved(&mut self, type_no: u32, past: Past) -> Result<(), Poisoned> {
+    fn unserved(&mut self, type_no: u32, past: Past, is_broken: bool) -> Result<(), Poisoned> {
         let past = Past { state: Role::Rejected.word(), ..past };
         let of_type = self.types.entry(type_no).or_default();
         let (incoming, candidate) = (of_type.incoming, of_type.candidate);
         if incoming.is_some() || candidate.is_some() {
             of_type.ended(past);
             // Nobody is left to compare it with: it takes over, or does so once it is up.
-            if let Some(candidate) = candidate.filter(|_| incoming.is_none()) {
-                self.end_trial(type_no)?;
-                return self.take_over(candidate);
-            }
-            return self.end_candidate(type_no);
+            let Some(candidate) = candidate.filter(|_| incoming.is_none()) else { return self.end_candidate(type_no) };
+            of_type.trial = None;
+            self.take_over(candidate)?;
+            return self.end_trial(type_no);
         }
-        let is_news =
-            of_type.past.iter().all(|known| known.version_no != past.version_no || known.reason != past.reason);
-        let (label, why) = (past.label.clone(), past.reason.clone().unwrap_or_default());
-        of_type.unmade = Some(Unmade { past: past.clone(), at: self.mono + AGAIN_AFTER });
-        if self.stand_in(type_no)? || !is_news {
+        if self.stand_in(type_no)? {
+            self.reject(type_no, past)?;
+            return self.start_next(type_no);
+        }
+        let of_type = self.types.entry(type_no).or_default();
+        of_type.unmade = Some(Unmade { past: past.clone(), is_broken, at: self.mono + AGAIN_AFTER });
+        if of_type.past.iter().any(|known| known.version_no == past.version_no && known.reason == past.reason) {
             return Ok(());
         }
-        self.types.entry(type_no).or_default().ended(past);
+        let (label, why) = (past.label.clone(), past.reason.clone().unwrap_or_default());
+        of_type.ended(past);
         tracing::warn!(worker_type = self.name_of(type_no), version = %label, why, "it did not start, or stay up, and nothing else does its work; it will be tried again");
         self.tell_rejected(type_no, &label, why);
         Ok(())
     }
 
-    /// If a version that is kept can do the work of one that is only tried again and again, it does; says whether there is one.
-    pub(super) fn stand_in(&mut self, type_no: u32) -> Result<bool, Poisoned> {
-        let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(false) };
+    /// The version that is kept of a type, if it could do the work.
+    pub(super) fn kept_up(&self, type_no: u32) -> Option<PoolId> {
         let works = |pool: &PoolId| self.pools.get(pool).is_some_and(|run| run.role == Role::Warm && run.up > 0);
-        if of_type.current.or(of_type.incoming).is_some() {
-            return Ok(false);
-        }
-        let Some(warm) = of_type.warm.filter(works) else { return Ok(false) };
-        let Some(Unmade { past, .. }) = of_type.unmade.take() else { return Ok(false) };
+        self.types.get(&type_no)?.warm.filter(works)
+    }
+
+    /// Where nothing does a type's work, or is about to, and a version that is kept can: it does. Says whether that is so.
+    pub(super) fn stand_in(&mut self, type_no: u32) -> Result<bool, Poisoned> {
+        let serves = self.types.get(&type_no).and_then(|of_type| of_type.current.or(of_type.incoming));
+        let Some(kept) = self.kept_up(type_no).filter(|_| serves.is_none()) else { return Ok(false) };
+        self.types.entry(type_no).or_default().trial = None;
+        self.take_over(kept)?;
         self.end_trial(type_no)?;
-        self.take_over(warm)?;
-        self.reject(type_no, past)?;
-        self.start_next(type_no)?;
         Ok(true)
+    }
+
+    /// A version that was to be a way back is up: if what it is kept for is only tried again and again, it does the work.
+    pub(super) fn stand_in_for_unmade(&mut self, type_no: u32) -> Result<(), Poisoned> {
+        let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
+        let Some(unmade) = of_type.unmade.take() else { return Ok(()) };
+        if self.stand_in(type_no)? {
+            self.reject(type_no, unmade.past)?;
+            return self.start_next(type_no);
+        }
+        self.types.entry(type_no).or_default().unmade = Some(unmade);
+        Ok(())
     }
 
     /// A version did not start, or stay up; what did the work before goes on.

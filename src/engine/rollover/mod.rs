@@ -195,7 +195,10 @@ impl Core {
             return Ok(());
         }
         let of_type = self.types.entry(type_no).or_default();
-        (of_type.next, of_type.unmade, of_type.withheld) = (None, None, None);
+        (of_type.next, of_type.withheld) = (None, None);
+        if let Some(unmade) = of_type.unmade.as_mut().filter(|unmade| unmade.past.version_no == version_no) {
+            unmade.past.spec = wanted.spec.clone();
+        }
         // What an older config could not start is history once there is a newer one.
         of_type.past.retain(|past| past.state != "rejected");
         let step = plan::step(standing, asked);

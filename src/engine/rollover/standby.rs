@@ -91,7 +91,7 @@ impl Core {
             run.deadline = Some(until);
         }
         if !self.fall_back(type_no)? {
-            self.stand_in(type_no)?;
+            self.stand_in_for_unmade(type_no)?;
         }
         self.settle()
     }

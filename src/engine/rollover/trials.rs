@@ -150,7 +150,7 @@ impl Core {
     /// What starts, or is on trial without having taken over, ends, and nothing follows it; what new work goes to goes on.
     pub(in crate::engine) fn stay(&mut self, type_no: u32) -> Result<(), Poisoned> {
         let Some(of_type) = self.types.get_mut(&type_no) else { return Ok(()) };
-        of_type.next = None;
+        (of_type.next, of_type.unmade) = (None, None);
         if let Some(incoming) = of_type.incoming {
             self.dismiss(incoming, Some(self.mono))?;
         }
@@ -350,10 +350,14 @@ impl Core {
         let run = |pool: Option<PoolId>| pool.and_then(|pool| self.pools.get(&pool));
         let version = |pool: Option<PoolId>| run(pool).map(|run| run.version_no);
         let previous = self.table.worker_type(type_no).map_or(0, |of_type| of_type.previous);
+        let unmade = of_type.unmade.as_ref().filter(|_| of_type.current.is_none());
         Standing {
             current: version(of_type.current),
-            starting: version(of_type.incoming),
-            not_up: run(of_type.incoming).is_some_and(|run| run.not_up.is_some()),
+            starting: version(of_type.incoming).or(unmade.map(|unmade| unmade.past.version_no)),
+            not_up: match run(of_type.incoming) {
+                Some(run) => run.not_up.is_some(),
+                None => unmade.is_some_and(|unmade| unmade.is_broken),
+            },
             on_trial: version(of_type.candidate),
             // While it starts, nobody can go back to it yet.
             warm: version(of_type.warm.filter(|warm| !self.is_standby(*warm))),

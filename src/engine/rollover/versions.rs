@@ -74,6 +74,7 @@ impl Core {
             label,
             role: Role::Starting,
             since: self.now,
+            made_at: self.mono,
             up: 0,
             handed: 0,
             leases_before: self.leases,
@@ -324,6 +325,7 @@ impl Core {
         } else if standing.warm == Some(version_no) {
             self.go_back(type_no)
         } else {
+            self.types.entry(type_no).or_default().worker = Some(spec.worker.clone());
             self.start(type_no, version_no, spec)
         }
     }
@@ -353,6 +355,12 @@ impl Core {
             Role::Starting if predecessor.is_some() => {
                 self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.clone()))?;
                 self.reject_version(type_no, version_no, label, why)?;
+            }
+            Role::Starting if self.kept_up(type_no).is_some() => {
+                self.end_pool(pool, Change::Fail, Some(self.mono), Some(why.clone()))?;
+                self.stand_in(type_no)?;
+                self.reject_version(type_no, version_no, label, why)?;
+                self.start_next(type_no)?;
             }
             Role::Starting if is_followed => {
                 self.end_pool(pool, Change::Fail, Some(self.mono), Some(why))?;

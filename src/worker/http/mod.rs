@@ -248,7 +248,7 @@ const LOOKUPS_MAX: usize = 2;
 /// # Errors
 /// No thread or descriptor left.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    blocking::with_a_thread(tokio::runtime::Builder::new_current_thread().enable_all(), LOOKUPS_MAX)
+    blocking::with_a_thread(tokio::runtime::Builder::new_current_thread().enable_all(), 0, LOOKUPS_MAX)
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ impl Core {
                 self.start(*type_no, past.version_no, past.spec)?;
             }
         }
-        for run in self.pools.values_mut() {
+        for run in self.pools.values_mut().filter(|run| run.short.is_some()) {
             let of_type = self.table.worker_type(run.type_no);
             run.grow(mono, of_type.is_some_and(|of_type| !of_type.queue.is_empty()));
         }

@@ -1,13 +1,15 @@
 //! One life of the real process: started plainly or under strace, ended in one of many ways, and seen off with all its children.
 
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
 use crate::evidence;
-use crate::support::wait::until;
-use crate::support::{BIOTOPE, Home, LATER, SOON, UNHURRIED, http};
+use crate::support::wait::{now, until};
+use crate::support::{BIOTOPE, Home, LATER, SOON, UNHURRIED, http, skipped};
 
 /// A running biotope. Dropped, it is killed and reaped.
 pub(crate) struct Process<'a> {
@@ -111,7 +113,16 @@ impl<'a> Process<'a> {
     /// Waits for its end and for that of everything that it had started.
     pub(crate) fn until_gone(mut self) -> (ExitStatus, String) {
         let said = self.said();
-        let status = until("the end of the process", LATER, || self.ended().ok_or_else(|| said.clone()));
+        let (began, pid) = (now(), self.pid());
+        let status = until("the end of the process", LATER, || {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            if now() - began > TRACER_PATIENCE {
+                end_idle_tracer(pid);
+            }
+            Err(said.clone())
+        });
         until_deserted(self.home);
         (status, self.said())
     }
@@ -140,6 +151,30 @@ impl Drop for Process<'_> {
     }
 }
 
+/// How long a dead process may wait for strace to take note of that.
+const TRACER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ends the strace that holds a process which is dead already: one that is killed while it makes a thread may have strace wait
+/// for ever for a thread that never comes. Whoever lives is left alone.
+fn end_idle_tracer(pid: Pid) {
+    let is_dead = field(pid, "State:").is_some_and(|state| state.starts_with('Z'));
+    if let Some(tracer) = tracer(pid).filter(|_| is_dead) {
+        // It may have taken note just now.
+        let _ = rustix::process::kill_process(tracer, Signal::KILL);
+    }
+}
+
+/// Who traces a process.
+fn tracer(pid: Pid) -> Option<Pid> {
+    Pid::from_raw(field(pid, "TracerPid:")?.parse().ok()?)
+}
+
+/// What the system says of a process.
+fn field(pid: Pid, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned())
+}
+
 /// Waits until no process works in the home any more: what a dead biotope leaves behind must not write into a history.
 fn until_deserted(home: &Home) {
     let place = home.path(".").canonicalize().unwrap();
@@ -155,4 +190,33 @@ fn until_deserted(home: &Home) {
         }
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?} work in {}", place.display())) }
     });
+}
+
+/// Traces a process, and never takes note of anything.
+const IDLE_TRACER: &str = "\
+import ctypes, signal, sys
+if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0) != 0:
+    sys.exit('may not trace')
+print('traces', flush=True)
+signal.pause()
+";
+
+#[test]
+fn a_dead_process_is_not_held_by_a_tracer_that_takes_no_note() {
+    let home = Home::bare();
+    home.configure("[workers.idle]\nversion = \"v1\"\nexec = [\"/bin/true\"]\n");
+    let process = Process::serving(&home);
+    let mut python = Command::new("python3");
+    python.args(["-I", "-S", "-c", IDLE_TRACER, &process.pid().to_string()]).stdout(Stdio::piped());
+    let mut tracer = python.spawn().unwrap();
+    let mut said = String::new();
+    drop(BufReader::new(tracer.stdout.take().unwrap()).read_line(&mut said));
+    if said == "traces\n" {
+        process.kill();
+        assert_eq!(tracer.wait().unwrap().signal(), Some(Signal::KILL.as_raw()), "it was ended for its idleness");
+    } else {
+        skipped("a_dead_process_is_not_held_by_a_tracer_that_takes_no_note", "one process may not trace another here");
+        process.kill();
+        tracer.wait().unwrap();
+    }
 }

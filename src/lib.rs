@@ -27,10 +27,10 @@
 //! process was started from; `private`, files that nobody else may read; `blocking`, threads for what blocks; `heap`, how many heaps
 //! there are; and for what people read, `exit`, `figures` and `wording`.
 //!
-//! Imports go down only. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
+//! Imports go down only; `config` and `access` are read from where calls come in, too. `job`, `config`, `types`, `scale`, by which the engine decides how many workers a type has, and
 //! `recent` and `measure`, what a version has done of late and in all, are pure: no disk, no clock, no thread; so is
 //! [`rollover`], which says how a type goes from one version to the next, and on what evidence back. Only [`clock`] reads a
-//! clock, only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
+//! clock (the deadlines of requests to services are tokio's), only [`log`] and [`archive`] write below the data directory, only [`worker`] starts processes and calls services. (The program
 //! `biotope` starts them by a small process beside it, the helper, which ends with it and takes all that it started along; the
 //! file that it locks is in the data directory, too: [`worker::spawner`].) [`simulate`] stands beside the house: it runs
 //! engine, table and log on a disk and a clock of its own. So does [`testing`], for the tests of programs that bring workers of

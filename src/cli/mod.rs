@@ -245,7 +245,7 @@ enum JobsCommand {
         #[arg(long, value_name = "TYPE@VERSION")]
         failed_on: Option<String>,
     },
-    /// Cancel jobs that wait
+    /// Cancel jobs that wait or run
     #[command(after_help = "Example: biotope jobs cancel 01997b4e-0000-7000-8000-000000000000")]
     Cancel {
         /// Their ids

@@ -64,7 +64,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 name: "Idempotency-Key",
                 place: "header",
                 required: false,
-                schema: r#"{"type":"string","pattern":"^[A-Za-z0-9._:-]{1,128}$"}"#,
+                schema: r#"{"type":"string"}"#,
                 says: "The job's idempotency key, with quotes or without; for one job.",
             },
             Parameter {

@@ -48,9 +48,12 @@ fn kind(of: &str) -> Value {
     }
 }
 
+/// What [`crate::types::ChosenId`] takes.
+const CHOSEN_ID: &str = r"^[!$&(-,0->@-\[\]-~][!$&(-.0->@-\[\]-~]{0,127}$";
+
 /// A job as it is sent.
 fn new_job() -> Value {
-    let name = json!({ "type": ["string", "null"], "pattern": "^[A-Za-z0-9._:+-]{1,128}$" });
+    let name = json!({ "type": ["string", "null"], "pattern": CHOSEN_ID });
     let time = json!({ "type": ["string", "null"], "format": "date-time" });
     json!({
         "type": "object",
@@ -64,10 +67,10 @@ fn new_job() -> Value {
             "priority": { "type": ["integer", "null"], "minimum": 0, "maximum": 9, "default": 5 },
             "tenant": { "type": ["string", "null"], "maxLength": 128 },
             "run_at": time,
-            "delay": { "type": ["string", "null"], "pattern": "^[1-9][0-9]{0,3}(ms|s|m|h)$" },
+            "delay": { "type": ["string", "null"], "pattern": "^[0-9]+(ms|s|m|h|d)$" },
             "expires_at": time,
             "max_attempts": { "type": ["integer", "null"], "minimum": 1, "maximum": 10000 },
-            "min_version": { "type": ["string", "null"], "pattern": "^[A-Za-z0-9._+-]{1,64}$" },
+            "min_version": { "type": ["string", "null"], "pattern": "^[A-Za-z0-9_+][A-Za-z0-9._+-]{0,63}$" },
             "idempotency_key": name,
             "traceparent": { "type": ["string", "null"], "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$" },
         },

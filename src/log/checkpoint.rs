@@ -300,6 +300,13 @@ pub fn read_names<T>(
 pub(super) fn set_aside(disk: &dyn Disk, sort: Sort, segment: u32) {
     let name = sort.name_of(segment);
     tracing::warn!(name, "a checkpoint is damaged or of another log; it is set aside, and the log is read instead");
+    // Two are enough to look at: they would be as many as there are upgrades.
+    let bad = format!("{}.bad", sort.suffix());
+    let mut before = disk.list().unwrap_or_default();
+    before.retain(|old| old.ends_with(&bad));
+    before.sort_unstable();
+    before.pop();
+    before.iter().for_each(|old| drop(disk.remove(old)));
     // One that cannot be renamed is found bad again the next time.
     drop(disk.rename(&name, &format!("{name}.bad")).and_then(|()| disk.sync_dir()));
 }

@@ -153,13 +153,14 @@ pub fn open(
         let opening = &opening;
         move |source| opening.io(doing, source)
     };
-    let passed = strays.iter().chain(found.iter().take(skip));
-    opening.leave_behind(passed, &reader).map_err(io("remove a segment that is not needed"))?;
     opening.rewrite_ended(found, active, end)?;
     let spare = found.get(active + 1);
     let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
     let copied =
         Tail { end, ..tail }.copy(disk.as_ref(), cut_bytes, spare, copying).map_err(io("copy the log's tail"))?;
+    // Only now: what has passed them may have been read from the page cache, where a failed sync left it.
+    let passed = strays.iter().chain(found.iter().take(skip));
+    opening.leave_behind(passed, &reader).map_err(io("remove a segment that is not needed"))?;
     let fresh = in_log.moved_to(copied.file);
     reader.add(Arc::clone(&fresh));
     reader.show_up_to(next_seq);

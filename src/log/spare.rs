@@ -203,7 +203,7 @@ impl Shared {
                 (standing.ready, standing.trouble) = (Some(file), None);
                 true
             }
-            Err(error) if is_want_of_space(&error) => {
+            Err(error) if is_want_of_space(&error) || is_want_of_descriptors(&error) => {
                 let said = format!("no new segment could be made in {}: {error}", disk.place().display());
                 standing.trouble = Some(Arc::new(said));
                 false
@@ -224,6 +224,12 @@ impl Shared {
 /// Whether an error will pass by itself, once there is space again.
 pub(super) fn is_want_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// Whether there was no descriptor for a file: it was not touched, and one may be free soon.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    let known = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    known.is_some_and(|known| [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].contains(&known))
 }
 
 fn temporary(header: &SegmentHeader) -> String {

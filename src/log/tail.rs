@@ -108,7 +108,10 @@ impl Tail {
                         disk.sync_dir()?;
                         (disk.open(&self.temporary())?, None)
                     }
-                    (Err(error), None) if is_want_of_space(&error) => return self.rewrite(disk, cut_bytes),
+                    (Err(error), spare) if is_want_of_space(&error) => {
+                        let spare = spare.map(|(_, file, _)| file);
+                        return self.rewrite(disk, cut_bytes).map(|copied| Copied { spare, ..copied });
+                    }
                     (Err(error), _) => return Err(error),
                 };
                 self.fill(file.as_ref())?;

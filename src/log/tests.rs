@@ -5,6 +5,7 @@ mod copies;
 mod damage;
 mod faults;
 mod order;
+mod scarce;
 mod table;
 
 use std::sync::Arc;

@@ -208,12 +208,14 @@ impl Log {
     /// Figures for people.
     pub fn figures(&self) -> LogFigures {
         let spares = u64::from(self.has_spare());
-        let segments = u64::from(self.active.number - self.head) + 1 + spares + self.retired.len() as u64;
+        let segments = u64::from(self.active.number - self.head) + 1 + spares + u64::from(self.maker.keeps());
+        let held = self.retired.len() as u64;
         LogFigures {
             head: self.head,
             active: self.active.number,
             durable_up_to: self.durable_up_to,
-            disk_bytes: (segments + u64::from(self.maker.keeps())) * self.options.segment_bytes,
+            disk_bytes: (segments + held) * self.options.segment_bytes,
+            held_bytes: held * self.options.segment_bytes,
             commits: self.commits,
             written_bytes: self.written_bytes,
         }
@@ -408,17 +410,21 @@ impl Log {
             // Where space is wanted, it serves who wants it, before anybody else takes what it leaves.
             let keep =
                 !self.maker.keeps() && segment.file.bytes().is_ok_and(|bytes| bytes == self.options.segment_bytes);
+            let name_kept = format!("{name}.tmp");
             let freed = if let Some(set_aside) = self.reader.damages().set_aside(segment.number) {
-                set_aside
+                set_aside.map(|()| None)
             } else if keep {
-                let name_kept = format!("{name}.tmp");
-                self.disk.rename(&name, &name_kept).map(|()| self.maker.keep(name_kept))
+                self.disk.rename(&name, &name_kept).map(|()| Some(name_kept))
             } else {
-                self.disk.remove(&name)
+                self.disk.remove(&name).map(|()| None)
             };
-            if freed.and_then(|()| self.disk.sync_dir()).is_err() {
+            // Its old name must be gone before its bytes are another segment's.
+            match freed.and_then(|kept| self.disk.sync_dir().map(|()| kept)) {
+                Ok(kept) => kept.into_iter().for_each(|kept| self.maker.keep(kept)),
                 // It lies below the head and does no harm; the next opening removes it.
-                tracing::warn!(segment = segment.number, "could not free a segment that is not needed any more");
+                Err(_) => {
+                    tracing::warn!(segment = segment.number, "could not free a segment that is not needed any more");
+                }
             }
             self.retired.remove(0);
         }

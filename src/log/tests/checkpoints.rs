@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::checkpoint::{Sort, Writer};
+use super::super::checkpoint::{self, Sort, Writer};
 use super::super::disk::Disk;
 use super::super::frame::RecordRef;
 use super::super::{LogId, LogOptions, Making, OpenError, Position, recovery, segment_name};
@@ -107,4 +107,23 @@ fn d10_a_checkpoint_is_of_use_within_what_counts_and_set_aside_only_by_an_openin
             assert_eq!(names(&refused), ["0000000002.ckpt"], "{making:?}, byte {byte}");
         }
     }
+}
+
+/// Each upgrade that writes checkpoints of another shape sets those of the one before aside.
+#[test]
+fn of_checkpoints_that_are_set_aside_two_stay() {
+    let disk = SimDisk::new(5);
+    for segment in 2..8 {
+        for sort in [Sort::Table, Sort::Names] {
+            let ending = if matches!(sort, Sort::Table) { "ckpt" } else { "names" };
+            disk.create(&format!("{segment:010}.{ending}")).unwrap();
+            checkpoint::set_aside(&disk, sort, segment);
+        }
+    }
+    let mut names = disk.list().unwrap();
+    names.sort();
+    let two = |ending: &str| [6, 7].map(|segment| format!("{segment:010}.{ending}.bad"));
+    let mut expected = [two("ckpt"), two("names")].concat();
+    expected.sort();
+    assert_eq!(names, expected);
 }

@@ -6,7 +6,7 @@ use super::super::disk::{Disk, DiskFile};
 use super::super::{Log, LogOptions, Making, StoredRecord, recovery, segment_name};
 use super::{KIND, OPTIONS, Place, SMALL, commit};
 use crate::log::nearby::NearbyReader;
-use crate::simulate::disk::{Loss, SimDisk};
+use crate::simulate::disk::{Fault, Loss, SimDisk};
 use crate::types::Seq;
 
 /// A disk that notes every call that changes it, by the name that the file has when it is opened or made.
@@ -231,4 +231,36 @@ fn a_frame_that_is_being_written_is_no_damage_to_those_who_read() {
         assert_eq!(nearby.read(position, seq).unwrap().len(), 10_000, "what it read too early is read again");
         assert_eq!(reader.damaged(), []);
     }
+}
+
+/// What has passed a segment may have been read from the page cache, where a sync that failed, or never came, left it: the
+/// segment was once removed before that was on the disk, and a power cut at that moment left a log without either.
+#[test]
+fn an_opening_removes_what_is_passed_only_once_that_is_durable() {
+    let disk = SimDisk::new(1);
+    let mut log = recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log;
+    commit(&mut log, &[b"in the first segment"]);
+    log.make_ahead();
+    log.rotate().unwrap();
+    log.move_head(2);
+    log.append(KIND, false, |out| out.extend_from_slice(b"restated, and not synced"));
+    log.write().unwrap();
+    drop(log);
+    let mut struck = 0;
+    for (call, power) in (1..60).flat_map(|call| (0..20).map(move |power| (call, power))) {
+        let cut = disk.after(Loss::Process);
+        cut.plan(call, Fault::Power);
+        // It may be through before that call.
+        drop(recovery::open(Arc::new(cut.clone()), SMALL, [1; 16], &mut |_, _| Ok(())));
+        struck += usize::from(cut.has_struck());
+        let mut bodies = Vec::new();
+        let left = Arc::new(cut.after(Loss::Power(power)));
+        let again = recovery::open(left, SMALL, [1; 16], &mut |_, record: StoredRecord| {
+            bodies.push(record.body.to_vec());
+            Ok(())
+        });
+        assert!(again.is_ok(), "call {call}, power {power}: {:?}", again.err().map(|error| error.to_string()));
+        assert_eq!(bodies.len(), 1, "call {call}, power {power}: the record is there once");
+    }
+    assert!(struck > 100, "{struck}");
 }

@@ -293,8 +293,19 @@ pub(super) struct Survivors {
     pub(super) records: Vec<Survivor>,
     /// Told when they are restated; the cleaner then goes on.
     pub(super) done: Option<Sender<()>>,
-    /// Whether the segment ends with these.
-    pub(super) last: bool,
+    /// What was read of the segment with these.
+    pub(super) swept: Swept,
+}
+
+/// How far a sweep has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Swept {
+    /// There is more.
+    Part,
+    /// All of it was read.
+    All,
+    /// What comes next cannot be read.
+    Unreadable,
 }
 
 /// One such record.

@@ -19,7 +19,7 @@ use super::upkeep::gather::{Gatherer, Gathering};
 use super::upkeep::scrubber::Scrubber;
 use super::{GenerationSpec, Resolver};
 use crate::clock::Clock;
-use crate::config::LogConfig;
+use crate::config::{LogConfig, SyncPolicy};
 use crate::job::event::{self, Event, decode_home};
 use crate::job::ids::IdMaker;
 use crate::job::table::{OwnedNames, Table};
@@ -359,9 +359,14 @@ impl Core {
     /// The first records of an opening: what died with the last process, the epoch, and what the config changes.
     fn begin(&mut self, spec: GenerationSpec) -> Result<(), Poisoned> {
         self.tick();
+        let dying = self.table.dying();
+        if !dying.is_empty() {
+            // The segment may have been begun without it (below), and a replay that begins with it must know the types of summaries.
+            self.ensure_context()?;
+        }
         // Each death is one group with its summary. The epoch's record would kill these jobs, too, and may be on disk long before a
         // summary that follows it.
-        for born in self.table.dying() {
+        for born in dying {
             let about = self.about(born);
             self.died_with_host(born, about.as_ref())?;
         }
@@ -372,7 +377,9 @@ impl Core {
         self.accept(spec, before)?;
         // Where nothing of it is left to happen, nothing else would say so.
         self.settle()?;
-        self.commit()
+        self.commit()?;
+        // Whatever `log.sync` says: an epoch that a power cut takes back would come again, and fences with it.
+        if matches!(self.config.log.sync, SyncPolicy::Always) { Ok(()) } else { self.sync() }
     }
 
     /// What a job says of itself, from the log: only while nothing is served yet.

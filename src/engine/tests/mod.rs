@@ -1,6 +1,7 @@
 //! The engine on a real directory with workers in this process: every state of a job, restarts, rollover.
 
 mod ahead;
+mod bounds;
 mod cancel;
 mod health;
 mod jobs;

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::command::{Command, Survivor, Survivors};
+use crate::engine::command::{Command, Survivor, Survivors, Swept};
 use crate::engine::core::Core;
 use crate::job::event::{
     Event, Generation, Paused, Quarantined, Ramped, Routed, Totals, TypeNamed, VersionAccepted, decode_home,
@@ -15,7 +15,7 @@ use crate::job::event::{
 };
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
 use crate::log::scan::Scan;
-use crate::log::{Poisoned, Reader};
+use crate::log::{LogFigures, Poisoned, Reader};
 use crate::types::{UnixMs, WorkerType};
 
 /// Payload bytes that the cleaner hands to the engine at once.
@@ -54,18 +54,16 @@ impl Core {
         let retain = if full { 0 } else { self.config.log.retain };
         // What comes while the head is cleaned, and the segment that is made ahead, are beyond it: a segment each.
         let bound = 2 * live + retain.max(self.config.log.segment);
+        // What somebody reads that the head has passed, such as a backup, leaves with that one, and by no sweep.
+        let is_large = |figures: LogFigures| figures.disk_bytes - figures.held_bytes > bound;
         let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
         let mut figures = self.log.figures();
-        while !busy
-            && figures.head < figures.active
-            && figures.disk_bytes > bound
-            && self.table.homes_in(figures.head) == 0
-        {
+        while !busy && figures.head < figures.active && is_large(figures) && self.table.homes_in(figures.head) == 0 {
             // Nothing in it lives: it need not even be read.
             self.pass_head();
             figures = self.log.figures();
         }
-        if busy || figures.head >= figures.active || figures.disk_bytes <= bound {
+        if busy || figures.head >= figures.active || !is_large(figures) {
             return;
         }
         if full && live + CLEANING_SPARE > self.log.room() {
@@ -127,8 +125,14 @@ impl Core {
             self.record(&Event::Restated(job.restate(record.born), enqueued))?;
         }
         drop(survivors.done);
-        if !survivors.last {
-            return Ok(());
+        match survivors.swept {
+            Swept::Part => return Ok(()),
+            Swept::All => {}
+            Swept::Unreadable => {
+                // Tried again with the next segment: it may be readable then, or nothing in it may live any more.
+                self.end_cleaning();
+                return Ok(());
+            }
         }
         self.pass_head();
         if !self.log.has_unwritten() {
@@ -138,12 +142,16 @@ impl Core {
                 self.record(&Event::Totals(totals))?;
             }
         }
+        self.end_cleaning();
+        self.clean_if_due();
+        Ok(())
+    }
+
+    fn end_cleaning(&mut self) {
         self.cleaning = match self.cleaning {
             Cleaning::Idle | Cleaning::Thread => Cleaning::Idle,
             Cleaning::SteppedIdle | Cleaning::Stepped(_) => Cleaning::SteppedIdle,
         };
-        self.clean_if_due();
-        Ok(())
     }
 
     /// Restates what is no job. For the beginning of a segment: there is always room.
@@ -246,7 +254,7 @@ impl Context {
     }
 }
 
-/// Reads a segment's payload records, portion by portion. After the last one, or after damage, it yields nothing.
+/// Reads a segment's payload records, portion by portion, up to the last one, or to one that cannot be read.
 pub(in crate::engine) struct Sweep {
     segment: u32,
     /// `None` once it is through.
@@ -271,11 +279,11 @@ impl Iterator for Sweep {
         while bytes < PORTION_BYTES {
             let record = match scan.next() {
                 Some(Ok(record)) if record.position.segment == segment => record,
-                Some(Ok(_)) | None => return Some(Survivors { records, done: None, last: true }),
+                Some(Ok(_)) | None => return Some(Survivors { records, done: None, swept: Swept::All }),
                 Some(Err(error)) => {
-                    // Nothing is given up: the segment stays, and the log grows until somebody looks.
-                    tracing::error!(%error, segment, "the log's head cannot be cleaned");
-                    return None;
+                    // Nothing is given up: the segment stays, and the log grows.
+                    tracing::error!(%error, segment, "the log's head cannot be cleaned; tried again with the next segment");
+                    return Some(Survivors { records, done: None, swept: Swept::Unreadable });
                 }
             };
             let Ok((meta, _)) = decode_home(record.kind, &record.body) else { continue };
@@ -288,7 +296,7 @@ impl Iterator for Sweep {
             records.push(Survivor { born, seq: record.seq, type_no, enqueued });
         }
         self.scan = Some(scan);
-        Some(Survivors { records, done: None, last: false })
+        Some(Survivors { records, done: None, swept: Swept::Part })
     }
 }
 

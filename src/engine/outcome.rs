@@ -14,7 +14,7 @@ use crate::job::event::{After, End, Event, Failed, Release, Released};
 use crate::job::new::NewJob;
 use crate::job::table::{Job, tail_of};
 use crate::job::transition::State;
-use crate::limits::{DEFERRALS_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX, KILLED_RETRY};
+use crate::limits::{DEFERRALS_MAX, DELAY_MAX, ERROR_BYTES_MAX, FOLLOW_UPS_MAX, KILLED_RETRY};
 use crate::log::Poisoned;
 use crate::pool::About;
 use crate::rollover::trial;
@@ -286,7 +286,10 @@ impl Core {
             return self.fail(born, &error, false, true, by);
         }
         let pause = match after {
-            Some(after) => millis(after) + self.hold(type_no, millis(after)),
+            Some(after) => {
+                let after = millis(after.min(DELAY_MAX));
+                after + self.hold(type_no, after)
+            }
             None => self.backoff(type_no, u32::from(deferrals) + 1),
         };
         self.release(born, Release::Deferral { ready_ms: self.now + pause }, error, by.worker)

@@ -24,6 +24,7 @@ use super::visitor::Visitor;
 use super::ways::{sent_from, to_form};
 use crate::access::{Access, Role};
 use crate::clock::Clock;
+use crate::refusal::Refusal;
 
 const HEADERS: [(&str, &str); 6] = [
     (
@@ -67,11 +68,11 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
             let (mut parts, body) = request.into_parts();
             let call = Call::of(&mut parts).await;
             let from = parts.extensions.get::<Peer>().map(|peer| peer.0);
-            let response = next.run(Request::from_parts(parts, body)).await;
-            if let Some(call) = call {
-                call.tell(visitor.role, by, from, &response);
+            let answering = next.run(Request::from_parts(parts, body));
+            match call {
+                None => answering.await,
+                Some(call) => to_its_end(answering, call, visitor.role, by, from).await,
             }
-            response
         }
         Admitted::Short(role, by, refused) => {
             let (mut parts, _) = request.into_parts();
@@ -90,6 +91,30 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// Answers a call that has a line in the audit. It goes on to its end, and has its line, when nobody waits for it any more: what it
+/// changes may be done already.
+async fn to_its_end(
+    answering: impl Future<Output = Response> + Send + 'static,
+    call: Call,
+    role: Role,
+    by: By,
+    from: Option<IpAddr>,
+) -> Response {
+    let task = tokio::spawn(async move {
+        let response = answering.await;
+        call.tell(role, by, from, &response);
+        response
+    });
+    match task.await {
+        Ok(response) => response,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process is on its way out.
+            Err(_) => Problem::from(Refusal::Stopping).into_response(),
+        },
+    }
 }
 
 /// Whether a request is let in.

@@ -222,7 +222,15 @@ impl Draft {
     }
 }
 
+/// Bytes of a member's name that are shown at most; a longer one is like none that is known.
+const NAME_SHOWN_MAX: usize = 64;
+
 fn unknown(name: &str) -> Refusal {
+    if name.len() > NAME_SHOWN_MAX {
+        let front = name.get(..name.floor_char_boundary(NAME_SHOWN_MAX)).unwrap_or_default();
+        let bytes = name.len();
+        return refused(format!("unknown member {front:?}… ({bytes} bytes); known are {}", MEMBERS.join(", ")));
+    }
     let scored = MEMBERS.into_iter().map(|member| (strsim::damerau_levenshtein(name, member), member));
     match scored.min().filter(|(distance, member)| *distance <= 1 + member.len() / 4) {
         Some((_, close)) => refused(format!("unknown member {name:?}; did you mean {close:?}?")),
@@ -328,6 +336,11 @@ mod tests {
         let said = |text: &str| parse(text).unwrap_err().to_string();
         assert_eq!(said("{}"), "member \"type\" is missing: name a worker type");
         assert_eq!(said(r#"{"tpye":"a"}"#), "unknown member \"tpye\"; did you mean \"type\"?");
+        let long = said(&format!(r#"{{"{}ä":1}}"#, "x".repeat(100_000)));
+        assert!(
+            long.starts_with("unknown member \"xxx") && long.contains("… (100002 bytes)") && long.len() < 400,
+            "{long}"
+        );
         assert_eq!(said(r#"{"type":"a","type":"b"}"#), "member \"type\" is given twice");
         assert_eq!(said(r#"{"type":"a","priority":10}"#), "priority must be a whole number up to 9");
         assert_eq!(

@@ -249,8 +249,7 @@ impl PersistentWorker {
             match next.map_err(|stop| if deaf { Stop::Deaf } else { stop })? {
                 Some(Event::Answer(lease, outcome)) => {
                     sink(lease, outcome);
-                    batch.told.retain(|(told, _)| *told != lease);
-                    batch.begin_anew();
+                    batch.answered(lease);
                 }
                 Some(event) => self.note(&event, batch),
                 None => {}

@@ -137,11 +137,20 @@ impl Lines {
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.partial);
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        if self.left == 0 || line.is_empty() {
+        if line.is_empty() {
+            return;
+        }
+        let line = String::from_utf8_lossy(line).into_owned();
+        // What is said to us is no line of the log, and counts for none.
+        let is_logged = matches!(Said::of(&line), Said::Line(_));
+        if is_logged && self.left == 0 {
+            return;
+        }
+        self.whole.push_back(line);
+        if !is_logged {
             return;
         }
         self.left -= 1;
-        self.whole.push_back(String::from_utf8_lossy(line).into_owned());
         if self.left == 0 {
             self.whole.push_back(format!("(more than {LOG_LINES_MAX} lines; the others are left out)"));
         }
@@ -190,6 +199,10 @@ mod tests {
         let many = lines_of(&["x\n".repeat(5000).as_bytes()]);
         assert_eq!(many.len(), LOG_LINES_MAX as usize + 1);
         assert_eq!(many.last().unwrap(), "(more than 1000 lines; the others are left out)");
+        // However much a program says to the log, what it says to us is heard.
+        let chatty = lines_of(&["x\nbiotope:progress 1%\n".repeat(2000).as_bytes(), b"biotope:extend 90s\n"]);
+        assert_eq!(chatty.len(), 1000 + 2000 + 1 + 1);
+        assert_eq!(chatty.last().unwrap(), "biotope:extend 90s");
         let mut lines = Lines::default();
         lines.push("x\n".repeat(5000).as_bytes());
         while lines.next().is_some() {}

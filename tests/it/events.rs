@@ -132,3 +132,18 @@ fn readers_are_few() {
     });
     biotope.stop();
 }
+
+/// The first of readers looks for all of them: one that left while it did so once left nobody who looks.
+#[test]
+fn the_first_reader_may_leave_at_once() {
+    let home = Home::new("[workers.a]\nversion = \"v1\"\nexec = [\"true\"]\n");
+    let biotope = home.start();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(("127.0.0.1", home.port)).unwrap();
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    }
+    let mut reader = Reader::new(&home, None);
+    biotope.push(&json!({"type": "a"}));
+    reader.until(|event| event["types"][0]["completed"] == 1);
+    biotope.stop();
+}

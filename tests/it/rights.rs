@@ -1,5 +1,6 @@
 //! What is done in whose name, and what the process itself is allowed: the audit, its memory, its open files.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -103,6 +104,32 @@ fn s9_every_call_that_changes_something_is_in_the_audit() {
     // Looking and adding leave no line.
     assert_eq!(audit(&home).len(), seen + 1);
     biotope.stop();
+}
+
+/// What was begun goes on, and was changed: who hangs up is no way around the audit.
+#[test]
+fn s9_a_call_whose_caller_hangs_up_is_in_the_audit() {
+    let log = "[log_output]\nformat = \"json\"\nlevel = \"error\"\n";
+    let slow = |version: &str| format!("{log}[workers.slow]\nversion = \"{version}\"\nexec = [\"./slow\"]\n");
+    let home = Home::new(&slow("v1"));
+    // Passes its probe only when it is told to.
+    home.script("slow", ": >asked\nuntil [ -e go ]; do sleep 0.01; done\n");
+    let biotope = home.start();
+    home.configure(&format!("{}probe = 1\n", slow("v2")));
+    {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", home.port)).unwrap();
+        write!(stream, "POST /v1/reload?wait=true HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
+        until("the new version starts", SOON, || home.path("asked").exists().then_some(()).ok_or_else(String::new));
+    }
+    // A look that is answered later than that connection has ended.
+    biotope.get("/healthz");
+    assert_eq!(audit(&home).len(), 0);
+    home.write("go", "");
+    until("its line", SOON, || match audit(&home).as_slice() {
+        [line] if line["what"] == "reload" => Ok(()),
+        lines => Err(format!("{lines:?}")),
+    });
+    biotope.kill();
 }
 
 #[test]

@@ -170,3 +170,14 @@ fn deaths_at_an_opening_come_after_what_they_name() {
     }
     panic!("it has not died");
 }
+
+/// Code of an embedder may ask for any pause.
+#[test]
+fn a_pause_for_ever_is_one_of_ten_years() {
+    let dir = tempfile::tempdir().unwrap();
+    let later = || Outcome::Defer { error: String::new(), after: Some(Duration::MAX) };
+    let handle = Spec::new(dir.path()).with("defers", "v1", Factory(Arc::new(move |_: &Assignment| later()))).open();
+    let view = until(&handle, &push(&handle, "defers", "1").id, "delayed");
+    assert!(view.ready_at.as_deref().is_some_and(|at| at.starts_with("1980-01")), "{view:?}");
+    handle.stop_and_wait();
+}

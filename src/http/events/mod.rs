@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::problem::Problem;
@@ -161,10 +161,18 @@ pub(super) async fn events(State(app): State<App>, headers: HeaderMap) -> Result
     let nobody_looks = events.enter(app.handle.serving().events_max)?;
     let reader = Reader(events.clone());
     if nobody_looks {
+        let (looker, (first, looked)) = (events.clone(), oneshot::channel());
+        // Goes on where this reader does not: others count on it.
+        tokio::spawn(async move {
+            let looks_on = looker.look(&app).await;
+            // Nobody may wait for it any more.
+            let _: Result<(), ()> = first.send(());
+            if looks_on {
+                looker.look_on(app).await;
+            }
+        });
         // What happened while nobody looked is told first.
-        if events.look(&app).await {
-            tokio::spawn(events.clone().look_on(app));
-        }
+        drop(looked.await);
     }
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     let place = events.state().feed.place(last);

@@ -118,16 +118,21 @@ impl Answer {
         given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(WITH_FOLLOW_UPS)
     }
 
-    /// The pause that the service asks for: seconds, or a date.
+    /// The pause that the service asks for: seconds, or a date. None where that is now or past: at once it would ask again.
     fn retry_after(&self, now: &dyn Fn() -> UnixMs) -> Option<Duration> {
         let given = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        let pause = Self::pause(given, now)?;
+        (!pause.is_zero()).then(|| pause.min(RETRY_AFTER_MAX))
+    }
+
+    fn pause(given: &str, now: &dyn Fn() -> UnixMs) -> Option<Duration> {
         if !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit()) {
             // More digits than fit are longer than the longest pause, too.
-            return Some(given.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs).min(RETRY_AFTER_MAX));
+            return Some(given.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs));
         }
         let at = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(given).ok()?;
         let at = u64::try_from(at.as_millisecond()).unwrap_or_default();
-        Some(Duration::from_millis(at.saturating_sub(now())).min(RETRY_AFTER_MAX))
+        Some(Duration::from_millis(at.saturating_sub(now())))
     }
 }
 
@@ -145,10 +150,11 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_and_bounded() {
         assert_eq!(after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(after("0"), Some(Duration::ZERO));
+        // It would be asked again at once, a hundred times.
+        assert_eq!((after("0"), after("Sun, 06 Nov 1994 08:49:37 GMT")), (None, None));
         assert_eq!(after("99999999999999999999999"), Some(RETRY_AFTER_MAX));
         assert_eq!(after("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(after("Sun, 06 Nov 1994 08:40:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("Sun, 06 Nov 1994 08:40:00 GMT"), None);
         assert_eq!(after("Sun, 06 Nov 2094 08:49:37 GMT"), Some(RETRY_AFTER_MAX));
         for nonsense in ["", "soon", "-1", "1.5", "Sun"] {
             assert_eq!(after(nonsense), None, "{nonsense}");

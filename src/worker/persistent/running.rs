@@ -76,6 +76,8 @@ pub(super) struct Batch<'a> {
     /// As long as the batch's most patient job says, without an answer and without an `extend`; and with one.
     timeout: Duration,
     timeout_max: Duration,
+    /// Until when jobs that are not answered have asked for time.
+    granted: Vec<(Lease, Duration)>,
     /// When the batch was taken, or the last answer came.
     since: Duration,
     deadline: Duration,
@@ -93,6 +95,7 @@ impl<'a> Batch<'a> {
             told: Vec::new(),
             timeout: longest(|job| job.timeout),
             timeout_max: longest(|job| job.timeout_max),
+            granted: Vec::new(),
             since: Duration::ZERO,
             deadline: Duration::ZERO,
             lines_left: LOG_LINES_MAX,
@@ -101,10 +104,17 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    /// An answer has come: the next one has as much time as the first.
-    pub(super) fn begin_anew(&mut self) {
+    /// A job's answer has come: the next one has as much time as the first, and no less than it has asked for.
+    pub(super) fn answered(&mut self, lease: Lease) {
+        self.told.retain(|(told, _)| *told != lease);
+        self.granted.retain(|(granted, _)| *granted != lease);
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
         self.since = RealClock.mono();
-        self.deadline = self.since.saturating_add(self.timeout);
+        let first = self.since.saturating_add(self.timeout);
+        self.deadline = self.granted.iter().map(|(_, until)| *until).fold(first, Duration::max);
     }
 
     /// A job needs so much more time from now on, or as much as its timeout is; returns what it was given at most.
@@ -113,7 +123,10 @@ impl<'a> Batch<'a> {
         let more = more.unwrap_or(job.timeout).min(self.timeout_max);
         let latest = self.since.saturating_add(self.timeout_max);
         job.run.extend(more, latest);
-        self.deadline = RealClock.mono().saturating_add(more).min(latest).max(self.deadline);
+        let until = RealClock.mono().saturating_add(more).min(latest);
+        self.granted.retain(|(granted, _)| *granted != lease);
+        self.granted.push((lease, until));
+        self.deadline = self.deadline.max(until);
         more
     }
 

@@ -46,3 +46,16 @@ fn progress_stands_on_the_board_while_the_job_is_open() {
     looker.join().unwrap();
     assert_eq!(got, [(1, Outcome::Done { result: None, enqueue: vec![] })]);
 }
+
+#[test]
+fn what_a_job_was_given_is_not_taken_back_by_the_answer_for_another_one() {
+    let (timeout, timeout_max) = (Duration::from_secs(2), Duration::from_secs(20));
+    let mut cage = started(&format!(
+        "{SAYS}\njob() {{\n\
+         if [ -z \"$first\" ]; then first=$1; tell extend $1 ',\"ms\":10000'; return; fi\n\
+         result $1 '{{}}'; sleep 3; result $first '{{}}'\n}}"
+    ));
+    let job = |n| Assignment { timeout, timeout_max, kill_after: SHORT, ..assignment(n) };
+    let done = || Outcome::Done { result: None, enqueue: vec![] };
+    assert_eq!(outcomes(&mut *cage.worker, vec![job(1), job(2)]), [(2, done()), (1, done())]);
+}

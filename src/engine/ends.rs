@@ -23,19 +23,13 @@ impl Core {
     /// Waiting jobs that ought to have begun by now end.
     pub(super) fn expire(&mut self) -> Result<(), Poisoned> {
         while let Some(born) = self.table.expired(self.now) {
-            if self.is_to_be_gone_on_later() {
+            // What is left of a full disk is for outcomes: the others leave once there is space.
+            if self.stands_still() {
                 break;
             }
             self.end(born, End::Expired, &[], By::default())?;
         }
         Ok(())
-    }
-
-    /// Whether as many have left as one frame takes, or as there is room for on a full disk; then another turn follows.
-    fn is_to_be_gone_on_later(&mut self) -> bool {
-        let later = self.log.is_full() || self.stands_still();
-        self.again |= self.log.is_full();
-        later
     }
 
     /// Dead jobs leave after `dead_retain`, or when there are more than `dead_max`.
@@ -46,7 +40,7 @@ impl Core {
         while let Some((since, born)) = self.table.oldest_dead().filter(|_| !self.forgetting) {
             let old = since.saturating_add(retain_ms) <= self.now;
             let is_due = old || self.table.dead_jobs() > self.config.log.dead_max;
-            if !is_due || self.is_to_be_gone_on_later() {
+            if !is_due || self.stands_still() {
                 break;
             }
             if self.table.noted(born).is_some_and(|job| !self.knows_names(job)) {

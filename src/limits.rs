@@ -145,6 +145,13 @@ pub const LIST_MAX: usize = 10_000;
 pub const LIST_DEFAULT: usize = 100;
 /// Records of the log that one call of a listing reads at most.
 pub const LIST_RECORDS_MAX: usize = 10_000;
+/// Bytes of what one call of a listing returns, as far as it is more than one job: payloads, results and errors, and
+/// `LIST_JOB_BYTES` for the rest of each job.
+pub const LIST_BYTES_MAX: usize = 8 << 20;
+/// What a job of a listing counts beside its payload, result and errors, in bytes: so little that a page of the most jobs
+/// has room for some of each.
+pub const LIST_JOB_BYTES: usize = 512;
+const _: () = assert!(LIST_MAX * LIST_JOB_BYTES < LIST_BYTES_MAX);
 
 /// Records of the log that one look at what became of a job reads at most.
 pub const TIMELINE_RECORDS_MAX: usize = 100_000;

@@ -459,8 +459,8 @@ pub struct ProgressView {
 pub struct JobPage {
     /// The jobs, newest last change first.
     pub jobs: Vec<JobView>,
-    /// Where the next page begins; `None` at the end of the log. A page may be empty and yet have a next one. Jobs that
-    /// come in, or change, meanwhile stand before it: what is listed stays as it is.
+    /// Where the next page begins; `None` at the end of the log. A page may be empty, or shorter than asked for, and yet have
+    /// a next one. Jobs that come in, or change, meanwhile stand before it: what is listed stays as it is.
     pub next_cursor: Option<String>,
 }
 
@@ -477,8 +477,10 @@ pub struct JobFilter {
     pub error: Option<String>,
     /// Only ended at or after this; a live job counts by its last failure, and without one by when it was accepted.
     pub since: Option<UnixMs>,
-    /// At most so many.
+    /// At most so many; fewer where their payloads, results and errors are large.
     pub limit: usize,
+    /// Whether they are shown without payload and result.
+    pub brief: bool,
     /// Continue where an earlier page ended.
     pub cursor: Option<String>,
 }

@@ -212,7 +212,7 @@ impl ListQuery {
         }
         let since = self.since.as_deref().map(|since| moment(since, now)).transpose()?;
         let Self { state, tenant, error, cursor, .. } = self;
-        Ok(JobFilter { worker_type, state, tenant, error, since, limit, cursor })
+        Ok(JobFilter { worker_type, state, tenant, error, since, limit, brief: false, cursor })
     }
 }
 

@@ -77,7 +77,8 @@ fn dead(asked: &mut Asked, now: UnixMs) -> Result<JobFilter, Problem> {
     if asked.state.trim() != "dead" {
         return Err(Problem::bad_request("only dead jobs are retried or discarded together"));
     }
-    asked.filter(AT_ONCE, now)
+    // Their ids are all that is needed of them.
+    Ok(JobFilter { brief: true, ..asked.filter(AT_ONCE, now)? })
 }
 
 /// The ids of all that are meant, as many as one act takes, and whether there may be more.

@@ -192,13 +192,14 @@ impl Page {
     }
 }
 
-/// As many jobs as go on a page, and where the next one begins.
+/// As many jobs as go on a page, without what no list shows of them, and where the next one begins.
 pub(super) fn gather(
     handle: &Handle,
     mut filter: JobFilter,
     calls: usize,
 ) -> Result<(Vec<JobView>, Option<String>), Refusal> {
     let most = filter.limit;
+    filter.brief = true;
     let mut jobs = Vec::new();
     for _ in 0..calls {
         filter.limit = most - jobs.len();

@@ -5,6 +5,7 @@ mod bounds;
 mod cancel;
 mod health;
 mod jobs;
+mod listed;
 mod log;
 mod overdue;
 mod panics;

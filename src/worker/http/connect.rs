@@ -1,7 +1,8 @@
 //! Ways to the service: looked up, checked, connected, and kept for the next job.
 //!
-//! Owns that nothing is connected to but an address that was checked: a name is looked up once for a connection, each of
-//! its addresses is checked, and the connection is made to that very address. Reads no variable, so no proxy's either.
+//! Owns that nothing is connected to but an address that was checked: a name is looked up once for a connection, or for all
+//! that are made in the same moment, each of its addresses is checked, and the connection is made to that very address.
+//! Reads no variable, so no proxy's either.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

@@ -14,7 +14,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::HttpFactory;
+use super::lookup;
 use super::sign::{Secret, stand_in};
+use crate::clock::RealClock;
 use crate::config::target::{Target, own_addresses};
 use crate::config::{EnvValue, HttpConfig, Problem};
 use crate::types::WorkerType;
@@ -87,7 +89,7 @@ pub fn resolve(
         return Err(resolving.problems);
     }
     let (target, allow_private) = (http.target.clone(), http.allow_private);
-    let resolver = Arc::new(System);
+    let resolver = Arc::new(lookup::Shared::new(Arc::new(System), RealClock::shared()));
     let hook = Hook { target, uri, authority, headers, secrets, tls, allow_private, limits, resolver };
     Ok((HttpFactory { hook: Arc::new(hook) }, hash.finish()))
 }

@@ -24,6 +24,7 @@ mod connect;
 pub mod definition;
 mod head;
 mod joined;
+mod lookup;
 mod sign;
 
 use std::pin::Pin;

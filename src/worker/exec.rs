@@ -121,7 +121,9 @@ impl Worker for ExecWorker {
 
     fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
         let mut broken: Option<String> = None;
-        for job in batch {
+        for mut job in batch {
+            // Those before it took their time, and none of its own.
+            job.begins();
             let outcome = if self.cutoff.is_set() || job.run.is_cancelled() {
                 Outcome::Interrupted
             } else {

@@ -75,7 +75,7 @@ pub struct Assignment {
     pub traceparent: Option<TraceParent>,
     /// Unix time at which the job was accepted.
     pub created_ms: UnixMs,
-    /// Unix time at which the run is cut off: informative, `timeout` decides.
+    /// Unix time at which the run is cut off, if it begins with its batch: informative, `timeout` decides.
     pub deadline_ms: UnixMs,
     /// The run while it goes on: whether it shall stop.
     pub run: Run,
@@ -85,6 +85,13 @@ pub struct Assignment {
     pub timeout_max: Duration,
     /// How long after TERM a child is killed.
     pub kill_after: Duration,
+}
+
+impl Assignment {
+    /// The run begins now, and not with its batch: its deadline is `timeout` from now on.
+    fn begins(&mut self) {
+        self.deadline_ms = self.run.begins(self.timeout);
+    }
 }
 
 /// What became of one run.

@@ -23,7 +23,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{Cutoff, Progress};
 use crate::clock::Clock;
 use crate::limits::NOTES_MAX;
-use crate::types::{Lease, UnixMs};
+use crate::types::{Lease, UnixMs, millis};
 
 /// One run of a job, in the hands of its worker: part of its [`Assignment`](super::Assignment). Cheap to clone, and may be
 /// asked from any thread; once the run is over it answers as if nothing had happened.
@@ -52,6 +52,15 @@ impl Run {
     /// A run of which nobody outside hears: it is never told to stop. For tests of workers.
     pub fn alone(lease: Lease, deadline_ms: UnixMs) -> Self {
         Self { lease, deadline_ms, board: None }
+    }
+
+    /// It begins now, and not before: its `timeout` is over so much later. Returns its deadline; one of which nobody outside
+    /// hears keeps the one that it was given.
+    pub(super) fn begins(&mut self, timeout: Duration) -> UnixMs {
+        if let Some(board) = &self.board {
+            self.deadline_ms = board.clock.wall_ms().saturating_add(millis(timeout));
+        }
+        self.deadline_ms
     }
 
     /// Unix time in milliseconds at which its timeout is over, as far as it is extended now.

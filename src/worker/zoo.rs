@@ -4,14 +4,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::confined::Confined;
 use super::launch::{Launch, OutputLimits};
+use super::run::Board;
 use super::spawner::Spawner;
 use super::{Assignment, Cutoff, Outcome, Run, Worker};
 use crate::clock::{Clock, RealClock};
-use crate::types::{Fence, Lease};
+use crate::types::{Fence, Lease, UnixMs};
 
 /// Job `born`: id `job-N`, first attempt of two, long timeouts.
 pub(super) fn assignment(born: u64) -> Assignment {
@@ -34,6 +36,30 @@ pub(super) fn assignment(born: u64) -> Assignment {
         timeout_max: Duration::from_secs(200),
         kill_after: Duration::from_secs(5),
     }
+}
+
+/// A clock by which ten seconds of wall time pass whenever somebody looks at it.
+#[derive(Default)]
+pub(super) struct TenSeconds(AtomicU64);
+
+impl Clock for TenSeconds {
+    fn wall_ms(&self) -> UnixMs {
+        self.0.fetch_add(10_000, Ordering::SeqCst) + 10_000
+    }
+
+    fn mono(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Three jobs of a batch, all with the deadline of its beginning; each has twenty seconds, and ten pass before each.
+pub(super) fn ten_seconds_apart() -> Vec<Assignment> {
+    let board = Board::new(cutoff(), Arc::<TenSeconds>::default());
+    let job = |born| {
+        let job = assignment(born);
+        Assignment { deadline_ms: 20_000, run: board.run(job.lease, 20_000), ..job }
+    };
+    (1..=3).map(job).collect()
 }
 
 /// A cutoff that is not set.

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::worker::run::Board;
 use crate::worker::zoo::{
-    assignment, cut_when_running, cutoff, fifo, limits, outcomes, program, runs, script, sh, spawner, until,
-    when_running,
+    assignment, cut_when_running, cutoff, fifo, limits, outcomes, program, runs, script, sh, spawner,
+    ten_seconds_apart, until, when_running,
 };
 
 const SHORT: Duration = Duration::from_millis(80);
@@ -74,6 +74,16 @@ fn environment_is_the_chosen_one_and_nothing_else() {
                 BIOTOPE_VERSION=v1 LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin PWD=";
     assert!(vars.starts_with(want), "{vars}");
     assert_eq!(vars.matches('=').count(), want.matches('=').count(), "{vars}");
+}
+
+/// All of a batch were told the deadline of its beginning, though each has its whole timeout: after 29 s of others the next
+/// one was told that it had one second of its thirty left.
+#[test]
+fn each_of_a_batch_is_told_its_own_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = worker(sh(dir.path(), "echo $BIOTOPE_DEADLINE_MS"), &cutoff());
+    let told = outcomes(&mut *worker, ten_seconds_apart()).into_iter().map(|(_, outcome)| result(outcome));
+    assert_eq!(told.collect::<Vec<_>>(), ["30000", "40000", "50000"]);
 }
 
 #[test]

@@ -290,8 +290,10 @@ impl<W: NativeWorker> Worker for NativeRun<W> {
 
     fn cycle(&mut self, batch: Vec<Assignment>, sink: &mut dyn FnMut(Lease, Outcome)) {
         let mut cycle = None;
-        for job in batch {
+        for mut job in batch {
             let stops = self.cutoff.is_set() || job.run.is_cancelled();
+            // Those before it took their time, and none of its own.
+            job.begins();
             let outcome = if stops { Outcome::Interrupted } else { self.run(&mut cycle, &job) };
             sink(job.lease, outcome);
         }

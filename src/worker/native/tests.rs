@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::RealClock;
 use crate::job::new::NewJob;
 use crate::worker::run::{Board, Stop};
-use crate::worker::zoo::{assignment, cutoff, outcomes};
+use crate::worker::zoo::{assignment, cutoff, outcomes, ten_seconds_apart};
 
 fn done(text: &str) -> Outcome {
     Outcome::Done { result: Some(text.as_bytes().to_vec()), enqueue: Vec::new() }
@@ -223,4 +223,14 @@ fn a_worker_that_sleeps_is_woken_by_whatever_ends_its_run_and_by_nothing_else() 
         let want = done(&format!("false true Some({stop:?})"));
         assert_eq!(run.join().unwrap(), [(1, want)], "{stop:?}");
     }
+}
+
+/// All of a batch were told the deadline of its beginning, though each has its whole timeout from its own.
+#[test]
+fn each_of_a_batch_has_its_own_deadline() {
+    let mut natives = Natives::new();
+    let deadline = |_: Raw, context: &mut Context<'_>| done(&context.deadline_ms().to_string());
+    natives.register_fn("t", "1", deadline).unwrap();
+    let got = outcomes(&mut *worker_of(&natives, "t", &cutoff()), ten_seconds_apart());
+    assert_eq!(got, [(1, done("30000")), (2, done("40000")), (3, done("50000"))]);
 }

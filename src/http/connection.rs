@@ -109,6 +109,8 @@ async fn given_up(doors: &mut watch::Receiver<Doors>) {
 struct Requests {
     begun: AtomicU32,
     answered: AtomicU32,
+    /// Begun, and not answered to the last byte.
+    unsent: AtomicU32,
     /// Nothing may follow on this connection.
     last: AtomicBool,
     doors: watch::Receiver<Doors>,
@@ -116,8 +118,8 @@ struct Requests {
 
 impl Requests {
     fn new(doors: watch::Receiver<Doors>) -> Self {
-        let (begun, answered, last) = <(AtomicU32, AtomicU32, AtomicBool)>::default();
-        Self { begun, answered, last, doors }
+        let (begun, answered, unsent) = <(AtomicU32, AtomicU32, AtomicU32)>::default();
+        Self { begun, answered, unsent, last: AtomicBool::new(false), doors }
     }
 
     fn under_way(&self) -> (u32, u32) {
@@ -166,8 +168,7 @@ impl Service<Request<Incoming>> for Counted {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.around.peer);
         let requests = Arc::clone(&self.requests);
-        requests.begun.fetch_add(1, Ordering::Relaxed);
-        self.seat.enter(Phase::Work);
+        let mut under_way = UnderWay::begins(&requests, &self.seat, self.around.buffers.share());
         let wishes = request.headers().get(header::CONNECTION);
         let stays = wishes.is_none_or(|wish| wish.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
         if request.version() != Version::HTTP_11 || !stays {
@@ -177,12 +178,11 @@ impl Service<Request<Incoming>> for Counted {
         let seat = Arc::clone(&self.seat);
         let body = |body| Watched { body, ended: false, requests: watched, seat };
         let answering = self.around.router.call(request.map(body));
-        let (seat, mut share) = (Arc::clone(&self.seat), self.around.buffers.share());
         Box::pin(async move {
             let answer = answering.await?;
             requests.answered.fetch_add(1, Ordering::Relaxed);
             let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-            let mut answer = match share.hold(bytes.unwrap_or(0)) {
+            let mut answer = match under_way.share.hold(bytes.unwrap_or(0)) {
                 Ok(()) => answer,
                 Err(busy) => Problem::from(busy).into_response(),
             };
@@ -191,16 +191,53 @@ impl Service<Request<Incoming>> for Counted {
                 requests.end_with_this();
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(answer.map(|body| Answer { body, seat, _share: share }))
+            Ok(answer.map(|body| Answer { body, under_way: Arc::new(under_way) }))
         })
     }
 }
 
-/// An answer's body; when it is gone, the next request is waited for.
+/// A request until the last byte of its answer was written, or nobody goes on with it; when it is gone, and none that came
+/// after it is there, the next one is waited for.
+struct UnderWay {
+    requests: Arc<Requests>,
+    seat: Arc<Seat>,
+    /// What its answer takes room in.
+    share: Share,
+}
+
+impl UnderWay {
+    fn begins(requests: &Arc<Requests>, seat: &Arc<Seat>, share: Share) -> Self {
+        requests.begun.fetch_add(1, Ordering::Relaxed);
+        requests.unsent.fetch_add(1, Ordering::Relaxed);
+        seat.enter(Phase::Work);
+        Self { requests: Arc::clone(requests), seat: Arc::clone(seat), share }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.requests.unsent.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.seat.enter(Phase::Idle);
+        }
+    }
+}
+
+/// An answer's body. It is given away before it is written: what its bytes are in then keeps the request under way.
 pub(super) struct Answer {
     body: axum::body::Body,
-    seat: Arc<Seat>,
-    _share: Share,
+    under_way: Arc<UnderWay>,
+}
+
+/// Bytes of an answer, until they are written.
+struct Unsent {
+    bytes: Bytes,
+    _of: Arc<UnderWay>,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Body for Answer {
@@ -208,7 +245,12 @@ impl Body for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let unsent = |bytes: Bytes| match bytes.is_empty() {
+            true => bytes,
+            false => Bytes::from_owner(Unsent { bytes, _of: Arc::clone(&self.under_way) }),
+        };
+        frame.map_ok(|frame| frame.map_data(unsent))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -217,12 +259,6 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.seat.enter(Phase::Idle);
     }
 }
 

@@ -125,3 +125,24 @@ fn answers_are_what_the_description_says() {
     assert!(text.contains("POST /v1/jobs") && text.contains("id=\"shape-Job\""), "{text}");
     biotope.kill();
 }
+
+/// Prints for each ASCII character whether it may be a name, and whether it may end one.
+const MATCHES: &str = "\
+import re, sys
+pattern = re.compile(sys.argv[1])
+for character in map(chr, range(128)):
+    print(int(bool(pattern.fullmatch(character))), int(bool(pattern.fullmatch('a' + character))))
+";
+
+#[test]
+fn the_pattern_of_a_chosen_name_is_what_is_taken() {
+    let text = std::fs::read_to_string(repository().join("docs/openapi.json")).unwrap();
+    let described: Value = serde_json::from_str(&text).unwrap();
+    let members = &described["components"]["schemas"]["NewJob"]["properties"];
+    assert_eq!(members["id"], members["idempotency_key"]);
+    let pattern = members["id"]["pattern"].as_str().unwrap();
+    let output = std::process::Command::new("python3").args(["-I", "-S", "-c", MATCHES, pattern]).output().unwrap();
+    let taken = |name: String| u8::from(name.parse::<biotope::types::ChosenId>().is_ok());
+    let expected = (0..128_u8).map(char::from).map(|c| format!("{} {}\n", taken(c.into()), taken(format!("a{c}"))));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected.collect::<String>());
+}

@@ -118,7 +118,7 @@ impl World {
     }
 
     /// From here on the job may be forgotten.
-    fn note_end(&mut self, job: usize) {
+    pub(super) fn note_end(&mut self, job: usize) {
         let first_seq = self.first_seq();
         if let Some(known) = self.model.jobs.get_mut(job) {
             known.ended_at = first_seq;

@@ -167,6 +167,9 @@ impl World {
             self.figures.count("work", "expired");
             self.end(job, sure, End::Expired);
         }
+        if !sure {
+            self.may_have_expired(now);
+        }
         let mut dead: Vec<(UnixMs, Seq, usize)> = self
             .model
             .jobs
@@ -188,6 +191,21 @@ impl World {
             left -= 1;
             self.figures.count("work", "dead too long");
             self.end(job, sure, End::Discarded);
+        }
+    }
+
+    /// In a turn that failed a job may have come to wait, whatever else may have become of it instead, and then have expired.
+    fn may_have_expired(&mut self, now: UnixMs) {
+        let waits = |standing: &&Standing| standing.place == Place::Waiting;
+        for at in 0..self.model.jobs.len() {
+            let due = |known: &&mut Known| (1..=now).contains(&known.expires_ms);
+            let Some(known) = self.model.jobs.get_mut(at).filter(due) else { continue };
+            let ends = |standing: &Standing| standing.after(Happening::Ended(End::Expired));
+            let expired: Vec<Standing> = known.maybe.iter().filter(waits).map(ends).collect();
+            if !expired.is_empty() {
+                known.maybe.splice(..0, expired);
+                self.note_end(at);
+            }
         }
     }
 

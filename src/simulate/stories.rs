@@ -449,3 +449,29 @@ fn a_ramp_goes_on_when_a_way_back_of_another_version_does_not_come_up() {
     ];
     holds(880_046_740, &ops);
 }
+
+/// It may be that a failure was made up for and the job then expired, or that it died of it: both in the turn that failed.
+#[test]
+fn a_job_whose_failure_is_made_up_for_expires_in_the_turn_whose_sync_failed() {
+    let ops = [
+        Op::Reload(188),
+        Op::PoolUp(62865),
+        Op::Redrive(1, 92),
+        Op::Push(vec![job([0, 5, 0], [None, None], 0, Some(1015), Some(1), 133)]),
+        Op::PoolUp(48839),
+        Op::Fail(17, 0),
+        Op::Reload(152),
+        Op::Push(vec![
+            job([1, 0, 0], [None, None], 0, None, Some(1), 51),
+            job([0, 5, 0], [None, None], 0, None, None, 153),
+            job([1, 5, 0], [None, None], 0, None, Some(3), 341),
+        ]),
+        Op::Take(20290),
+        Op::Wait(4684),
+        Op::Reload(89),
+        Op::Finish(3647, How::Fail { killed: false }),
+        Op::MakeSegment,
+        Op::Reload(222),
+    ];
+    holds(130_163_086_290_264, &ops);
+}

@@ -50,6 +50,10 @@ impl Core {
         }
         // What was given back in this very turn may be too late for another run.
         self.expire()?;
+        if self.stands_still() {
+            // Some of what is due may be left, and it must not begin any more.
+            return Ok(());
+        }
         self.set_sizes();
         let on_trial = |of_type: &TypeRun| of_type.trial.is_some();
         let serving: Vec<(u32, PoolId, bool)> = self

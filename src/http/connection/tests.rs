@@ -4,10 +4,21 @@ use super::super::places::Places;
 use super::*;
 use crate::clock::RealClock;
 use crate::embed;
+use crate::engine::Handle;
 use crate::worker::native::{Context, Natives};
 use std::io::{Read, Write};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+
+/// A biotope that nobody asks for anything but places, in a directory that goes with what is returned first.
+fn opened() -> (tempfile::TempDir, Handle, Arc<Places>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut natives = Natives::default();
+    natives.register_fn("w", "1", |n: u64, _: &mut Context<'_>| Ok::<_, String>(n)).unwrap();
+    let handle = embed::open(dir.path(), &natives).unwrap();
+    let places = Places::new(handle.clone(), RealClock::shared());
+    (dir, handle, places)
+}
 
 /// An answer that tells when it was given away.
 struct Large(Option<Bytes>, Option<oneshot::Sender<()>>);
@@ -45,11 +56,7 @@ impl Drop for Large {
 /// there yet, and who read them slowly but steadily was cut off as one who asks nothing.
 #[tokio::test]
 async fn an_answer_is_under_way_and_holds_its_bytes_until_the_last_one_was_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut natives = Natives::default();
-    natives.register_fn("w", "1", |n: u64, _: &mut Context<'_>| Ok::<_, String>(n)).unwrap();
-    let handle = embed::open(dir.path(), &natives).unwrap();
-    let places = Places::new(handle.clone(), RealClock::shared());
+    let (_dir, handle, places) = opened();
     let (given, was_given) = oneshot::channel();
     let answer = Arc::new(std::sync::Mutex::new(Some(Large(Some(vec![0; LARGE].into()), Some(given)))));
     let large = move || async move { Response::new(axum::body::Body::new(answer.lock().unwrap().take().unwrap())) };
@@ -81,11 +88,7 @@ async fn an_answer_is_under_way_and_holds_its_bytes_until_the_last_one_was_writt
 
 #[tokio::test]
 async fn a_request_is_waited_for_once_all_that_came_are_answered_to_their_last_byte() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut natives = Natives::default();
-    natives.register_fn("w", "1", |n: u64, _: &mut Context<'_>| Ok::<_, String>(n)).unwrap();
-    let handle = embed::open(dir.path(), &natives).unwrap();
-    let places = Places::new(handle.clone(), RealClock::shared());
+    let (_dir, handle, places) = opened();
     let place = places.take([127, 0, 0, 1].into()).await.unwrap();
     let (_open, doors) = watch::channel(Doors::Open);
     let requests = Arc::new(Requests::new(doors));
@@ -105,11 +108,7 @@ async fn a_request_is_waited_for_once_all_that_came_are_answered_to_their_last_b
 /// Which of the two the one that serves a connection looks at first is left to chance.
 #[tokio::test]
 async fn an_answer_after_the_doors_closed_says_that_none_follows_whether_or_not_that_was_noticed_before() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut natives = Natives::default();
-    natives.register_fn("w", "1", |n: u64, _: &mut Context<'_>| Ok::<_, String>(n)).unwrap();
-    let handle = embed::open(dir.path(), &natives).unwrap();
-    let places = Places::new(handle.clone(), RealClock::shared());
+    let (_dir, handle, places) = opened();
     let router = TowerToHyperService::new(Router::new());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     for doors in [Doors::Closed, Doors::HandedOver] {

@@ -87,6 +87,8 @@ pub(super) struct Core {
     pub(super) rollover: Rollover,
     pub(super) sizes: Sizes,
     pub(super) cleaning: Cleaning,
+    /// The segment that was written when the head could not be read last: in that one it is not tried again.
+    pub(super) unreadable_in: Option<u32>,
     /// What was read for the command that is handled now.
     pub(super) facts: Facts,
     pub(super) librarian: Librarian,
@@ -170,6 +172,7 @@ impl Core {
             rollover: Rollover::default(),
             sizes: Sizes::default(),
             cleaning: parts.cleaning,
+            unreadable_in: None,
             facts: Facts::default(),
             librarian: parts.beside.librarian,
             gatherer: parts.beside.gatherer,

@@ -18,10 +18,14 @@ const OPTIONS: LogOptions = LogOptions {
 
 /// An engine that the test steps, and its clock.
 fn step_on(disk: &SimDisk, spec: GenerationSpec) -> (Stepped, Arc<TestClock>) {
+    step_with(disk, spec, OPTIONS)
+}
+
+fn step_with(disk: &SimDisk, spec: GenerationSpec, options: LogOptions) -> (Stepped, Arc<TestClock>) {
     let clock = Arc::new(TestClock(AtomicU64::new(1_000_000), AtomicU64::new(0)));
     let around = Surrounding {
         disk: Arc::new(disk.clone()),
-        options: OPTIONS,
+        options,
         log_id: [7; 16],
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         pools: Box::new(ThreadPools { clock: Arc::clone(&clock) as Arc<dyn Clock> }),
@@ -90,6 +94,42 @@ fn a_head_that_cannot_be_read_is_passed_once_nothing_in_it_lives() {
     let log = ecosystem(&handle).log;
     assert!(log.head_segment > head + 3, "{log:?}");
     handle.stop_and_wait();
+}
+
+/// A full disk has the engine look at each turn whether there is something to clean.
+#[test]
+fn on_a_full_disk_a_head_that_cannot_be_read_is_not_read_again_and_again() {
+    const SEGMENT: u64 = 4 << 20;
+    let disk = SimDisk::new(1);
+    let dir = tempfile::tempdir().unwrap();
+    let spec = Spec { segment: SEGMENT, ..Spec::new(dir.path()) }.with("echo", "v1", Broken);
+    let (mut engine, _) = step_with(&disk, spec.make(), LogOptions { segment_bytes: SEGMENT, ..OPTIONS });
+    let later = |payload: &str| NewJob { start: Start::After(Duration::from_secs(1_000_000)), ..job("echo", payload) };
+    let push = |engine: &mut Stepped, job| {
+        let (to, told) = crossbeam_channel::bounded(1);
+        engine.handle().submit(vec![job], Box::new(move |answers| to.send(answers[0].is_ok()).unwrap()));
+        engine.turn().unwrap();
+        engine.make_segment();
+        told.recv().unwrap()
+    };
+    assert!(push(&mut engine, later("\"lives in the head\"")));
+    let done = NewJob { expires_at: Some(1), ..job("echo", &format!("\"{}\"", "x".repeat(12 << 10))) };
+    let head = "0000000001.seg";
+    let at = |text: &[u8], bytes: &[u8]| bytes.windows(text.len()).position(|window| window == text).unwrap();
+    assert!(disk.rot(head, 8 * at(b"lives in", &disk.bytes_of(head).unwrap())));
+    while disk.bytes_of("0000000004.seg").is_none() {
+        assert!(push(&mut engine, done.clone()));
+    }
+    // Into the segment that was made ahead, for which there is no next one.
+    disk.set_space(Some(disk.used()));
+    while push(&mut engine, done.clone()) {}
+    let mut swept = 0;
+    for _ in 0..20 {
+        engine.make_segment();
+        engine.turn().unwrap();
+        swept += usize::from(engine.clean());
+    }
+    assert_eq!(swept, 1);
 }
 
 /// Otherwise all the room went that is kept for outcomes, and the engine waited for more, which only it can make. Those that are

@@ -66,7 +66,7 @@ impl Core {
         if busy || figures.head >= figures.active || !is_large(figures) {
             return;
         }
-        if full && live + CLEANING_SPARE > self.log.room() {
+        if full && live + CLEANING_SPARE > self.log.room() || self.unreadable_in == Some(figures.active) {
             return;
         }
         let Some(mut sweep) = Sweep::new(&self.log.reader(), figures.head) else { return };
@@ -130,6 +130,7 @@ impl Core {
             Swept::All => {}
             Swept::Unreadable => {
                 // Tried again with the next segment: it may be readable then, or nothing in it may live any more.
+                self.unreadable_in = Some(self.log.figures().active);
                 self.end_cleaning();
                 return Ok(());
             }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use super::disk::{Fault, Loss};
+use super::disk::{Call, Fault, Loss};
 use super::invariant::Invariant;
 use super::op::How;
 use super::plan;
@@ -160,6 +160,7 @@ impl World {
 
     pub(super) fn note_faults(&mut self, during: &'static str) {
         let (struck, refused) = self.disk.take_struck();
+        self.misread |= struck.keys().any(|(call, _)| *call == Call::Read);
         for ((call, fault), times) in struck {
             self.figures.add(&format!("{fault:?} fault while {during}"), &format!("{call:?}"), times);
         }

@@ -77,7 +77,10 @@ impl World {
                 let live = known.now.is_live() || known.maybe.iter().any(Standing::is_live);
                 let same = match (&summary, known.summary_of) {
                     (Some(id), Some(dead)) => {
-                        self.model.jobs.get(dead).is_some_and(|dead| dead.id.as_ref() == Some(id))
+                        // Where its chosen id could not be read, a dead job is told of by the one that it would have.
+                        let made = |born| self.misread && ids.read(id).is_some_and(|(of, _)| of == born);
+                        let is_it = |dead: &Known| dead.id.as_ref() == Some(id) || dead.born.is_some_and(made);
+                        self.model.jobs.get(dead).is_some_and(is_it)
                     }
                     (None, None) => {
                         known.new.payload == payload && known.new.id.as_ref().map(ToString::to_string) == id

@@ -49,6 +49,7 @@ impl World {
                 self.model.never(at);
             }
         }
+        self.misread = false;
         self.compare_after_start()
     }
 

@@ -157,6 +157,7 @@ fn workers() -> Vec<Workload> {
         workload("killed, to be retried", running(more), vec![finish(How::Fail { killed: true }), Op::Wait(60)]),
         workload("failed for the last time", running(last), vec![finish(How::Fail { killed: false })]),
         workload("dead at once", running(more), vec![finish(How::Dead)]),
+        workload("dead at once, with a chosen id", running(named(0, 1)), vec![finish(How::Dead)]),
         workload("cancelled by its worker", running(more), vec![finish(How::Cancel)]),
         workload(
             "given back for a pause",

@@ -101,6 +101,8 @@ pub(super) struct World {
     pub(super) overtaken: BTreeSet<Fence>,
     /// Whether a turn failed, so that nobody knows what of it is on disk.
     pub(super) loose: bool,
+    /// Whether a read failed in the life before, so that what hung on a name was decided without it.
+    pub(super) misread: bool,
     /// Whether the world stops at the first crash that it did not ask for, so that somebody else opens what is left.
     pub(super) stops_at_fault: bool,
     /// Whether it has.
@@ -145,6 +147,7 @@ impl World {
             answered: BTreeSet::new(),
             overtaken: BTreeSet::new(),
             loose: false,
+            misread: false,
             stops_at_fault: false,
             fallen: false,
             figures: Figures::default(),
@@ -197,6 +200,7 @@ impl World {
             answered: BTreeSet::new(),
             overtaken: BTreeSet::new(),
             loose: self.loose,
+            misread: self.misread,
             stops_at_fault: false,
             fallen: false,
             figures: Figures::default(),

@@ -109,7 +109,8 @@ impl DiskFile for SimFile {
             self.disk.state().room_for(more)?;
         }
         let some = |state: &mut State| {
-            let part = state.chance(bytes.len());
+            // One time in four all of it is there, and is said not to be.
+            let part = state.chance(bytes.len() + bytes.len() / 3).min(bytes.len());
             if let Some(inode) = state.inodes.get_mut(self.inode) {
                 inode.write(offset, bytes.get(..part).unwrap_or_default());
             }

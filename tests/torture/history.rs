@@ -132,10 +132,50 @@ impl History {
     }
 
     /// All that was appended up to now.
+    ///
+    /// A SIGKILL can end a write where one page ends and the next begins, and the next event then follows on the same
+    /// line. What is left of the torn one is no event: its process did not live to do what it was about to note.
     pub(crate) fn events(&self) -> Vec<Event> {
         let text = std::fs::read_to_string(&self.path).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}")))
-            .collect()
+        let mut torn = 0;
+        let event = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| {
+                let whole = line.rfind("{\"ev\":").filter(|at| *at > 0).map(|at| serde_json::from_str(&line[at..]));
+                torn += 1;
+                whole.and_then(Result::ok).unwrap_or_else(|| panic!("{error}: {line:?}"))
+            })
+        };
+        let events: Vec<Event> = text.lines().map(event).collect();
+        let killed = events.iter().filter(|event| matches!(event, Event::Gone { .. } | Event::Strike { .. })).count();
+        assert!(torn <= killed, "{torn} torn lines, and {killed} ends of a process that can have torn one");
+        events
     }
+}
+
+#[test]
+fn what_a_kill_left_of_a_line_is_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::new(dir.path());
+    let (push, gone) = (Event::Push { n: 1, named: false }, Event::Gone { by: Fault::Kill });
+    let line = serde_json::to_string(&push).unwrap();
+    for kept in 0..=line.len() {
+        history.add(&push);
+        (&history.file).write_all(&line.as_bytes()[..kept]).unwrap();
+        history.add(&gone);
+    }
+    let expected = [push, gone].map(|event| format!("{event:?}"));
+    for (at, event) in history.events().iter().enumerate() {
+        assert_eq!(format!("{event:?}"), expected[at % 2]);
+    }
+    assert_eq!(history.events().len(), 2 * (line.len() + 1));
+}
+
+#[test]
+#[should_panic(expected = "torn lines")]
+fn a_line_that_is_torn_without_a_kill_is_a_fault_of_the_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::new(dir.path());
+    (&history.file).write_all(b"{\"ev\":\"push\",\"n\":34").unwrap();
+    history.add(&Event::Up);
+    history.events();
 }

@@ -20,8 +20,13 @@ use crate::types::{Fence, Seq, UnixMs, millis};
 impl World {
     /// A purge goes on frame by frame: what it has ended up to now.
     pub(super) fn notice_purged(&mut self) {
+        // One of another type may have been meant that has the same id.
+        let of = |job: usize| self.model.jobs.get(job).map(|known| known.new.worker_type.as_str());
         let acted = |sent: &Sent| match sent {
-            Sent::Act { job, reply, .. } if matches!(self.reply(*reply), Some(Reply::Acted(Ok(_)))) => Some(*job),
+            Sent::Act { job, reply, .. } => match self.reply(*reply) {
+                Some(Reply::Acted(Ok(acted))) if of(*job) == Some(acted.of.as_str()) => Some(*job),
+                _ => None,
+            },
             _ => None,
         };
         let acted: BTreeSet<usize> = self.sent.iter().filter_map(acted).collect();

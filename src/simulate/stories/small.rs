@@ -1,10 +1,9 @@
-//! Stories in the world of the small workloads: of versions and their pools, and of a name that cannot be read.
+//! Stories in the world of the small workloads, of versions and their pools.
 
-use crate::simulate::disk::SimDisk;
 use crate::simulate::op::BREAKS;
 use crate::simulate::plan::WATCHED;
 use crate::simulate::world::World;
-use crate::simulate::{How, Op, PushOp};
+use crate::simulate::{Op, PushOp};
 
 /// Operations in the world of the small workloads: `a`, `b` and `c` have the first three pools.
 fn small(ops: &[Op]) {
@@ -93,24 +92,4 @@ fn nothing_spins_while_no_thread_is_to_be_had_for_a_pool_of_none() {
     let idle = |world: &mut World| world.engine.as_mut().map(|engine| engine.idle_for()).unwrap_or_default();
     assert!(idle(&mut world) >= std::time::Duration::from_millis(500), "{:?}", idle(&mut world));
     world.settle().unwrap_or_else(|failure| panic!("{failure}"));
-}
-
-/// The frame that says so may be there all the same: it has the id that the job would have without a chosen one.
-#[test]
-fn a_job_dies_when_its_chosen_id_can_no_more_be_read() {
-    let up = [Op::PoolUp(0), Op::PoolUp(1), Op::PoolUp(2)];
-    let push = Op::Push(vec![PushOp { id: Some(1), ..PushOp::default() }]);
-    // What is there is written, and then read.
-    let ops = [push, Op::Turn, Op::Turn, Op::Take(0), Op::Finish(0, How::Dead), Op::Fail(1, 1), Op::Turn];
-    let mut told = 0;
-    for seed in 0..32 {
-        let mut world = World::small();
-        world.disk = SimDisk::new(seed);
-        for op in up.iter().chain(&ops) {
-            world.step(op).unwrap_or_else(|failure| panic!("SEED={seed}: {failure}"));
-        }
-        told += usize::from(world.model.jobs.iter().any(|known| known.summary_of.is_some() && known.born.is_some()));
-        world.settle().unwrap_or_else(|failure| panic!("SEED={seed}: {failure}"));
-    }
-    assert!((2..31).contains(&told), "{told} of 32 were told of");
 }

@@ -107,7 +107,7 @@ impl<'a> Gathering<'a> {
 
     /// Whom the job was for: that stands where its payload is, if it is still there.
     fn tenant(&mut self, ended: &Ended<'_>) -> Option<String> {
-        let body = self.homes.read(ended.home.position(), ended.home.seq).ok()?;
+        let body = self.homes.read_if_kept(ended.home.position(), ended.home.seq).ok()?;
         let kind = if ended.home.seq == ended.born { Kind::Enqueued } else { Kind::Restated };
         let (meta, _) = decode_home(kind as u8, &body).ok()?;
         meta.tenant.map(str::to_owned)

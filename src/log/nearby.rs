@@ -30,12 +30,25 @@ impl NearbyReader {
     /// # Errors
     /// As [`Reader::read`].
     pub fn read(&mut self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        self.find(position, seq)?.map_or_else(|| self.reader.read(position, seq), Ok)
+    }
+
+    /// As [`NearbyReader::read`], for a place that a later record names.
+    ///
+    /// # Errors
+    /// As [`Reader::read_if_kept`].
+    pub fn read_if_kept(&mut self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        self.find(position, seq)?.map_or_else(|| self.reader.read_if_kept(position, seq), Ok)
+    }
+
+    /// The record's body, unless it is too large for the block, or does not hold.
+    fn find(&mut self, position: Position, seq: Seq) -> Result<Option<Bytes>, ReadError> {
         let length = RECORD_HEADER_BYTES + position.body as usize;
         if length > NEARBY_BYTES / 4 {
-            return self.reader.read(position, seq);
+            return Ok(None);
         }
         if let Some(body) = self.in_block(position, length, seq) {
-            return Ok(body);
+            return Ok(Some(body));
         }
         let segment = self.reader.segment(position.segment).ok_or(ReadError::Gone { seq })?;
         let mut block = vec![0; NEARBY_BYTES];
@@ -46,8 +59,7 @@ impl NearbyReader {
         block.truncate(read);
         self.block = block.into();
         (self.segment, self.base) = (position.segment, position.offset);
-        let damaged = ReadError::Damaged { segment: position.segment, offset: position.offset, seq };
-        self.in_block(position, length, seq).ok_or_else(|| self.reader.noticed(damaged))
+        Ok(self.in_block(position, length, seq))
     }
 
     /// A block may have been read before its last bytes were written: then the checksum does not hold, and it is read again.

@@ -261,6 +261,22 @@ impl Reader {
         Ok(Bytes::from(bytes).slice(RECORD_HEADER_BYTES..))
     }
 
+    /// As [`Reader::read`], for a place that a later record names: in a salvaged log something else may lie there, and what
+    /// was lost is gone.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_if_kept(&self, position: Position, seq: Seq) -> Result<Bytes, ReadError> {
+        let found = self.look(position, seq);
+        let Err(ReadError::Damaged { .. }) = &found else { return found.map_err(|error| self.noticed(error)) };
+        let is_there = |record: &StoredRecord| record.seq == seq && record.position == position;
+        match self.frame_with(seq) {
+            Ok(records) if !records.iter().any(is_there) => Err(ReadError::Gone { seq }),
+            Err(gone @ ReadError::Gone { .. }) => Err(gone),
+            Ok(_) | Err(ReadError::Damaged { .. } | ReadError::Io { .. }) => found.map_err(|error| self.noticed(error)),
+        }
+    }
+
     /// Records by their seqs alone, each once, ascending; reads a frame for each, or one for those that share it.
     pub fn records_at(&self, mut seqs: Vec<Seq>) -> Vec<(Seq, Result<StoredRecord, ReadError>)> {
         seqs.sort_unstable();

@@ -70,7 +70,7 @@ pub(in crate::engine) fn json(text: &[u8]) -> Option<Box<RawValue>> {
 
 /// Fills in what the job's home record says, if that is still in the log.
 pub(in crate::engine) fn fill_from_home(shared: &Shared, view: &mut JobView, born: Seq, home: Home) {
-    let Ok(body) = shared.reader.read(home.position(), home.seq) else { return };
+    let Ok(body) = shared.reader.read_if_kept(home.position(), home.seq) else { return };
     let kind = if home.seq == born { Kind::Enqueued } else { Kind::Restated };
     let Ok((meta, payload)) = decode_home(kind as u8, &body) else { return };
     fill_from_meta(view, &meta, payload);

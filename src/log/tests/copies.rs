@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::super::copy::{self, CopyError, Dropped, Identity, Keeping};
 use super::super::disk::Disk;
 use super::super::look::{Damage, LookError, RecordSeen, Seen, Summary, look};
+use super::super::nearby::NearbyReader;
+use super::super::reader::ReadError;
 use super::super::stream::{Held, Receiver, broken_off};
 use super::super::{LogId, LogOptions, Making, Position, RecordKind, StoredRecord, recovery, segment_name};
 use super::{KIND, commit};
@@ -167,6 +169,33 @@ fn d4_a_flipped_bit_is_seen_where_an_opening_refuses_and_costs_one_record_at_mos
         }
     }
     assert!(refused > 500, "{refused}");
+}
+
+#[test]
+fn what_a_salvaged_log_has_lost_is_gone_and_no_damage_of_its_own() {
+    let mut files = three_and_a_tail();
+    let whole = seen(&disk_of(&files)).1;
+    files.remove(1);
+    let to = SimDisk::new(3);
+    salvage(&disk_of(&files), &to).unwrap();
+    let log = recovery::open(Arc::new(to.clone()), SMALL, [9; 16], &mut |_, _| Ok(())).unwrap().log;
+    let (reader, mut nearby) = (log.reader(), NearbyReader::new(log.reader()));
+    let of_segment = |number| whole.iter().filter(move |(_, (position, ..))| position.segment == number);
+    let mut gone = 0;
+    for (seq, (position, _, body)) in of_segment(2) {
+        let found = [reader.read_if_kept(*position, *seq), nearby.read_if_kept(*position, *seq)];
+        gone += found.iter().filter(|found| matches!(found, Err(ReadError::Gone { .. }))).count();
+        assert!(found.into_iter().flatten().all(|found| found != *body), "record {seq} was not saved");
+    }
+    assert!(gone > 2 && reader.damaged().is_empty(), "{gone} gone, {:?}", reader.damaged());
+    // What was kept and is damaged now is told.
+    let (seq, (position, _, body)) = of_segment(3).next().unwrap();
+    assert_eq!(reader.read_if_kept(*position, *seq).unwrap(), *body);
+    assert!(to.rot(&segment_name(3), (position.offset as usize + 20) * 8));
+    for found in [nearby.read_if_kept(*position, *seq), reader.read_if_kept(*position, *seq)] {
+        assert!(matches!(found, Err(ReadError::Damaged { segment: 3, .. })), "{found:?}");
+    }
+    assert_eq!(reader.damaged().len(), 1);
 }
 
 #[test]

@@ -200,11 +200,17 @@ impl Shared {
         let mut standing = self.standing();
         let settled = match made {
             Ok(file) => {
-                (standing.ready, standing.trouble) = (Some(file), None);
+                standing.ready = Some(file);
+                if standing.trouble.take().is_some() {
+                    tracing::info!("a new segment could be made again: all goes on");
+                }
                 true
             }
             Err(error) if is_want_of_space(&error) || is_want_of_descriptors(&error) => {
                 let said = format!("no new segment could be made in {}: {error}", disk.place().display());
+                if standing.trouble.is_none() {
+                    tracing::warn!("{said}; until one can, new jobs are refused, and a start that needs one waits");
+                }
                 standing.trouble = Some(Arc::new(said));
                 false
             }

@@ -91,6 +91,8 @@ fn d9_a_full_disk_refuses_jobs_takes_results_and_recovers_by_itself() {
     let (status, said) = refused.unwrap();
     let said = String::from_utf8(said).unwrap();
     assert!(status == 507 && said.contains("the disk is full") && said.contains("No space left"), "{status} {said}");
+    let told = |what: &str| process.said().matches(what).count();
+    assert_eq!((told("no new segment could be made in"), told("could be made again")), (1, 0), "{}", process.said());
 
     // Results go on: two completions, two failures that are deaths.
     until_counts(&home, 2, 2);
@@ -121,6 +123,11 @@ fn d9_a_full_disk_refuses_jobs_takes_results_and_recovers_by_itself() {
         push_until_refused(&home);
     };
     assert!(took < Duration::from_secs(1), "{took:?}");
+    let said = process.said();
+    assert!(
+        said.contains("no new segment could be made in") && said.contains("a new segment could be made again"),
+        "{said}"
+    );
     until_counts(&home, served, 2);
     process.stop();
 }

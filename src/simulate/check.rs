@@ -45,9 +45,13 @@ impl World {
     /// After a turn that succeeded.
     pub(super) fn absorb(&mut self) -> Result<(), Violation> {
         self.note_versions()?;
+        self.just_back.clear();
+        if self.sent.iter().any(|sent| matches!(sent, Sent::Purge { .. })) {
+            // What waited for room together with the purge may have been given back before it.
+            self.notice_given_back(true);
+        }
         self.notice_purged();
         self.notice_redriven();
-        self.just_back.clear();
         self.answered.clear();
         self.overtaken = self.overtaken_of(&self.sent);
         let mut at = 0;

@@ -1,6 +1,6 @@
 //! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
 
-mod names;
+mod purges;
 mod small;
 
 use super::world::World;

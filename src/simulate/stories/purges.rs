@@ -1,4 +1,4 @@
-//! Stories of chosen ids: one that two jobs have, and one that cannot be read.
+//! Stories of purges, and of chosen ids: one that two jobs have, and one that cannot be read.
 
 use super::{holds, job};
 use crate::simulate::disk::SimDisk;
@@ -51,6 +51,51 @@ fn a_job_is_purged_and_its_namesake_of_another_type_cancelled_in_one_turn() {
         Op::Act(50915, 1),
     ];
     holds(5_280_117, &ops);
+}
+
+/// Both waited for room.
+#[test]
+fn jobs_given_back_and_purged_in_one_turn() {
+    let ops = [
+        Op::Push(vec![
+            job([1, 5, 0], [None, None], 0, None, Some(3), 374),
+            job([0, 5, 0], [None, None], 0, None, None, 378),
+            job([0, 8, 1], [None, None], 0, None, Some(1), 36),
+        ]),
+        Op::Turn,
+        Op::PoolUp(33290),
+        Op::Turn,
+        Op::Push(vec![
+            job([2, 2, 0], [None, None], 0, None, Some(2), 357),
+            job([1, 8, 0], [None, None], 0, None, None, 82),
+            job([0, 5, 0], [None, None], 0, None, None, 114),
+        ]),
+        Op::Stop,
+        Op::Crash(Some(18229792787130222602), vec![]),
+        Op::PoolUp(20136),
+        Op::Redrive(0, 147),
+        Op::Push(vec![
+            job([1, 5, 1], [None, None], 0, None, Some(3), 180),
+            job([3, 9, 1], [None, None], 2947, None, None, 72),
+            job([1, 5, 1], [None, None], 0, None, None, 256),
+        ]),
+        Op::Push(vec![job([1, 5, 1], [None, None], 0, Some(1529), None, 125)]),
+        Op::Turn,
+        Op::PoolUp(49807),
+        Op::Space(Some(0)),
+        Op::Reload(187),
+        Op::Push(vec![
+            job([0, 2, 1], [None, None], 0, None, Some(1), 221),
+            job([2, 5, 0], [None, None], 360, None, None, 97),
+        ]),
+        Op::Turn,
+        Op::Push(vec![job([2, 6, 1], [None, None], 0, Some(5223), Some(1), 195)]),
+        Op::Turn,
+        Op::PoolNotUp(39674),
+        Op::PoolNotUp(34125),
+        Op::Purge(1),
+    ];
+    holds(900_266_150, &ops);
 }
 
 /// The frame that says so may be there all the same: it has the id that the job would have without a chosen one.

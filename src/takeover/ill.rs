@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use super::table::Arrival;
 
-/// What is to go wrong, and when: `panic@arrived`, for instance; or `patient@120`, for so many seconds to come up.
+/// What is to go wrong, and when: `panic@arrived`, for instance; `patient@120` for so many seconds to come up; or both, by a comma.
 const VARIABLE: &str = "BIOTOPE_TEST_TAKEOVER";
 
 /// Goes wrong if a test asks for it here; an image that was gone back to never does.
 pub(super) fn goes_ill(at: &str, arrival: Option<&Arrival>) -> Result<(), String> {
     let asked = std::env::var(VARIABLE).unwrap_or_default();
-    let Some((how, place)) = asked.split_once('@') else { return Ok(()) };
-    if place != at || arrival.is_none_or(|arrival| arrival.back.is_some()) {
+    let mut words = asked.split(',').filter_map(|word| word.split_once('@'));
+    let Some((how, _)) = words.find(|(_, place)| *place == at) else { return Ok(()) };
+    if arrival.is_none_or(|arrival| arrival.back.is_some()) {
         return Ok(());
     }
     match how {
@@ -30,7 +31,8 @@ pub(super) fn goes_ill(at: &str, arrival: Option<&Arrival>) -> Result<(), String
 /// How long a new image may take to come up, where a test says so: one that is about something else, on a disk that is busy.
 pub(super) fn patience() -> Option<Duration> {
     let asked = std::env::var(VARIABLE).ok()?;
-    Some(Duration::from_secs(asked.strip_prefix("patient@")?.parse().ok()?))
+    let seconds = asked.split(',').find_map(|word| word.strip_prefix("patient@")?.parse().ok());
+    seconds.map(Duration::from_secs)
 }
 
 /// Takes all of the stack.

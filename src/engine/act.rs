@@ -1,5 +1,7 @@
 //! Finding a job, and what somebody wants done to one, or to all of a type.
 
+use std::collections::BTreeMap;
+
 use super::command::{Command, JobAction, Known, LiveJob, LiveOrEnded, Parked, Purging, To};
 use super::core::Core;
 use super::ends::By;
@@ -88,9 +90,16 @@ impl Core {
         if seqs.iter().any(|seq| self.facts.get(*seq).is_none()) {
             return Found::Unsure(seqs);
         }
+        // Of each job its last record counts: a start in the middle of a sweep has found it at two places.
         let facts = seqs.iter().filter_map(|seq| Some((*seq, self.facts.fact(*seq)?)));
-        let same = facts.filter(|(_, fact)| fact.id() == Some(id));
-        let Some((seq, fact)) = same.max_by_key(|(_, fact)| (fact.end.is_none(), fact.born)) else {
+        let mut last = BTreeMap::new();
+        for (seq, fact) in facts.filter(|(_, fact)| fact.id() == Some(id)) {
+            let known = last.entry(fact.born).or_insert((seq, fact));
+            if seq > known.0 {
+                *known = (seq, fact);
+            }
+        }
+        let Some((seq, fact)) = last.into_values().max_by_key(|(_, fact)| (fact.end.is_none(), fact.born)) else {
             return Found::Known(Known::Nothing);
         };
         Found::Known(self.known_by(seq, fact))
@@ -197,7 +206,7 @@ impl Core {
 
     /// Ends as many as one frame holds; others are served in between.
     pub(super) fn purge_on(&mut self, mut purge: Purging) -> Result<(), Poisoned> {
-        while !self.log.is_full() && !self.stands_still() {
+        while !self.log.is_full() && !self.is_short_of_room() {
             let fresh = || self.table.fresh_first(purge.type_no, purge.below);
             let Some(born) = purge.noted.peek().copied().or_else(fresh) else {
                 let (count, to) = (purge.count, purge.to);

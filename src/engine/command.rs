@@ -238,11 +238,27 @@ pub(super) struct Redriving {
 }
 
 impl Command {
-    /// Whether it must wait where only `room` bytes are left, and no more can be had: what only asks need not, and what
+    /// Whether it is a portion of a sweep.
+    pub(super) fn is_of_a_sweep(&self) -> bool {
+        matches!(self, Self::Survivors(_))
+    }
+
+    /// Whether it may record so much, for as many jobs as there are, that a stop on a full disk leaves it to the next start.
+    pub(super) fn waits_for_a_start(&self) -> bool {
+        match self {
+            Self::Known { then, .. } | Self::Described { then, .. } => then.waits_for_a_start(),
+            Self::Purge { .. }
+            | Self::PurgeRest(_)
+            | Self::Redrive { .. }
+            | Self::RedriveRest(_)
+            | Self::ForgetDead => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it must wait where no more room can be had than is kept for a stop: what only asks need not, and what
     /// is refused; nor does what makes room.
-    pub(super) fn needs_room(&self, room: u64) -> bool {
-        /// Bytes of numbers, headers and attempts beside a restated job's payload.
-        const RESTATED_SPARE: u64 = 4096;
+    pub(super) fn needs_room(&self) -> bool {
         match self {
             Self::Push(_)
             | Self::Ecosystem { .. }
@@ -252,9 +268,9 @@ impl Command {
             | Self::Why { .. }
             | Self::LiveAt { .. } => false,
             Self::AwaitEnd { .. } => false,
-            Self::Known { then, .. } | Self::Described { then, .. } => then.needs_room(room),
+            Self::Known { then, .. } | Self::Described { then, .. } => then.needs_room(),
             Self::Outcome { .. } | Self::ForgetDead => true,
-            Self::Backup { .. } | Self::NamesGathered(_) => false,
+            Self::Backup { .. } | Self::NamesGathered(_) | Self::Survivors(_) => false,
             Self::ReloadFailed { .. } | Self::Beat(_) | Self::HandOver { .. } | Self::Stop { .. } => false,
             Self::Act { .. }
             | Self::Pause { .. }
@@ -265,10 +281,6 @@ impl Command {
             | Self::RedriveRest(_)
             | Self::Reload { .. }
             | Self::Pool(..) => true,
-            Self::Survivors(survivors) => {
-                let bytes = survivors.records.iter().map(|record| record.enqueued.len() as u64 + RESTATED_SPARE);
-                bytes.sum::<u64>() + RESTATED_SPARE > room
-            }
         }
     }
 }

@@ -275,14 +275,14 @@ impl Core {
                 break;
             }
             let Some(command) = self.inbox_first.pop_front().or_else(|| self.inbox.try_recv().ok()) else { break };
-            if command.needs_room(self.log.room()) && self.stands_still() {
+            if self.must_wait(&command) {
                 self.waiting.push_back(command);
             } else {
                 self.handle(command)?;
             }
         }
-        // A stop that came just now may record what had to wait for space.
-        let may_go_on = !self.waiting.is_empty() && self.is_stopping();
+        // A stop that came just now may record what had to wait for space; and there may be space since.
+        let may_go_on = !self.waiting.is_empty() && !self.waits_for_room();
         self.again |= may_go_on || !self.inbox_first.is_empty();
         self.timers()?;
         self.dispatch()?;
@@ -299,9 +299,34 @@ impl Core {
 
     /// Whether nothing may be recorded that can wait: no segment can be made, and what is left of this one is for a stop.
     pub(super) fn stands_still(&mut self) -> bool {
+        !self.is_stopping() && self.is_short_of_room()
+    }
+
+    /// Whether no segment can be made, and what is left of this one is for what a stop must record: outcomes, and what is
+    /// given back.
+    pub(super) fn is_short_of_room(&mut self) -> bool {
         let options = self.log.options();
         let low = self.log.room() < (options.frame_bytes_max + options.frame_bytes_full) as u64;
-        low && !self.is_stopping() && !self.await_spare()
+        low && !self.await_spare()
+    }
+
+    /// Whether a command must wait for room.
+    fn must_wait(&mut self, command: &Command) -> bool {
+        match command {
+            // In their order: the last portion of a sweep says that all of the segment was restated.
+            Command::Survivors(_) if self.waiting.iter().any(Command::is_of_a_sweep) => true,
+            Command::Survivors(survivors) => {
+                self.is_short_of_room() && self.restated_bytes_max(survivors) > self.log.room()
+            }
+            _ if command.waits_for_a_start() => self.is_short_of_room(),
+            _ => command.needs_room() && self.stands_still(),
+        }
+    }
+
+    /// Whether all that waits for room has to wait on.
+    fn waits_for_room(&mut self) -> bool {
+        let all_wait = self.waiting.iter().all(|command| command.waits_for_a_start() || command.is_of_a_sweep());
+        if all_wait { self.is_short_of_room() } else { self.stands_still() }
     }
 
     /// Waits until the next segment is ready, or it is known that it cannot be made just now; says whether it is ready.

@@ -42,8 +42,9 @@ impl Core {
         self.table.ripen(self.now);
         if self.log.full().is_some() {
             self.clean_if_due();
+            self.free_passed_segments()?;
         }
-        if !self.stands_still() {
+        if !self.is_short_of_room() {
             self.expire()?;
             self.forget_dead()?;
         }

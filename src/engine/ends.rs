@@ -24,7 +24,7 @@ impl Core {
     pub(super) fn expire(&mut self) -> Result<(), Poisoned> {
         while let Some(born) = self.table.expired(self.now) {
             // What is left of a full disk is for outcomes: the others leave once there is space.
-            if self.stands_still() {
+            if self.is_short_of_room() {
                 break;
             }
             self.end(born, End::Expired, &[], By::default())?;
@@ -40,7 +40,7 @@ impl Core {
         while let Some((since, born)) = self.table.oldest_dead().filter(|_| !self.forgetting) {
             let old = since.saturating_add(retain_ms) <= self.now;
             let is_due = old || self.table.dead_jobs() > self.config.log.dead_max;
-            if !is_due || self.stands_still() {
+            if !is_due || self.is_short_of_room() {
                 break;
             }
             if self.table.noted(born).is_some_and(|job| !self.knows_names(job)) {

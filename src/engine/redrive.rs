@@ -53,7 +53,7 @@ impl Core {
 
     /// Redrives as many as one frame holds; others are served in between.
     pub(super) fn redrive_on(&mut self, mut redriving: Redriving) -> Result<(), Poisoned> {
-        while !self.log.is_full() && !self.stands_still() {
+        while !self.log.is_full() && !self.is_short_of_room() {
             let Some(born) = redriving.jobs.next() else {
                 let (count, to) = (redriving.count, redriving.to);
                 self.reply(move |durable| to.give(if durable { Ok(count) } else { Err(Refusal::Poisoned) }));

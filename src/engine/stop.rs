@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::command::To;
+use super::command::{Command, To};
 use super::core::Core;
 use crate::job::event::{Event, Stopped};
 use crate::log::Poisoned;
@@ -106,7 +106,9 @@ impl Core {
 
     pub(super) fn is_over(&self) -> bool {
         let Some(stopping) = self.stopping.as_ref().filter(|stopping| !stopping.takes_jobs) else { return false };
-        let waits = self.looking > 0 || !self.awaiting_names.is_empty() || !self.waiting.is_empty();
+        // What may be left to the next start is not waited for.
+        let is_owed = |command: &Command| !command.waits_for_a_start() && !command.is_of_a_sweep();
+        let waits = self.looking > 0 || !self.awaiting_names.is_empty() || self.waiting.iter().any(is_owed);
         (self.pools.is_empty() && !waits) || (stopping.cut_off && stopping.deadline <= self.mono)
     }
 

@@ -47,7 +47,7 @@ mod spare;
 pub mod stream;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod told;
 mod verdict;
 mod writer;

@@ -34,6 +34,8 @@ struct Standing {
     ready: Option<Arc<dyn DiskFile>>,
     /// Why none can be made just now.
     trouble: Option<Arc<String>>,
+    /// Whether that is for want of space.
+    wants_space: bool,
     /// Why none can ever be made again.
     broken: Option<Arc<String>>,
 }
@@ -144,6 +146,12 @@ impl SpareMaker {
         self.shared.standing().broken.clone()
     }
 
+    /// Whether none can be made just now for want of space.
+    pub(super) fn wants_space(&self) -> bool {
+        let standing = self.shared.standing();
+        standing.trouble.is_some() && standing.wants_space
+    }
+
     /// Why no segment can be made just now.
     pub(super) fn trouble(&self) -> Option<Arc<String>> {
         self.shared.standing().trouble.clone()
@@ -212,6 +220,7 @@ impl Shared {
                     tracing::warn!("{said}; until one can, new jobs are refused, and a start that needs one waits");
                 }
                 standing.trouble = Some(Arc::new(said));
+                standing.wants_space = is_want_of_space(&error);
                 false
             }
             Err(error) => {

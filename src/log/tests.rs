@@ -5,7 +5,7 @@ mod copies;
 mod damage;
 mod faults;
 mod order;
-mod scarce;
+pub(crate) mod scarce;
 mod table;
 
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! For one thread. Never blocks on making a segment unless the one made ahead is not ready. After a failed write or
 //! sync every call fails: what reached the disk is then unknown, and only a new opening finds out.
 
+mod room;
+
 use std::sync::Arc;
 
 use super::checkpoint::{self, Beginning};
@@ -174,59 +176,9 @@ impl Log {
         self.frame.len() >= self.options.frame_bytes_full
     }
 
-    /// Why no new segment can be made, if none is ready: then new jobs should be refused.
-    pub fn full(&self) -> Option<Arc<String>> {
-        if self.has_spare() { None } else { self.maker.trouble() }
-    }
-
-    fn has_spare(&self) -> bool {
-        self.spare.is_some() || self.maker.is_ready()
-    }
-
-    /// Waits until the next segment is ready, or it is known that it cannot be made just now; says whether it is ready.
-    pub fn await_spare(&mut self) -> bool {
-        // A log that is poisoned may have taken the one that was ready, and ordered no other.
-        self.poisoned.is_none() && (self.spare.is_some() || self.maker.settle())
-    }
-
-    /// Makes the next segment, if that was not done yet: for a log whose segments no thread makes.
-    pub fn make_ahead(&mut self) {
-        self.maker.step();
-    }
-
     /// The sizes that it was opened with.
     pub fn options(&self) -> LogOptions {
         self.options
-    }
-
-    /// Bytes that the active segment still takes.
-    pub fn room(&self) -> u64 {
-        let used = u64::from(self.offset) + self.frame.len() as u64 + SEGMENT_RESERVE as u64;
-        self.active_bytes.saturating_sub(used)
-    }
-
-    /// Figures for people.
-    pub fn figures(&self) -> LogFigures {
-        let spares = u64::from(self.has_spare());
-        let segments = u64::from(self.active.number - self.head) + 1 + spares + u64::from(self.maker.keeps());
-        let held = self.retired.len() as u64;
-        LogFigures {
-            head: self.head,
-            active: self.active.number,
-            durable_up_to: self.durable_up_to,
-            disk_bytes: (segments + held) * self.options.segment_bytes,
-            held_bytes: held * self.options.segment_bytes,
-            commits: self.commits,
-            written_bytes: self.written_bytes,
-        }
-    }
-
-    /// Whether records with bodies of these sizes, all of one group, fit in the frame and the segment as they stand.
-    pub fn has_room(&self, bodies: usize, body_bytes: usize) -> bool {
-        let more = bodies * RECORD_HEADER_BYTES + body_bytes + FRAME_ALIGN;
-        let frame = self.frame.len() + more;
-        let segment = usize::try_from(self.active_bytes).unwrap_or(usize::MAX) - self.offset as usize;
-        frame <= self.options.frame_bytes_max && frame + SEGMENT_RESERVE <= segment
     }
 
     /// Adds a record to the frame: in memory only. The caller has asked [`Log::has_room`].
@@ -393,7 +345,7 @@ impl Log {
     }
 
     /// Takes segments out of reach that the durable head has passed, and frees the files that nobody reads.
-    fn release_retired(&mut self) {
+    pub fn release_retired(&mut self) {
         let first = self.reader.lowest();
         if first.is_some_and(|first| first < self.head_durable) {
             self.retired.extend(self.reader.remove_below(self.head_durable));

@@ -262,6 +262,9 @@ impl World {
         let Some(known) = self.model.jobs.get(job) else { return };
         let attempts = known.latest().attempts + 1;
         let pause = millis(self.pause_max(job, u32::from(attempts)));
+        // In a turn that failed no table tells of one that has expired since whether it was made up for.
+        let untold = |born| self.engine.as_ref().is_some_and(|engine| engine.table().job(born).is_none());
+        let sure = sure && !(self.loose && known.born.is_some_and(untold) && self.may_make_up(job));
         match self.made_up(job) {
             // What decides on that is not modelled; that it is right to do so is looked at where it is handed out.
             Some(ready_ms) if sure => {

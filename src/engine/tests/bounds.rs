@@ -4,12 +4,13 @@
 use super::*;
 use crate::engine::stepped::{Stepped, Surrounding};
 use crate::job::event::Kind;
+use crate::log::disk::Disk;
 use crate::log::{LogOptions, Making};
 use crate::pool::ThreadPools;
 use crate::simulate::disk::{Loss, SimDisk};
 use crate::types::Seq;
 
-const OPTIONS: LogOptions = LogOptions {
+pub(super) const OPTIONS: LogOptions = LogOptions {
     segment_bytes: 256 << 10,
     frame_bytes_full: 4 << 10,
     frame_bytes_max: 16 << 10,
@@ -21,10 +22,14 @@ fn step_on(disk: &SimDisk, spec: GenerationSpec) -> (Stepped, Arc<TestClock>) {
     step_with(disk, spec, OPTIONS)
 }
 
-fn step_with(disk: &SimDisk, spec: GenerationSpec, options: LogOptions) -> (Stepped, Arc<TestClock>) {
+pub(super) fn step_with(disk: &SimDisk, spec: GenerationSpec, options: LogOptions) -> (Stepped, Arc<TestClock>) {
+    step_by(Arc::new(disk.clone()), spec, options)
+}
+
+pub(super) fn step_by(disk: Arc<dyn Disk>, spec: GenerationSpec, options: LogOptions) -> (Stepped, Arc<TestClock>) {
     let clock = Arc::new(TestClock(AtomicU64::new(1_000_000), AtomicU64::new(0)));
     let around = Surrounding {
-        disk: Arc::new(disk.clone()),
+        disk,
         options,
         log_id: [7; 16],
         clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -3,6 +3,7 @@
 mod ahead;
 mod bounds;
 mod cancel;
+mod full;
 mod health;
 mod jobs;
 mod listed;

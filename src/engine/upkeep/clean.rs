@@ -14,6 +14,7 @@ use crate::job::event::{
     with_version_no,
 };
 use crate::job::table::{GenerationRecord, Table, VersionRecord};
+use crate::log::frame::RECORD_HEADER_BYTES;
 use crate::log::scan::Scan;
 use crate::log::{LogFigures, Poisoned, Reader};
 use crate::types::{UnixMs, WorkerType};
@@ -25,6 +26,10 @@ const PORTION_BYTES: usize = 256 << 10;
 const PORTIONS_AHEAD: usize = 8;
 /// Room that is left beside what is restated on a full disk, in bytes: for outcomes.
 const CLEANING_SPARE: u64 = 1 << 20;
+/// What the frames take in which a portion is restated, beside its records.
+const FRAMES_SPARE: u64 = 4096;
+/// What the number of a version that a job needs may add to its record.
+const NUMBER_BYTES_MAX: usize = 5;
 /// Versions that stay known though nothing names them any more, since a job may need one of them: of all types together, and of
 /// each of them at least and at most. All that is known fits in a frame.
 const VERSIONS_KEPT: usize = 5_000;
@@ -49,7 +54,7 @@ impl Core {
     /// Starts to clean the head segment, if the log is larger than it need be.
     pub(in crate::engine) fn clean_if_due(&mut self) {
         let live = self.table.live_bytes();
-        let full = self.log.full().is_some();
+        let full = self.log.wants_space();
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
         let retain = if full { 0 } else { self.config.log.retain };
         // What comes while the head is cleaned, and the segment that is made ahead, are beyond it: a segment each.
@@ -59,6 +64,10 @@ impl Core {
         let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
         let mut figures = self.log.figures();
         while !busy && figures.head < figures.active && is_large(figures) && self.table.homes_in(figures.head) == 0 {
+            if full && self.log.frees_a_segment() {
+                // One segment is wanted, not all of history.
+                return;
+            }
             // Nothing in it lives: it need not even be read.
             self.pass_head();
             figures = self.log.figures();
@@ -66,7 +75,9 @@ impl Core {
         if busy || figures.head >= figures.active || !is_large(figures) {
             return;
         }
-        if full && live + CLEANING_SPARE > self.log.room() || self.unreadable_in == Some(figures.active) {
+        if full && (live + CLEANING_SPARE > self.log.room() || self.log.frees_a_segment())
+            || self.unreadable_in == Some(figures.active)
+        {
             return;
         }
         let Some(mut sweep) = Sweep::new(&self.log.reader(), figures.head) else { return };
@@ -125,10 +136,11 @@ impl Core {
             self.record(&Event::Restated(job.restate(record.born), enqueued))?;
         }
         drop(survivors.done);
+        let head = self.log.figures().head;
         match survivors.swept {
             Swept::Part => return Ok(()),
-            Swept::All => {}
-            Swept::Unreadable => {
+            Swept::All if self.table.homes_in(head) == 0 => {}
+            Swept::All | Swept::Unreadable => {
                 // Tried again with the next segment: it may be readable then, or nothing in it may live any more.
                 self.unreadable_in = Some(self.log.figures().active);
                 self.end_cleaning();
@@ -146,6 +158,32 @@ impl Core {
         self.end_cleaning();
         self.clean_if_due();
         Ok(())
+    }
+
+    /// The most bytes that this portion may take: what has ended since it was read takes none.
+    pub(in crate::engine) fn restated_bytes_max(&self, survivors: &Survivors) -> u64 {
+        let bytes = |record: &Survivor| {
+            let job = self.table.job_of(record.type_no, record.born).filter(|job| job.home.seq == record.seq)?;
+            let restated = Event::Restated(job.restate(record.born), &record.enqueued);
+            Some((RECORD_HEADER_BYTES + restated.bytes_max() + NUMBER_BYTES_MAX) as u64)
+        };
+        survivors.records.iter().filter_map(bytes).sum::<u64>() + FRAMES_SPARE
+    }
+
+    /// On a full disk there may be no frame for long, and where commits are not synced, no sync: what the head has passed
+    /// is freed here. When it returns, the head is durable, if there was room to say so.
+    pub(in crate::engine) fn free_passed_segments(&mut self) -> Result<(), Poisoned> {
+        self.log.release_retired();
+        if self.log.is_head_durable() {
+            return Ok(());
+        }
+        if !self.log.has_unwritten() {
+            let totals = self.table.types().next().map(|(_, of_type)| Event::Totals(of_type.totals));
+            let Some(totals) = totals.filter(|totals| self.log.has_room(1, totals.bytes_max())) else { return Ok(()) };
+            self.put(&totals, false);
+        }
+        self.commit()?;
+        if self.log.is_head_durable() { Ok(()) } else { self.sync() }
     }
 
     fn end_cleaning(&mut self) {
@@ -310,7 +348,6 @@ mod tests {
         LABEL_BYTES_MAX, SETTLED_BYTES_MAX, TYPE_NAME_BYTES_MAX, TYPES_MAX,
     };
     use crate::log::Position;
-    use crate::log::frame::RECORD_HEADER_BYTES;
 
     /// The context of the largest config that there may be, changed as often as is remembered.
     fn largest() -> Context {

@@ -9,7 +9,7 @@ use super::{SMALL, commit};
 use crate::simulate::disk::SimDisk;
 
 /// A disk that has no descriptor left, so many times.
-struct NoDescriptor(SimDisk, AtomicUsize);
+pub(crate) struct NoDescriptor(pub(crate) SimDisk, pub(crate) AtomicUsize);
 
 impl Disk for NoDescriptor {
     fn list(&self) -> std::io::Result<Vec<String>> {

@@ -243,6 +243,16 @@ impl Command {
         matches!(self, Self::Survivors(_))
     }
 
+    /// Whether it comes back with what was looked up for it.
+    pub(super) fn was_looked_up(&self) -> bool {
+        matches!(self, Self::Known { .. } | Self::Described { .. })
+    }
+
+    /// Whether a stop waits for it, where it has to wait for room.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.waits_for_a_start() && !self.is_of_a_sweep()
+    }
+
     /// Whether it may record so much, for as many jobs as there are, that a stop on a full disk leaves it to the next start.
     pub(super) fn waits_for_a_start(&self) -> bool {
         match self {

@@ -258,7 +258,9 @@ impl Core {
             // Nothing may be committed for long: what can never be made is told here.
             self.log.check()?;
         } else {
-            self.inbox_first.extend(std::mem::take(&mut self.waiting));
+            // These are older than what the turn before has left.
+            self.waiting.append(&mut self.inbox_first);
+            self.inbox_first = std::mem::take(&mut self.waiting);
         }
         self.inbox_first.extend(first);
         for number in 0..COMMANDS_PER_COMMIT {
@@ -295,44 +297,6 @@ impl Core {
             return Ok(true);
         }
         Ok(false)
-    }
-
-    /// Whether nothing may be recorded that can wait: no segment can be made, and what is left of this one is for a stop.
-    pub(super) fn stands_still(&mut self) -> bool {
-        !self.is_stopping() && self.is_short_of_room()
-    }
-
-    /// Whether no segment can be made, and what is left of this one is for what a stop must record: outcomes, and what is
-    /// given back.
-    pub(super) fn is_short_of_room(&mut self) -> bool {
-        let options = self.log.options();
-        let low = self.log.room() < (options.frame_bytes_max + options.frame_bytes_full) as u64;
-        low && !self.await_spare()
-    }
-
-    /// Whether a command must wait for room.
-    fn must_wait(&mut self, command: &Command) -> bool {
-        match command {
-            // In their order: the last portion of a sweep says that all of the segment was restated.
-            Command::Survivors(_) if self.waiting.iter().any(Command::is_of_a_sweep) => true,
-            Command::Survivors(survivors) => {
-                self.is_short_of_room() && self.restated_bytes_max(survivors) > self.log.room()
-            }
-            _ if command.waits_for_a_start() => self.is_short_of_room(),
-            _ => command.needs_room() && self.stands_still(),
-        }
-    }
-
-    /// Whether all that waits for room has to wait on.
-    fn waits_for_room(&mut self) -> bool {
-        let all_wait = self.waiting.iter().all(|command| command.waits_for_a_start() || command.is_of_a_sweep());
-        if all_wait { self.is_short_of_room() } else { self.stands_still() }
-    }
-
-    /// Waits until the next segment is ready, or it is known that it cannot be made just now; says whether it is ready.
-    pub(super) fn await_spare(&mut self) -> bool {
-        let _waits = self.waits_for_disk();
-        self.log.await_spare()
     }
 
     /// Whether there is more to do than one turn held.

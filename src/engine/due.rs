@@ -21,7 +21,8 @@ impl Core {
         let retain_ms = millis(self.config.log.dead_retain);
         let dead = self.table.oldest_dead().map(|(since, _)| since.saturating_add(retain_ms));
         let moments = [self.table.next_moment(), dead].into_iter().flatten();
-        let space = self.stands_still().then_some(LOOK_FOR_SPACE_EVERY);
+        let wants_space = !self.waiting.is_empty() || self.is_short_of_room();
+        let space = wants_space.then_some(LOOK_FOR_SPACE_EVERY);
         let checkpoint = self.more_of_checkpoint.then_some(GO_ON_WITH_CHECKPOINT);
         let by_wall =
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));

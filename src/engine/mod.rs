@@ -25,6 +25,7 @@ mod redrive;
 mod rehearsal;
 mod retries;
 mod rollover;
+mod room;
 mod runs;
 mod scaling;
 mod shared;

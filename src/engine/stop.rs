@@ -106,9 +106,9 @@ impl Core {
 
     pub(super) fn is_over(&self) -> bool {
         let Some(stopping) = self.stopping.as_ref().filter(|stopping| !stopping.takes_jobs) else { return false };
-        // What may be left to the next start is not waited for.
-        let is_owed = |command: &Command| !command.waits_for_a_start() && !command.is_of_a_sweep();
-        let waits = self.looking > 0 || !self.awaiting_names.is_empty() || self.waiting.iter().any(is_owed);
+        // What may be left to the next start is not waited for, whether it has been looked up or not.
+        let left = self.waiting.iter().filter(|command| command.was_looked_up() && !command.is_owed()).count();
+        let waits = self.looking > left || !self.awaiting_names.is_empty() || self.waiting.iter().any(Command::is_owed);
         (self.pools.is_empty() && !waits) || (stopping.cut_off && stopping.deadline <= self.mono)
     }
 

@@ -98,8 +98,11 @@ fn a_stop_on_a_full_disk_comes_to_its_end() {
         turns(&mut engine);
         assert!(engine.stands_still() && engine.table().live_jobs() > 1000, "{} live", engine.table().live_jobs());
         engine.handle().stop(Box::new(drop));
+        // What is due and cannot be recorded is no reason to look again at once.
+        let over = engine.turn().expect("the log goes on");
+        assert!(over || engine.is_busy() || engine.idle_for() >= Duration::from_millis(250), "it spins");
         let end = RealClock.mono() + SOON;
-        while !engine.turn().expect("the log goes on") {
+        while !over && !engine.turn().expect("the log goes on") {
             assert!(RealClock.mono() < end, "it does not end");
         }
         assert!(engine.table().live_jobs() > 1000, "what waited for space waits on");

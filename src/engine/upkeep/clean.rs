@@ -28,6 +28,8 @@ const PORTIONS_AHEAD: usize = 8;
 const CLEANING_SPARE: u64 = 1 << 20;
 /// What the frames take in which a portion is restated, beside its records.
 const FRAMES_SPARE: u64 = 4096;
+/// What a restated job takes at most beside its payload: numbers, headers and attempts.
+const RESTATED_SPARE: u64 = 4096;
 /// What the number of a version that a job needs may add to its record.
 const NUMBER_BYTES_MAX: usize = 5;
 /// Versions that stay known though nothing names them any more, since a job may need one of them: of all types together, and of
@@ -160,8 +162,15 @@ impl Core {
         Ok(())
     }
 
+    /// Whether a portion can be restated now: there is room, or a next segment.
+    pub(in crate::engine) fn may_restate(&mut self, survivors: &Survivors) -> bool {
+        let room = self.log.room();
+        let at_most = survivors.records.len() as u64 * RESTATED_SPARE + 2 * PORTION_BYTES as u64;
+        at_most <= room || self.restated_bytes_max(survivors) <= room || self.await_spare()
+    }
+
     /// The most bytes that this portion may take: what has ended since it was read takes none.
-    pub(in crate::engine) fn restated_bytes_max(&self, survivors: &Survivors) -> u64 {
+    fn restated_bytes_max(&self, survivors: &Survivors) -> u64 {
         let bytes = |record: &Survivor| {
             let job = self.table.job_of(record.type_no, record.born).filter(|job| job.home.seq == record.seq)?;
             let restated = Event::Restated(job.restate(record.born), &record.enqueued);

@@ -99,7 +99,8 @@ pub fn next(state: State, change: Change) -> Next {
         // A job that was reserved by nobody can die too, when its record is found damaged.
         (S::Ready | S::Delayed | S::Reserved, C::Die) => Next::To(S::Dead),
         (S::Reserved, C::LastHostDeath) => Next::To(S::Dead),
-        (S::Delayed | S::Dead, C::Redrive) => Next::To(S::Ready),
+        // A ready one as well: a checkpoint may have seen the time come that the process which redrove it had not.
+        (S::Ready | S::Delayed | S::Dead, C::Redrive) => Next::To(S::Ready),
         (S::Reserved, C::End(End::Completed)) => Next::Finished,
         // By its worker's word, or by somebody's: then the run is told.
         (S::Ready | S::Delayed | S::Reserved, C::End(End::Cancelled)) => Next::Finished,

@@ -7,6 +7,7 @@ use super::super::open::{Surroundings, open_core, serve};
 use super::super::upkeep::clean::Cleaning;
 use super::*;
 use crate::engine::Pulse;
+use crate::engine::command::{Command, To};
 use crate::engine::core::Core;
 use crate::job::event::Kind;
 use crate::job::ids::IdMaker;
@@ -135,6 +136,31 @@ fn an_idle_disk_gets_a_frame_as_soon_as_one_is_large_enough() {
     }
     core.await_commit().unwrap();
     assert_eq!(answered.load(Ordering::SeqCst), 200);
+}
+
+/// A commit is on its way with records that hand jobs out; a stop comes before its end is known.
+#[test]
+fn what_a_commit_on_its_way_would_hand_to_a_pool_that_ends_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut core, handle) = core_on(Arc::new(SimDisk::new(1)), dir.path()).unwrap();
+    while core.pools.values().all(|run| run.up == 0) {
+        let said = core.inbox.recv_timeout(SOON).expect("a pool that comes up");
+        core.turn(Some(said)).unwrap();
+    }
+    for _ in 0..8 {
+        handle.submit(vec![job("echo", "1")], Box::new(|_| ()));
+    }
+    core.turn(None).unwrap();
+    let on_its_way = |core: &Core| core.ahead.as_ref().map(|ahead| ahead.staged.len());
+    let leased = core.held_leases().len();
+    assert!(leased > 0 && on_its_way(&core) == Some(leased), "{leased}, {:?}", on_its_way(&core));
+    let (stopped, to) = To::slot(&core.shared.broadcast);
+    core.handle(Command::Stop { to }).unwrap();
+    assert_eq!((on_its_way(&core), core.held_leases()), (Some(0), vec![]));
+    while !core.turn(None).unwrap() {
+        std::thread::yield_now();
+    }
+    drop((core, stopped));
 }
 
 /// A disk that makes no second segment before its gate is closed for good.

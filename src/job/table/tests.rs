@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::job::event::{
-    Enqueued, Failed, MinVersion, Names, Paused, Ramped, Redriven, Released, Reserved, Restated, Routed, TypeNamed,
-    VersionAccepted, with_version_no,
+    Enqueued, Failed, Kind, MinVersion, Names, Paused, Ramped, Redriven, Released, Reserved, Restated, Routed,
+    TypeNamed, VersionAccepted, with_version_no,
 };
 use crate::types::{Fence, Label, Priority};
 
@@ -104,7 +104,7 @@ impl Life {
         let at = self.now;
         let Some(job) = self.table.job(born) else { return };
         let body = self.enqueued_body(born);
-        let names = decode_home(crate::job::event::Kind::Enqueued as u8, &body).unwrap().0.names;
+        let names = decode_home(Kind::Enqueued as u8, &body).unwrap().0.names;
         let ended = |end| {
             let ended = Ended {
                 born,
@@ -420,6 +420,34 @@ fn the_end_of_a_process_gives_its_jobs_back_three_times_at_most() {
         assert_eq!(state, if epoch < 3 { State::Ready } else { State::Dead });
     }
     assert_eq!((life.table.dying(), life.table.job(born).unwrap().attempts), (vec![], 0));
+}
+
+/// That a time has come is no record: one process sees it and leaves a checkpoint, the next reads the log alone, has its wall
+/// clock an hour behind, and records what it finds. The third reads both.
+#[test]
+fn what_is_recorded_of_a_delayed_job_fits_a_checkpoint_that_saw_it_ready() {
+    let mut recorded = BTreeSet::new();
+    for what in 0..13 {
+        let mut life = Life::new();
+        life.enqueue(1, 5, 60_000, 90_000, false);
+        let born = life.live()[0];
+        let mut ripe = from_blocks(&life.table);
+        ripe.ripen(life.now + 60_000);
+        let from = life.log.0.len();
+        if what < 12 {
+            life.try_change(born, what, 1);
+        } else {
+            life.restate_all();
+        }
+        for record in &life.log.0[from..] {
+            apply(&mut ripe, record).unwrap();
+            recorded.insert(record.1);
+        }
+        [&mut life.table, &mut ripe].into_iter().for_each(|table| table.ripen(life.now + 60_000));
+        assert_eq!(snapshot(&life.table), snapshot(&ripe), "{what}");
+    }
+    let of_a_job = [Kind::Reserved, Kind::Ended, Kind::Failed, Kind::Redriven, Kind::Restated];
+    assert!(of_a_job.iter().all(|kind| recorded.contains(&(*kind as u8))), "{recorded:?}");
 }
 
 /// Q11: what waits for years is kept as small as what waits for a worker, and comes in its order.

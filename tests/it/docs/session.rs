@@ -4,6 +4,7 @@
 //! stay. What a document calls by name (its port, `/usr/local/bin`, `/var/lib/biotope`) is put where this test may write.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -131,14 +132,23 @@ impl Session {
 
     /// The document's text with what it names where this test may have it.
     fn placed(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        // The ports first, and in one pass: a folder's path may have a port's number in it, and so may another port (28080).
+        let mut text = self.with_ports(text);
         for folder in FOLDERS {
             text = text.replace(folder, self.home.path("root").join(&folder[1..]).to_str().unwrap());
         }
-        for (named, port) in &self.ports {
-            text = text.replace(named, &port.to_string());
-        }
         self.with_listen(&text)
+    }
+
+    fn with_ports(&self, text: &str) -> String {
+        let (mut placed, mut rest) = (String::new(), text);
+        while let Some((at, named, port)) =
+            self.ports.iter().filter_map(|(named, port)| Some((rest.find(named)?, named, port))).min()
+        {
+            write!(placed, "{}{port}", &rest[..at]).unwrap();
+            rest = &rest[at + named.len()..];
+        }
+        placed + rest
     }
 
     /// A config that is written and says nothing of `listen` is served at 7420: here at this session's port. Its log's files are

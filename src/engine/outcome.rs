@@ -22,10 +22,10 @@ use crate::types::{Lease, Seq, WorkerType, millis};
 use crate::worker::Outcome;
 
 /// Room that a record of a group needs beside its payload or result: names, task, tenant and numbers.
-const RECORD_SPARE: usize = 1024;
+pub(super) const RECORD_SPARE: usize = 1024;
 
 impl Core {
-    /// Takes an outcome over, unless its lease is not the job's any more.
+    /// Takes an outcome over, unless its lease is not the job's any more. On a full disk, a stop may leave it.
     pub(super) fn outcome(
         &mut self,
         lease: Lease,
@@ -34,12 +34,20 @@ impl Core {
         about: Option<Box<About>>,
     ) -> Result<(), Poisoned> {
         let born = lease.born;
+        let is_left = self.is_left_at_a_stop(&outcome);
         let job = self.table.noted(born);
         let Some(job) = job.filter(|job| job.state == State::Reserved && job.fence == lease.fence) else {
             tracing::debug!(born, "an outcome of an older lease is refused");
             self.forget_run(lease);
             return Ok(());
         };
+        if is_left {
+            tracing::warn!(
+                born,
+                "the disk is full: there is no room to record how this run ended; the job is given back"
+            );
+            return Ok(());
+        }
         let named = |job: &NewJob| job.id.is_some() || job.idempotency_key.is_some();
         if self.gathers_names() && outcome.follow_ups().iter().any(named) {
             return self.look_up(Vec::new(), Command::Outcome { lease, worker, outcome, about });

@@ -2,6 +2,12 @@
 
 use super::command::Command;
 use super::core::Core;
+use super::outcome::RECORD_SPARE;
+use crate::limits::ERROR_BYTES_MAX;
+use crate::worker::Outcome;
+
+/// Most bytes of a record by which a job is given back with nothing said.
+const RELEASE_BYTES: u64 = 64;
 
 impl Core {
     /// Whether nothing may be recorded that can wait: no segment can be made, and what is left of this one is for a stop.
@@ -30,6 +36,17 @@ impl Core {
         }
     }
 
+    /// Whether a stop leaves an outcome unrecorded, since no room for it will come: the job is given back at the end, with all that
+    /// run by then. A frame is kept for that.
+    pub(super) fn is_left_at_a_stop(&mut self, outcome: &Outcome) -> bool {
+        if !self.is_stopping() || !self.is_short_of_room() {
+            return false;
+        }
+        let running: u64 = self.table.types().map(|(_, of_type)| of_type.reserved).sum();
+        let kept = self.log.options().frame_bytes_full as u64 + running * RELEASE_BYTES;
+        self.log.room() < kept + record_bytes(outcome) as u64
+    }
+
     /// Whether all that waits for room has to wait on.
     pub(super) fn waits_for_room(&mut self) -> bool {
         let waiting = std::mem::take(&mut self.waiting);
@@ -47,4 +64,13 @@ impl Core {
         let _waits = self.waits_for_disk();
         self.log.await_spare()
     }
+}
+
+/// Most bytes of the records of an outcome.
+fn record_bytes(outcome: &Outcome) -> usize {
+    let own = match outcome {
+        Outcome::Done { result, .. } => result.as_ref().map_or(0, Vec::len),
+        _ => ERROR_BYTES_MAX,
+    };
+    own + RECORD_SPARE + outcome.follow_ups().iter().map(|job| job.payload.len() + RECORD_SPARE).sum::<usize>()
 }

@@ -3,6 +3,7 @@
 use super::bounds::{OPTIONS, step_by, step_with};
 use super::*;
 use crate::engine::stepped::Stepped;
+use crate::job::transition::State;
 use crate::log::LogOptions;
 use crate::log::disk::Disk;
 use crate::log::tests::scarce::NoDescriptor;
@@ -97,6 +98,9 @@ fn a_stop_on_a_full_disk_comes_to_its_end() {
         }
         turns(&mut engine);
         assert!(engine.stands_still() && engine.table().live_jobs() > 1000, "{} live", engine.table().live_jobs());
+        // A seal that follows soon would be a reason.
+        clock.ahead(5);
+        turns(&mut engine);
         engine.handle().stop(Box::new(drop));
         // What is due and cannot be recorded is no reason to look again at once.
         let over = engine.turn().expect("the log goes on");
@@ -107,6 +111,50 @@ fn a_stop_on_a_full_disk_comes_to_its_end() {
         }
         assert!(engine.table().live_jobs() > 1000, "what waited for space waits on");
     }
+}
+
+/// What was done and finds no room is given back, and runs again after the next start: no attempt and no host death is counted.
+#[test]
+fn a_stop_on_a_full_disk_gives_back_what_it_has_no_room_to_record() {
+    const JOBS: usize = 24;
+    let disk = SimDisk::new(1);
+    let dir = tempfile::tempdir().unwrap();
+    let (begun, given) = crossbeam_channel::unbounded();
+    let (end, ends) = crossbeam_channel::bounded::<()>(0);
+    let work = Factory(Arc::new(move |_: &Assignment| {
+        begun.send(()).unwrap();
+        ends.recv().unwrap_err();
+        Outcome::Done { result: Some(format!("\"{}\"", "x".repeat(10 << 10)).into_bytes()), enqueue: Vec::new() }
+    }));
+    let threads = u32::try_from(JOBS).unwrap();
+    let live = LiveConfig { concurrency: Concurrency::fixed(threads), ..live() };
+    let spec =
+        |work| Spec::new(dir.path()).with_live("work", "v1", work, live.clone()).with("echo", "v1", Broken).make();
+    let (mut engine, _) = step_with(&disk, spec(work), OPTIONS);
+    engine.make_segment();
+    engine.handle().submit(vec![job("work", "1"); JOBS], Box::new(drop));
+    while given.len() < JOBS {
+        engine.turn().unwrap();
+        std::thread::yield_now();
+    }
+    disk.set_space(Some(disk.used()));
+    let filler = later(&format!("\"{}\"", "x".repeat(4 << 10)));
+    while push(&mut engine, vec![filler.clone()]) == 1 {}
+    engine.handle().stop(Box::new(drop));
+    turns(&mut engine);
+    drop(end);
+    while !engine.turn().expect("the log goes on") {
+        std::thread::yield_now();
+    }
+    drop(engine);
+    let (engine, _) = step_with(&disk, spec(Factory(Arc::new(|_: &Assignment| Outcome::Interrupted))), OPTIONS);
+    let (_, of_type) = engine.table().types().find(|(_, of_type)| of_type.name.as_str() == "work").unwrap();
+    let jobs = engine.table().jobs().filter(|(_, job)| job.fence.epoch == 1).map(|(_, job)| job);
+    let back: Vec<_> =
+        jobs.map(|job| (job.state, job.attempts, job.given_back.interrupts, job.given_back.host_deaths)).collect();
+    assert_eq!((of_type.totals.completed + back.len() as u64, of_type.totals.failed), (JOBS as u64, 0));
+    assert!(of_type.totals.completed > 5 && back.len() > 5, "{} of {JOBS} have room", of_type.totals.completed);
+    assert!(back.iter().all(|back| *back == (State::Ready, 0, 1, 0)), "{back:?}");
 }
 
 /// Nothing else would sync the frame by which the head moves, and so nothing would be freed.

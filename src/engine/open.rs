@@ -96,6 +96,9 @@ pub struct Opened {
     pub segments: u64,
     /// Bytes of a torn tail that were cut: nothing in them was ever acknowledged.
     pub cut_bytes: u64,
+    /// The segment of a checkpoint that the log does not go on from: a mistake in this program or the one before. The log was
+    /// read without.
+    pub unfit_checkpoint: Option<u32>,
     /// Whether the last process did not stop in good order.
     pub unclean: bool,
     /// How long it took.
@@ -321,6 +324,7 @@ pub(super) fn open_core(spec: GenerationSpec, around: Surroundings) -> Result<(C
         live_jobs: core.table.live_jobs(),
         segments: u64::from(found.segments),
         cut_bytes: found.cut_bytes,
+        unfit_checkpoint: found.unfit_checkpoint,
         unclean,
         took: clock.mono().saturating_sub(began),
     };

@@ -14,6 +14,7 @@ mod replay;
 pub use rehearsal::rehearse;
 pub use replay::Replay;
 
+use std::cell::Cell;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -91,6 +92,8 @@ pub struct Opened {
     pub cut_bytes: u64,
     /// Segments that count.
     pub segments: u32,
+    /// The segment of a checkpoint that the records after it do not fit; it is set aside.
+    pub unfit_checkpoint: Option<u32>,
 }
 
 /// One segment's file.
@@ -102,7 +105,8 @@ struct Found {
 }
 
 /// Opens the log on `disk`, or makes a new one with `new_id`; gives `replay` the newest checkpoint that is of use, and every
-/// record from there, or from the head, in order, with the id that the log's names are made by.
+/// record from there, or from the head, in order, with the id that the log's names are made by. If one cannot be taken over after
+/// a checkpoint, the log is read without.
 /// When it returns, every replayed record is on stable storage.
 ///
 /// # Errors
@@ -113,75 +117,17 @@ pub fn open(
     new_id: LogId,
     replay: &mut dyn Replay,
 ) -> Result<Opened, OpenError> {
-    let opening = Opening { disk: disk.as_ref(), options };
-    let (found, names) = opening.find()?;
-    let (strays, found) = below_the_last_gap(found);
-    let Some(first) = found.first().map(|first| first.header) else {
-        return opening.create(Arc::clone(&disk), new_id);
+    let opening = Opening::new(disk.as_ref(), options);
+    let opened = opening.open(&disk, new_id, replay);
+    let (Err(error), Some(number), true) = (&opened, opening.checkpoint.get(), opening.refused.get()) else {
+        return opened;
     };
-    opening.check_numbers(&strays, &found)?;
-    let log_id = first.log_id;
-    let segments = Arc::new(Segments { log_id, strays, found });
-    let Segments { strays, found, .. } = segments.as_ref();
-    // The end is found, and most of what the disk has to do there is done, while a checkpoint is read.
-    let mut ending = Ending::begin(&disk, options, &segments);
-    let kept = opening.read_checkpoint(found, first, &mut || ending.reach(), replay)?;
-    let End { skip, active, last, tail, copying, past } = ending.end()?;
-    let head = tail.head;
-    let reader = Reader::new(log_id, Damages::load(Arc::clone(&disk), &names));
-    let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
-    let begin = kept.as_ref().map_or(skip, |(begin, _)| *begin);
-    if let Some((begin, checkpoint)) = kept {
-        let place = checkpoint.place;
-        state = Before { next_seq: Some(place.seq), previous: Some(place.previous), epoch: place.epoch };
-        let before = found.iter().take(begin).skip(skip);
-        before.filter_map(|old| checkpoint.segment(old.number, &old.file)).for_each(|segment| reader.add(segment));
-    }
-    let ended = found.get(begin..active).unwrap_or_default();
-    opening.replay_ended(ended, first, &mut state, &reader, replay)?;
-    let (in_log, end, _) = opening.replay_segment(&last, first, &mut state, replay)?;
-    let Some(in_log) = in_log else {
-        return Err(opening.corrupt(last.number, end, "the head of the log is damaged"));
-    };
-    let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
-    let past = past.end().filter(|_| end == tail.end);
-    let past = past.unwrap_or_else(|| past_end(&last, log_id, end)).map_err(|error| opening.read_error(error))?;
-    let cut_bytes = opening.check_tail(last.number, end, next_seq, &past)?;
-
-    // From here on the directory changes for good.
-    let io = |doing: &'static str| {
-        let opening = &opening;
-        move |source| opening.io(doing, source)
-    };
-    opening.rewrite_ended(found, active, end)?;
-    let spare = found.get(active + 1);
-    let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
-    let copied =
-        Tail { end, ..tail }.copy(disk.as_ref(), cut_bytes, spare, copying).map_err(io("copy the log's tail"))?;
-    // Only now: what has passed them may have been read from the page cache, where a failed sync left it.
-    let passed = strays.iter().chain(found.iter().take(skip));
-    opening.leave_behind(passed, &reader).map_err(io("remove a segment that is not needed"))?;
-    let fresh = in_log.moved_to(copied.file);
-    reader.add(Arc::clone(&fresh));
-    reader.show_up_to(next_seq);
-    let start = TailStart {
-        log_id,
-        origin: first.origin,
-        epoch: opening.epoch_after(state.epoch, (last.number, end))?,
-        next_seq,
-        offset: end,
-        previous: state.previous.unwrap_or(0),
-        head,
-        active: fresh,
-        active_bytes: copied.bytes,
-        spare: copied.spare,
-    };
-    let log =
-        Log::start(Arc::clone(&disk), options, reader, start).map_err(io("start the thread that makes segments"))?;
-    let opened = Opened { log, created: false, cut_bytes, segments: last.number - head + 1 };
-    // The tail's old file has no name any more: with its last handle goes all that it has on the disk.
-    let_go(options.making, (segments, last, in_log));
-    Ok(opened)
+    // A checkpoint holds nothing that the log does not: what does not fit to one is corrupt if it does not fit to the log.
+    tracing::warn!(%error, "the log does not go on from a checkpoint; it is read without");
+    opening.by_checkpoint.set(false);
+    let opened = opening.open(&disk, new_id, replay)?;
+    checkpoint::set_aside(disk.as_ref(), Sort::Table, number);
+    Ok(Opened { unfit_checkpoint: Some(number), ..opened })
 }
 
 /// Segments up to the last gap in their numbers, and those from there on. What lies below a gap lies below the head, or the
@@ -198,9 +144,89 @@ fn below_the_last_gap(mut found: Vec<Found>) -> (Vec<Found>, Vec<Found>) {
 struct Opening<'a> {
     disk: &'a dyn Disk,
     options: LogOptions,
+    /// Whether a checkpoint may be taken over.
+    by_checkpoint: Cell<bool>,
+    /// The segment of the one that was.
+    checkpoint: Cell<Option<u32>>,
+    /// Whether a record could not be taken over.
+    refused: Cell<bool>,
 }
 
-impl Opening<'_> {
+impl<'a> Opening<'a> {
+    fn new(disk: &'a dyn Disk, options: LogOptions) -> Self {
+        Self { disk, options, by_checkpoint: Cell::new(true), checkpoint: Cell::new(None), refused: Cell::new(false) }
+    }
+
+    /// As the function of this name, once.
+    fn open(&self, disk: &Arc<dyn Disk>, new_id: LogId, replay: &mut dyn Replay) -> Result<Opened, OpenError> {
+        let (found, names) = self.find()?;
+        let (strays, found) = below_the_last_gap(found);
+        let Some(first) = found.first().map(|first| first.header) else {
+            return self.create(Arc::clone(disk), new_id);
+        };
+        self.check_numbers(&strays, &found)?;
+        let log_id = first.log_id;
+        let segments = Arc::new(Segments { log_id, strays, found });
+        let Segments { strays, found, .. } = segments.as_ref();
+        // The end is found, and most of what the disk has to do there is done, while a checkpoint is read.
+        let mut ending = Ending::begin(disk, self.options, &segments);
+        let kept = self.read_checkpoint(found, first, &mut || ending.reach(), replay)?;
+        let End { skip, active, last, tail, copying, past } = ending.end()?;
+        let head = tail.head;
+        let reader = Reader::new(log_id, Damages::load(Arc::clone(disk), &names));
+        let mut state = Before { next_seq: (head == 1).then_some(1), previous: None, epoch: 0 };
+        let begin = kept.as_ref().map_or(skip, |(begin, _)| *begin);
+        if let Some((begin, checkpoint)) = kept {
+            let place = checkpoint.place;
+            state = Before { next_seq: Some(place.seq), previous: Some(place.previous), epoch: place.epoch };
+            let before = found.iter().take(begin).skip(skip);
+            before.filter_map(|old| checkpoint.segment(old.number, &old.file)).for_each(|segment| reader.add(segment));
+        }
+        let ended = found.get(begin..active).unwrap_or_default();
+        self.replay_ended(ended, first, &mut state, &reader, replay)?;
+        let (in_log, end, _) = self.replay_segment(&last, first, &mut state, replay)?;
+        let Some(in_log) = in_log else {
+            return Err(self.corrupt(last.number, end, "the head of the log is damaged"));
+        };
+        let next_seq = in_log.first_seq.max(state.next_seq.unwrap_or(1));
+        let past = past.end().filter(|_| end == tail.end);
+        let past = past.unwrap_or_else(|| past_end(&last, log_id, end)).map_err(|error| self.read_error(error))?;
+        let cut_bytes = self.check_tail(last.number, end, next_seq, &past)?;
+
+        // From here on the directory changes for good.
+        let io = |doing: &'static str| move |source| self.io(doing, source);
+        self.rewrite_ended(found, active, end)?;
+        let spare = found.get(active + 1);
+        let spare = spare.map(|spare| (spare.number, Arc::clone(&spare.file), spare.header.bytes));
+        let copied =
+            Tail { end, ..tail }.copy(disk.as_ref(), cut_bytes, spare, copying).map_err(io("copy the log's tail"))?;
+        // Only now: what has passed them may have been read from the page cache, where a failed sync left it.
+        let passed = strays.iter().chain(found.iter().take(skip));
+        self.leave_behind(passed, &reader).map_err(io("remove a segment that is not needed"))?;
+        let fresh = in_log.moved_to(copied.file);
+        reader.add(Arc::clone(&fresh));
+        reader.show_up_to(next_seq);
+        let start = TailStart {
+            log_id,
+            origin: first.origin,
+            epoch: self.epoch_after(state.epoch, (last.number, end))?,
+            next_seq,
+            offset: end,
+            previous: state.previous.unwrap_or(0),
+            head,
+            active: fresh,
+            active_bytes: copied.bytes,
+            spare: copied.spare,
+        };
+        let log = Log::start(Arc::clone(disk), self.options, reader, start)
+            .map_err(io("start the thread that makes segments"))?;
+        let opened =
+            Opened { log, created: false, cut_bytes, segments: last.number - head + 1, unfit_checkpoint: None };
+        // The tail's old file has no name any more: with its last handle goes all that it has on the disk.
+        let_go(self.options.making, (segments, last, in_log));
+        Ok(opened)
+    }
+
     fn path(&self, number: u32) -> PathBuf {
         self.disk.place().join(segment_name(number))
     }
@@ -303,7 +329,7 @@ impl Opening<'_> {
             spare: None,
         };
         let log = Log::start(disk, self.options, reader, start).map_err(io)?;
-        Ok(Opened { log, created: true, cut_bytes: 0, segments: 1 })
+        Ok(Opened { log, created: true, cut_bytes: 0, segments: 1, unfit_checkpoint: None })
     }
 
     /// One log, without a gap.
@@ -325,7 +351,8 @@ impl Opening<'_> {
         reach: &mut dyn FnMut() -> Result<RangeInclusive<usize>, OpenError>,
         replay: &mut dyn Replay,
     ) -> Result<Option<(usize, checkpoint::Found)>, OpenError> {
-        let candidates = replay.takes_checkpoints().then(|| checkpoint::candidates(self.disk, Sort::Table, log.log_id));
+        let takes = self.by_checkpoint.get() && replay.takes_checkpoints();
+        let candidates = takes.then(|| checkpoint::candidates(self.disk, Sort::Table, log.log_id));
         for (number, candidate) in candidates.into_iter().flatten() {
             let Some(mut candidate) = candidate else {
                 reach()?;
@@ -348,6 +375,7 @@ impl Opening<'_> {
             let mut before = found.iter().take(at).skip(*reach.start());
             let knows = |old: &Found| candidate.segments.iter().any(|known| known.number == old.number);
             if reach.contains(&at) && before.all(knows) {
+                self.checkpoint.set(Some(number));
                 return Ok(Some((at, candidate)));
             }
         }
@@ -402,7 +430,10 @@ impl Opening<'_> {
                 let position = record.position(segment.number, at);
                 let taken = replay.record(log.names_id(), position, record);
                 let what = |what| format!("record {}: {what}", record.seq);
-                taken.map_err(|error| self.corrupt(segment.number, position.offset, what(error)))?;
+                taken.map_err(|error| {
+                    self.refused.set(true);
+                    self.corrupt(segment.number, position.offset, what(error))
+                })?;
             }
             state.next_seq = Some(header.first_seq + u64::from(header.records));
             state.previous = Some(frame.digest);

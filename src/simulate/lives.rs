@@ -90,6 +90,9 @@ impl World {
             }
             match opened {
                 Ok((engine, opened)) => {
+                    if let Some(segment) = opened.unfit_checkpoint {
+                        return Err(format!("the log does not go on from the checkpoint of segment {segment}"));
+                    }
                     self.figures.count("opening", if opened.cut_bytes > 0 { "cut a torn tail" } else { "whole" });
                     self.engine = Some(engine);
                     if self.probation_goes_on() {

@@ -37,7 +37,7 @@ pub(super) struct End {
 
 impl End {
     fn find(disk: &Arc<dyn Disk>, options: LogOptions, segments: &Arc<Segments>) -> Result<Self, OpenError> {
-        let opening = Opening { disk: disk.as_ref(), options };
+        let opening = Opening::new(disk.as_ref(), options);
         let Segments { log_id, strays, found } = segments.as_ref();
         let (active, head, end) = opening.tail_and_head(strays, found, *log_id)?;
         let (Some(first), Some(last)) = (found.first(), found.get(active)) else {

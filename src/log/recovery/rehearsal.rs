@@ -43,7 +43,7 @@ fn look(dir: &Path, replay: &mut dyn Replay) -> Result<Option<LogId>, OpenError>
         source,
     })?;
     // Of a size are only the segments that an opening makes.
-    let opening = Opening { disk: &disk, options: LogOptions::new(SEGMENT_BYTES_DEFAULT) };
+    let opening = Opening::new(&disk, LogOptions::new(SEGMENT_BYTES_DEFAULT));
     let (found, _) = opening.list()?;
     let (strays, found) = below_the_last_gap(found);
     let Some(first) = found.first() else { return Ok(None) };

@@ -109,6 +109,60 @@ fn d10_a_checkpoint_is_of_use_within_what_counts_and_set_aside_only_by_an_openin
     }
 }
 
+/// Refuses every record that comes after a checkpoint, or every one.
+struct Refuses {
+    all: bool,
+    counts: Counts,
+}
+
+impl recovery::Replay for Refuses {
+    fn takes_checkpoints(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, id: LogId) {
+        self.counts.begin(id);
+    }
+
+    fn block(&mut self, block: &[u8]) -> Result<(), String> {
+        self.counts.block(block)
+    }
+
+    fn record(&mut self, id: LogId, position: Position, record: RecordRef<'_>) -> Result<(), String> {
+        if self.all || self.counts.blocks > 0 {
+            return Err("it cannot have been written".to_owned());
+        }
+        self.counts.record(id, position, record)
+    }
+}
+
+/// A mistake in what a checkpoint holds costs time, and no log.
+#[test]
+fn d10_a_checkpoint_from_which_the_log_does_not_go_on_is_done_without() {
+    for all in [false, true] {
+        let disk = SimDisk::new(5);
+        let mut log = recovery::open(Arc::new(disk.clone()), SMALL, [1; 16], &mut |_, _| Ok(())).unwrap().log;
+        commit(&mut log, &[b"one"]);
+        log.rotate().unwrap();
+        let mut writer = Writer::begin(Sort::Table, &log.beginning()).unwrap();
+        writer.block(&[7; 300]).unwrap();
+        writer.finish().unwrap();
+        commit(&mut log, &[b"two"]);
+        let mut refuses = Refuses { all, counts: Counts::default() };
+        let opened = recovery::open(Arc::new(disk.clone()), SMALL, [9; 16], &mut refuses);
+        let names = disk.list().unwrap();
+        let is_there = |name: &str| names.iter().any(|there| there == name);
+        if all {
+            assert!(matches!(opened.map(|_| ()), Err(OpenError::Corrupt { .. })));
+            assert!(is_there("0000000002.ckpt"), "nothing is changed: {names:?}");
+        } else {
+            assert_eq!(opened.unwrap().unfit_checkpoint, Some(2));
+            assert_eq!((refuses.counts.blocks, refuses.counts.records), (0, 2));
+            assert!(is_there("0000000002.ckpt.bad") && !is_there("0000000002.ckpt"), "{names:?}");
+        }
+    }
+}
+
 /// Each upgrade that writes checkpoints of another shape sets those of the one before aside.
 #[test]
 fn of_checkpoints_that_are_set_aside_two_stay() {

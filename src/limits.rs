@@ -50,6 +50,10 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
 /// Largest segment that may be configured: offsets in a segment are 32 bits wide.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Share of its disk that stays free for new jobs to be taken, in percent.
+pub const DISK_FREE_MIN_DEFAULT: u32 = 5;
+/// Segments that `log.disk_max` has room for at least: the one that is written, the next one, and what is cleaned meanwhile.
+pub const DISK_SEGMENTS_MIN: u64 = 4;
 /// Bytes a second that reading the log again to check it takes at most, by default: a hundredth of a good disk.
 pub const SCRUB_RATE_DEFAULT: u64 = 16 << 20;
 /// History that is kept on disk beyond the live jobs by default, in bytes.

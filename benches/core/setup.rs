@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use biotope::clock::{Clock, RealClock};
-use biotope::config::{Config, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
+use biotope::config::{Config, FreeMin, KindConfig, LiveConfig, LogConfig, SyncPolicy, WorkerConfig};
 use biotope::engine::view::EcosystemView;
 use biotope::engine::{Engine, GenerationSpec, Handle, VersionSpec};
 use biotope::job::new::NewJob;
@@ -58,6 +58,8 @@ pub(crate) fn generation(dir: &Path, types: &[&str], work: &Work) -> GenerationS
             dead_retain: Duration::from_secs(90 * 86400),
             dead_max: 100_000,
             scrub: None,
+            disk_max: None,
+            disk_free_min: FreeMin::Share(0),
             scrub_rate: 16 << 20,
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),

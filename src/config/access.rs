@@ -103,7 +103,7 @@ fn tokens(gathered: &mut Gathered, http: &mut Section<'_>) -> Vec<(Role, EnvValu
     for role in Role::ALL {
         tokens.extend(secrets(gathered, &mut section, role.name()).into_iter().map(|value| (role, value)));
     }
-    section.finish(gathered, &[]);
+    section.finish(gathered);
     tokens
 }
 
@@ -113,7 +113,7 @@ fn tls(gathered: &mut Gathered, http: &mut Section<'_>) -> Option<TlsConfig> {
     let mut path = |key| section.text(gathered, key).map(|(path, _)| PathBuf::from(path));
     let (cert, key, ca) = (path("cert"), path("key"), path("ca"));
     let span = section.span();
-    section.finish(gathered, &[]);
+    section.finish(gathered);
     match (cert, key) {
         (Some(cert), Some(key)) => Some(TlsConfig { cert, key, ca }),
         _ if !given => None,

@@ -76,7 +76,7 @@ fn concurrency(gathered: &mut Gathered, section: &mut Section<'_>) -> Concurrenc
         let help = "raise `max`, or lower `min`";
         gathered.add_at(&range.path_of("max"), message, help);
     }
-    range.finish(gathered, &[]);
+    range.finish(gathered);
     Concurrency { min: min.min(max), max }
 }
 

@@ -72,7 +72,7 @@ fn limits(gathered: &mut Gathered, section: &mut Section<'_>) -> Limits {
     let cpu = has_cpu.then_some(cpu.as_secs() + u64::from(cpu.subsec_nanos() > 0));
     let file_size = size(gathered, &mut inner, "file_size", 0);
     let core = size(gathered, &mut inner, "core", 0);
-    inner.finish(gathered, &[]);
+    inner.finish(gathered);
     Limits { memory, open_files, processes, cpu, file_size, core }
 }
 

@@ -66,8 +66,19 @@ impl Config {
     pub fn keys_changed(&self, other: &Self) -> Vec<String> {
         let Self { data_dir, stop_timeout, workers_max, core_dumps, listen, serving, access, log, .. } = self;
         let Self { log_output, history_index, workers: _, .. } = self;
-        let LogConfig { sync, retain, segment, payload_max, result_max, dead_retain, dead_max, scrub, scrub_rate } =
-            log;
+        let LogConfig {
+            sync,
+            retain,
+            segment,
+            disk_max,
+            disk_free_min,
+            payload_max,
+            result_max,
+            dead_retain,
+            dead_max,
+            scrub,
+            scrub_rate,
+        } = log;
         let theirs = &other.log;
         let mut keys = named([
             ("data_dir", *data_dir != other.data_dir),
@@ -78,6 +89,8 @@ impl Config {
             ("log.sync", *sync != theirs.sync),
             ("log.retain", *retain != theirs.retain),
             ("log.segment", *segment != theirs.segment),
+            ("log.disk_max", *disk_max != theirs.disk_max),
+            ("log.disk_free_min", *disk_free_min != theirs.disk_free_min),
             ("log.payload_max", *payload_max != theirs.payload_max),
             ("log.result_max", *result_max != theirs.result_max),
             ("log.dead_retain", *dead_retain != theirs.dead_retain),

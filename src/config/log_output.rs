@@ -83,7 +83,7 @@ pub(super) fn read(gathered: &mut Gathered, mut section: Section<'_>) -> LogOutp
         let known = LogLevel::ALL.into_iter().find(|known| known.name() == text);
         known.ok_or_else(|| "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"".to_owned())
     });
-    section.finish(gathered, &[]);
+    section.finish(gathered);
     LogOutput { format, level }
 }
 

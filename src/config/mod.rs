@@ -78,6 +78,10 @@ pub struct LogConfig {
     pub retain: u64,
     /// Size of a segment, in bytes.
     pub segment: u64,
+    /// Most bytes that the log may take for new jobs to be taken, if there is such a bound.
+    pub disk_max: Option<u64>,
+    /// What must be free on the log's disk for new jobs to be taken.
+    pub disk_free_min: FreeMin,
     /// Largest payload, in bytes.
     pub payload_max: usize,
     /// Largest result, in bytes.
@@ -90,6 +94,15 @@ pub struct LogConfig {
     pub scrub: Option<Duration>,
     /// Bytes a second that such a reading takes at most.
     pub scrub_rate: u64,
+}
+
+/// How much of a disk stays free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeMin {
+    /// So much of all that it has, in percent.
+    Share(u32),
+    /// So many bytes.
+    Bytes(u64),
 }
 
 /// When a record counts as durable.

@@ -8,10 +8,13 @@ use toml::de::DeTable;
 
 use super::problem::{Places, Problem, Problems};
 use super::section::{Gathered, Section, closest};
-use super::{Config, LogConfig, SyncPolicy, WorkerConfig, access, concurrency, log_output, serving, units, worker};
+use super::{
+    Config, FreeMin, LogConfig, SyncPolicy, WorkerConfig, access, concurrency, log_output, serving, units, worker,
+};
 use crate::limits::{
-    PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX, RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX,
-    RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
+    DISK_FREE_MIN_DEFAULT, DISK_SEGMENTS_MIN, PAYLOAD_BYTES_MAX_DEFAULT, PAYLOAD_BYTES_MAX_MAX,
+    RESULT_BYTES_MAX_DEFAULT, RESULT_BYTES_MAX_MAX, RETAIN_BYTES_DEFAULT, SCRUB_RATE_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TYPES_MAX,
 };
 use crate::types::WorkerType;
 
@@ -131,7 +134,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
     let mut http = top.section(gathered, "http");
     let (listen, serving) = serving::read(gathered, &mut http);
     let access = access::read(gathered, &mut http, listen);
-    http.finish(gathered, &[]);
+    http.finish(gathered);
     let log = top.section(gathered, "log");
     let log = log_config(gathered, log);
     let log_output = top.section(gathered, "log_output");
@@ -142,7 +145,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
         "off" => Ok(false),
         _ => Err("write \"on\", or \"off\": then a search reads the log".to_owned()),
     });
-    history.finish(gathered, &[]);
+    history.finish(gathered);
     let workers = top.section(gathered, "workers");
     let table =
         root.iter().find(|(name, _)| name.get_ref() == "workers").and_then(|(_, value)| value.get_ref().as_table());
@@ -154,7 +157,7 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
             "add one, for instance:\n[workers.hello]\nversion = \"v1\"\nexec = [\"cat\"]",
         );
     }
-    top.finish(gathered, &[]);
+    top.finish(gathered);
     let workers_max = concurrency::budget(gathered, workers_max, &workers);
     Config {
         data_dir,
@@ -173,10 +176,13 @@ fn read(gathered: &mut Gathered, root: &DeTable<'_>, natives: &BTreeSet<String>)
 
 fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {
     let usize_of = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let segment = log.size(gathered, "segment", SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX);
     let config = LogConfig {
         sync: log.parsed(gathered, "sync", SyncPolicy::Always, sync_policy),
         retain: log.size(gathered, "retain", RETAIN_BYTES_DEFAULT, 0..=1 << 50),
-        segment: log.size(gathered, "segment", SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX),
+        segment,
+        disk_max: log.parsed(gathered, "disk_max", None, |text| disk_max(text, segment).map(Some)),
+        disk_free_min: log.parsed(gathered, "disk_free_min", FreeMin::Share(DISK_FREE_MIN_DEFAULT), free_min),
         payload_max: usize_of(log.size(
             gathered,
             "payload_max",
@@ -194,8 +200,26 @@ fn log_config(gathered: &mut Gathered, mut log: Section<'_>) -> LogConfig {
         scrub: log.parsed(gathered, "scrub", Some(7 * DAY), scrub),
         scrub_rate: log.size(gathered, "scrub_rate", SCRUB_RATE_DEFAULT, 1 << 20..=1 << 40),
     };
-    log.finish(gathered, &["disk_max", "disk_free_min"]);
+    log.finish(gathered);
     config
+}
+
+fn disk_max(text: &str, segment: u64) -> Result<u64, String> {
+    let least = DISK_SEGMENTS_MIN * segment;
+    match units::size(text)? {
+        bytes if bytes < least => {
+            let (least, segment) = (units::show_size(least), units::show_size(segment));
+            Err(format!("it must be {least:?} at least: {DISK_SEGMENTS_MIN} segments (`log.segment` is {segment})"))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+fn free_min(text: &str) -> Result<FreeMin, String> {
+    if text.contains('%') {
+        return units::percent(text).map(FreeMin::Share);
+    }
+    units::size(text).map(FreeMin::Bytes).map_err(|help| format!("{help}, or a share, like \"5%\""))
 }
 
 fn scrub(text: &str) -> Result<Option<Duration>, String> {

@@ -44,7 +44,7 @@ pub(super) fn read(gathered: &mut Gathered, section: &mut Section<'_>, kind: Opt
     let second = Duration::from_secs(1);
     let age = inner.duration(gathered, "age", second, second..=365 * DAY);
     let rss = inner.size(gathered, "rss", MIB, MIB..=64 * TIB);
-    inner.finish(gathered, &[]);
+    inner.finish(gathered);
     let [has_cycles, has_age, has_rss] = is_there;
     Recycle { cycles: has_cycles.then_some(cycles), age: has_age.then_some(age), rss: has_rss.then_some(rss) }
 }

@@ -58,7 +58,7 @@ pub(super) fn read(gathered: &mut Gathered, section: &mut Section<'_>) -> Rollou
     let drain_timeout = rollout.duration(gathered, "drain_timeout", usual.drain_timeout, Duration::ZERO..=7 * DAY);
     let warm_for = rollout.duration(gathered, "warm_for", usual.warm_for, Duration::ZERO..=7 * DAY);
     let versions_max = rollout.number(gathered, "versions_max", usual.versions_max, 2..=LIVE_VERSIONS_MAX);
-    rollout.finish(gathered, &[]);
+    rollout.finish(gathered);
     Rollout { steps, hold, min_samples, drain_timeout, warm_for, versions_max }
 }
 

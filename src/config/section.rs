@@ -206,19 +206,14 @@ impl<'a> Section<'a> {
         (texts.len() == items.len()).then(|| (texts, value.span()))
     }
 
-    /// Every key that was not asked for is a problem; `later` are those that a later version will know.
-    pub(super) fn finish(self, gathered: &mut Gathered, later: &[&str]) {
+    /// Every key that was not asked for is a problem.
+    pub(super) fn finish(self, gathered: &mut Gathered) {
         for (name, _) in self.table.into_iter().flatten() {
             let key = name.get_ref().as_ref();
             if self.asked.contains(&key) {
                 continue;
             }
             let path = self.path_of(key);
-            if later.contains(&key) {
-                let help = "leave it out: this version of biotope does without";
-                gathered.add(name.span(), format!("`{path}` is not yet supported"), help);
-                continue;
-            }
             let help = match closest(key, self.asked.iter().copied()) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None if self.asked.is_empty() => String::new(),

@@ -28,7 +28,7 @@ pub(super) fn read(gathered: &mut Gathered, mut section: Section<'_>, name: &str
     let version = version(gathered, &mut section);
     let kind = read_kind(gathered, &mut section, natives.contains(name));
     let live = live(gathered, &mut section, kind.as_ref());
-    section.finish(gathered, &[]);
+    section.finish(gathered);
     Table { version, kind, live }
 }
 
@@ -160,7 +160,7 @@ fn backoff(gathered: &mut Gathered, section: &mut Section<'_>) -> Backoff {
         let message = format!("`{}` is {max:?}, below `first`, which is {first:?}", inner.path_of("max"));
         gathered.add_at(&inner.path_of("max"), message, "raise `max`, or lower `first`");
     }
-    inner.finish(gathered, &[]);
+    inner.finish(gathered);
     Backoff { first, factor, max }
 }
 
@@ -169,6 +169,6 @@ fn retry_budget(gathered: &mut Gathered, section: &mut Section<'_>) -> RetryBudg
     let mut inner = section.section(gathered, "retry_budget");
     let percent = inner.parsed(gathered, "share", default.percent, units::percent);
     let min_per_second = inner.number(gathered, "min_per_second", default.min_per_second, 1..=RETRIES_PER_SECOND_MAX);
-    inner.finish(gathered, &[]);
+    inner.finish(gathered);
     RetryBudget { percent, min_per_second }
 }

@@ -19,6 +19,7 @@ use super::runs::{PoolRun, Rollover, TypeRun};
 use super::scaling::Sizes;
 use super::shared::Shared;
 use super::shown::measured::Measured;
+use super::space::Space;
 use super::stop::Stopping;
 use super::upkeep::checkpoint::{Checkpointing, Scribe};
 use super::upkeep::clean::Cleaning;
@@ -118,6 +119,7 @@ pub(super) struct Core {
     pub(super) seal_at: Option<Duration>,
     pub(super) sync_at: Option<Duration>,
     pub(super) stopping: Option<Stopping>,
+    pub(super) space: Space,
     pub(super) beating: Beating,
     _lock: Option<DirLock>,
 }
@@ -192,6 +194,7 @@ impl Core {
             seal_at: None,
             sync_at: None,
             stopping: None,
+            space: Space::default(),
             beating: Beating::default(),
             _lock: parts.lock,
         }
@@ -252,6 +255,7 @@ impl Core {
     /// The log is poisoned.
     pub(super) fn turn(&mut self, first: Option<Command>) -> Result<bool, Poisoned> {
         self.tick();
+        self.look_at_space();
         self.beat_if_due();
         self.again = false;
         if self.stands_still() {

@@ -30,6 +30,7 @@ mod runs;
 mod scaling;
 mod shared;
 mod shown;
+mod space;
 pub mod stepped;
 mod stop;
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl Core {
             }
             bytes += job.payload.len() + RECORD_SPARE;
         }
-        let most = self.log.options().frame_bytes_max;
+        let most = self.log.group_bytes_max(1 + admitted.len());
         if bytes > most {
             let error = format!("result and follow-up jobs are {bytes} bytes together, the most is {most}");
             return self.fail(born, &error, false, false, by);

@@ -54,7 +54,7 @@ impl Core {
         if self.log.room() < self.log.options().segment_bytes / 2 {
             self.await_spare();
         }
-        self.log.full().map(|detail| Refusal::DiskFull { detail: detail.to_string() })
+        self.why_full().map(|detail| Refusal::DiskFull { detail: detail.to_string() })
     }
 
     /// Records one job that was admitted.

@@ -19,8 +19,8 @@ impl Core {
     /// given back.
     pub(super) fn is_short_of_room(&mut self) -> bool {
         let options = self.log.options();
-        let low = self.log.room() < (options.frame_bytes_max + options.frame_bytes_full) as u64;
-        low && !self.await_spare()
+        let kept = (options.frame_bytes_max + options.frame_bytes_full) as u64 + self.table.reserved() * RELEASE_BYTES;
+        self.log.room() < kept && !self.await_spare()
     }
 
     /// Whether a command must wait for room.
@@ -42,8 +42,7 @@ impl Core {
         if !self.is_stopping() || !self.is_short_of_room() {
             return false;
         }
-        let running: u64 = self.table.types().map(|(_, of_type)| of_type.reserved).sum();
-        let kept = self.log.options().frame_bytes_full as u64 + running * RELEASE_BYTES;
+        let kept = self.log.options().frame_bytes_full as u64 + self.table.reserved() * RELEASE_BYTES;
         self.log.room() < kept + record_bytes(outcome) as u64
     }
 

@@ -44,6 +44,10 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// Where the directory is, for messages.
     fn place(&self) -> PathBuf;
+    /// What its file system has, if it says so.
+    fn free(&self) -> Option<Free> {
+        None
+    }
     /// Whether what lies at [`Disk::place`] is still the directory that was opened.
     ///
     /// # Errors
@@ -51,6 +55,15 @@ pub trait Disk: Send + Sync {
     fn check_place(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Bytes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// All that there are.
+    pub total: u64,
+    /// Those that this process may still take.
+    pub free: u64,
 }
 
 /// A file of a [`Disk`].
@@ -186,6 +199,13 @@ impl Disk for RealDisk {
 
     fn place(&self) -> PathBuf {
         self.dir.clone()
+    }
+
+    fn free(&self) -> Option<Free> {
+        let system = rustix::fs::fstatvfs(&self.handle).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
+        // Some that are not of a disk say nothing.
+        (system.f_blocks > 0).then(|| Free { total: bytes(system.f_blocks), free: bytes(system.f_bavail) })
     }
 
     fn check_place(&self) -> io::Result<()> {

@@ -6,9 +6,11 @@ use super::model::{Counts, Place};
 use super::plan::TYPES;
 use super::world::{Reply, Sent, Violation, World};
 use crate::engine::stepped::Stepped;
+use crate::job::event::{Event, Release};
 use crate::job::transition::State;
 use crate::refusal::Refusal;
-use crate::types::{Seq, UnixMs};
+use crate::types::{Lease, Seq, UnixMs};
+use crate::worker::Outcome;
 
 impl World {
     /// The engine takes turns until it has nothing to do, and what it did is compared with the model.
@@ -139,6 +141,11 @@ impl World {
                 self.figures.count("refused", "an older lease");
                 Ok(())
             }
+            Sent::Outcome { lease, .. } if sure && self.was_left(lease) => {
+                self.figures.count("work", "left by a stop on a full disk");
+                self.outcome_of(lease, Outcome::Interrupted, true);
+                Ok(())
+            }
             Sent::Outcome { lease, outcome, .. } => {
                 self.outcome_of(lease, outcome, sure);
                 Ok(())
@@ -147,6 +154,24 @@ impl World {
             Sent::Purge { of, reply, ended } => self.purged(of, ended, self.reply(reply), sure),
             Sent::Redrive { meant, reply, redriven } => self.redriven(&meant, redriven, self.reply(reply), sure),
         }
+    }
+
+    /// Whether a stop had no room to record an outcome, and gave the job back.
+    fn was_left(&self, lease: Lease) -> bool {
+        let engine = self.engine.as_ref().filter(|_| self.tight);
+        let job = engine.and_then(|engine| engine.table().job(lease.born));
+        let job = job.filter(|job| job.state == State::Ready && job.fence == lease.fence);
+        let (Some(engine), Some(job)) = (engine, job) else { return false };
+        self.disk.quietly(|| {
+            let records = engine.reader().scan(job.home.seq).filter_map(Result::ok);
+            let back = records.filter_map(|record| match Event::decode(record.kind, record.version, &record.body) {
+                Ok(Event::Reserved(event)) if event.born == lease.born => Some(false),
+                Ok(Event::Failed(event, _)) if event.born == lease.born => Some(false),
+                Ok(Event::Released(event, _)) if event.born == lease.born => Some(event.release == Release::Interrupt),
+                _ => None,
+            });
+            back.last().unwrap_or(false)
+        })
     }
 
     pub(super) fn now(&self) -> UnixMs {

@@ -11,6 +11,7 @@ use crate::job::event::End;
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::job::table::Job;
 use crate::job::transition::State;
+use crate::log::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::refusal::Refusal;
 use crate::types::{Fence, Lease, Seq, UnixMs, millis};
 use crate::worker::Outcome;
@@ -238,7 +239,8 @@ impl World {
                 }
             }
         }
-        let fits = enqueue.is_empty() || bytes <= self.frame_bytes_max();
+        let most = self.frame_bytes_max() - FRAME_HEADER_BYTES - FRAME_ALIGN - (1 + fresh.len()) * RECORD_HEADER_BYTES;
+        let fits = enqueue.is_empty() || bytes <= most;
         fits.then_some(fresh)
     }
 

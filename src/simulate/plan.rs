@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{
-    Backoff, Concurrency, Config, Confinement, ExecConfig, ExecMode, KindConfig, LiveConfig, LogConfig, Rollout,
-    SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, Confinement, ExecConfig, ExecMode, FreeMin, KindConfig, LiveConfig, LogConfig,
+    Rollout, SyncPolicy, WorkerConfig,
 };
 use crate::engine::{GenerationSpec, Resolver, VersionSpec};
 use crate::job::event::{Kind, decode_home};
@@ -79,6 +79,9 @@ pub(super) fn spec(plan: u8, retain: u64, segment: u64) -> GenerationSpec {
             dead_retain: DEAD_RETAIN,
             dead_max: dead_max(plan),
             scrub: None,
+            disk_max: None,
+            // Worlds have their own way to run short of space.
+            disk_free_min: FreeMin::Share(0),
             scrub_rate: 16 << 20,
         },
         workers: versions.iter().map(|version| version.worker.clone()).collect(),

@@ -182,3 +182,46 @@ fn d4_damage_that_is_found_while_serving_is_told_everywhere_and_does_not_go_away
     assert_eq!(told(&biotope), before, "it is known before anything is read again");
     biotope.stop();
 }
+
+#[test]
+fn d9_the_bounds_of_the_config_refuse_jobs_before_the_disk_is_full() {
+    let bounded = |bound: &str| ECHO.replace("segment =", &format!("{bound}\nsegment ="));
+    let home = Home::new(ECHO);
+    let biotope = home.start();
+    let large = json!({"type": "echo", "delay": "1h", "payload": "x".repeat(900_000)}).to_string();
+    let reloaded = |bound: &str| {
+        home.configure(&bounded(bound));
+        let output = home.cli(&["reload", "--wait"]);
+        assert!(output.status.success(), "{}", shown(&output));
+    };
+    reloaded("disk_free_min = \"100%\"");
+    for (path, answer) in [("/v1/jobs", biotope.post("/v1/jobs", &large)), ("/readyz", biotope.get("/readyz"))] {
+        let said = answer.json();
+        assert_eq!((answer.status, &said["code"]), (507, &json!("disk_full")), "{path}: {said}");
+        assert!(said["detail"].as_str().unwrap().contains("`log.disk_free_min` is 100%"), "{said}");
+    }
+    reloaded("disk_max = \"32MiB\"");
+    let mut taken = 0;
+    let refused = loop {
+        match biotope.post("/v1/jobs", &large) {
+            answer if answer.status == 201 => taken += 1,
+            answer => break answer,
+        }
+        assert!(taken < 40, "it is bounded");
+    };
+    let said = refused.json();
+    assert!(refused.status == 507 && said["detail"].as_str().unwrap().contains("`log.disk_max`, 32MiB"), "{said}");
+    assert!(taken > 5, "{taken}");
+    let files = std::fs::read_dir(home.path("data/log")).unwrap().map(Result::unwrap);
+    let segments = files.filter(|file| file.file_name().to_string_lossy().contains(".seg"));
+    let bytes: u64 = segments.map(|file| file.metadata().unwrap().len()).sum();
+    assert!(bytes <= 32 << 20, "{bytes}");
+    // What lives may go.
+    let first = biotope.jobs("state=delayed").pop().unwrap();
+    assert_eq!(biotope.post(&format!("/v1/jobs/{}/cancel", first["id"].as_str().unwrap()), "").status, 200);
+    reloaded("disk_max = \"1GiB\"\ndisk_free_min = \"0%\"");
+    assert_eq!(biotope.get("/readyz").status, 200);
+    let id = biotope.push(&json!({"type": "echo"}));
+    biotope.until_state(&id, "completed");
+    biotope.stop();
+}

@@ -28,7 +28,7 @@ fn small(name: &str) -> Option<(Home, LoopDisk)> {
     let home = Home::bare();
     home.script("gated.sh", "read -r _ <gate\n[ \"$BIOTOPE_TASK\" = ok ] || { echo as told >&2; exit 1; }");
     home.pipe("gate");
-    home.configure_with("[log]\nsegment = \"8MiB\"\nretain = \"0B\"", GATED);
+    home.configure_with("[log]\nsegment = \"8MiB\"\nretain = \"0B\"\ndisk_free_min = \"0%\"", GATED);
     match LoopDisk::mount(&home, MEBIBYTES) {
         Ok(disk) => Some((home, disk)),
         Err(why) => {

@@ -82,6 +82,7 @@ impl Core {
         }
         let targets_before = self.table.generation().targets.clone();
         self.config = generation.config;
+        self.look_at_space_again();
         self.sizes_changed();
         self.shared.set_edges(&self.config, generation.access);
         let mut targets = Vec::with_capacity(generation.versions.len());

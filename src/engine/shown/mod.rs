@@ -165,14 +165,13 @@ impl Core {
             head_segment: u64::from(figures.head),
             active_segment: u64::from(figures.active),
             durable_up_to: figures.durable_up_to,
-            disk_bytes: figures.disk_bytes
-                + self.log.reader().set_aside_count() as u64 * self.log.options().segment_bytes,
+            disk_bytes: self.disk_bytes(),
             live_bytes: self.table.live_bytes(),
             epoch: self.log.epoch(),
             commits: figures.commits,
             written_bytes: figures.written_bytes,
             last_sync_us: u64::try_from(self.measured.last_sync().as_micros()).unwrap_or(u64::MAX),
-            full: self.log.full().map(|why| why.to_string()),
+            full: self.why_full().map(|why| why.to_string()),
             damaged: self.log.reader().damaged().into_iter().map(damaged_view).collect(),
             scrubbed_at_ms: self.scrubber.as_ref().and_then(Scrubber::passed_at),
         }

@@ -116,6 +116,13 @@ fn a_stop_on_a_full_disk_comes_to_its_end() {
 /// What was done and finds no room is given back, and runs again after the next start: no attempt and no host death is counted.
 #[test]
 fn a_stop_on_a_full_disk_gives_back_what_it_has_no_room_to_record() {
+    // Whatever the last one that has room leaves, the rest is enough for the others.
+    for bytes in (8 << 10..13 << 10).step_by(512) {
+        stop_with_results_of(bytes);
+    }
+}
+
+fn stop_with_results_of(bytes: usize) {
     const JOBS: usize = 24;
     let disk = SimDisk::new(1);
     let dir = tempfile::tempdir().unwrap();
@@ -124,12 +131,16 @@ fn a_stop_on_a_full_disk_gives_back_what_it_has_no_room_to_record() {
     let work = Factory(Arc::new(move |_: &Assignment| {
         begun.send(()).unwrap();
         ends.recv().unwrap_err();
-        Outcome::Done { result: Some(format!("\"{}\"", "x".repeat(10 << 10)).into_bytes()), enqueue: Vec::new() }
+        Outcome::Done { result: Some(format!("\"{}\"", "x".repeat(bytes)).into_bytes()), enqueue: Vec::new() }
     }));
     let threads = u32::try_from(JOBS).unwrap();
     let live = LiveConfig { concurrency: Concurrency::fixed(threads), ..live() };
-    let spec =
-        |work| Spec::new(dir.path()).with_live("work", "v1", work, live.clone()).with("echo", "v1", Broken).make();
+    let spec = |work| {
+        let spec = Spec::new(dir.path()).with_live("work", "v1", work, live.clone());
+        let mut spec = spec.with("echo", "v1", Broken).make();
+        spec.config.stop_timeout = SOON;
+        spec
+    };
     let (mut engine, _) = step_with(&disk, spec(work), OPTIONS);
     engine.make_segment();
     engine.handle().submit(vec![job("work", "1"); JOBS], Box::new(drop));
@@ -183,6 +194,100 @@ fn a_full_disk_ends_by_itself_whatever_is_synced() {
         }
         assert!(taken > 10, "{sync:?}: {taken} taken once nothing lived any more");
     }
+}
+
+fn refusal(engine: &mut Stepped, one: NewJob) -> Option<String> {
+    let (to, told) = crossbeam_channel::bounded(1);
+    engine.handle().submit(vec![one], Box::new(move |answers| to.send(answers).unwrap()));
+    turns(engine);
+    told.recv().unwrap().pop().unwrap().err().map(|refusal| refusal.to_string())
+}
+
+/// History gives way as far as it must, and only where that is enough; outcomes and words about jobs go on.
+#[test]
+fn what_must_stay_free_refuses_new_jobs_and_costs_no_more_history_than_it_must() {
+    const SEGMENT: usize = 256 << 10;
+    for (too_few, helps) in [(3, true), (100, false)] {
+        let disk = SimDisk::new(1);
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = Spec::new(dir.path()).with("echo", "v1", Broken).make();
+        (spec.config.log.segment, spec.config.log.retain) = (OPTIONS.segment_bytes, 1 << 30);
+        spec.config.log.disk_free_min = FreeMin::Bytes((too_few * SEGMENT) as u64);
+        let (mut engine, clock) = step_with(&disk, spec, OPTIONS);
+        let done = over(&format!("\"{}\"", "x".repeat(12 << 10)));
+        while disk.bytes_of("0000000012.seg").is_none() {
+            assert_eq!(push(&mut engine, vec![done.clone()]), 1);
+            engine.make_segment();
+        }
+        let named = NewJob { id: Some("waits".parse().unwrap()), ..later("1") };
+        assert_eq!(push(&mut engine, vec![named]), 1);
+        let first = head(&engine);
+        disk.set_space(Some(disk.used() + SEGMENT / 2));
+        clock.ahead(1);
+        let why = refusal(&mut engine, done.clone()).expect("too little is free");
+        assert!(why.contains("log.disk_free_min"), "{why}");
+        for _ in 0..30 {
+            clock.ahead(1);
+            turns(&mut engine);
+            engine.make_segment();
+        }
+        let free = disk.space().unwrap() - disk.used();
+        assert_eq!((refusal(&mut engine, done.clone()).is_none(), free >= too_few * SEGMENT), (helps, helps));
+        let left = (1..13).filter(|number| engine.reader().first_seq_of(*number).is_some()).count();
+        if helps {
+            assert!(head(&engine) > first && left >= 6, "{left} segments are left, and {free} bytes are free");
+        } else {
+            assert_eq!(head(&engine), first, "it would be lost for nothing");
+            engine.handle().act("waits", JobAction::Cancel, Box::new(|done| assert!(done.is_ok())));
+            turns(&mut engine);
+            assert_eq!(engine.table().live_jobs(), 0);
+            disk.set_space(None);
+            clock.ahead(1);
+            assert_eq!(refusal(&mut engine, done.clone()), None);
+        }
+    }
+}
+
+/// What has ended gives way to what comes; what lives does not, until it has ended.
+#[test]
+fn a_log_is_as_large_as_it_may_be_and_no_larger() {
+    const MOST: u64 = 8 * OPTIONS.segment_bytes;
+    let disk = SimDisk::new(1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = Spec::new(dir.path()).with("echo", "v1", Broken).make();
+    (spec.config.log.segment, spec.config.log.retain) = (OPTIONS.segment_bytes, 1 << 30);
+    spec.config.log.disk_max = Some(MOST);
+    let (mut engine, clock) = step_with(&disk, spec, OPTIONS);
+    let payload = format!("\"{}\"", "x".repeat(12 << 10));
+    let segments = |disk: &SimDisk| {
+        (1..400).filter_map(|n| disk.bytes_of(&format!("{n:010}.seg"))).map(|bytes| bytes.len() as u64).sum::<u64>()
+    };
+    let round = |engine: &mut Stepped, one: &NewJob| {
+        let refused = refusal(engine, one.clone());
+        engine.make_segment();
+        while engine.clean() {
+            turns(engine);
+        }
+        clock.ahead(1);
+        refused
+    };
+    for _ in 0..500 {
+        assert_eq!(round(&mut engine, &over(&payload)), None);
+        assert!(segments(&disk) <= MOST, "{} bytes", segments(&disk));
+    }
+    let mut taken = 0;
+    let why = loop {
+        match round(&mut engine, &later(&payload)) {
+            None => taken += 1,
+            Some(why) => break why,
+        }
+        assert!(taken < 200, "it is bounded");
+    };
+    assert!(why.contains("`log.disk_max`, 2MiB"), "{why}");
+    assert!(segments(&disk) <= MOST && taken > 40, "{taken} taken, {} bytes", segments(&disk));
+    engine.handle().purge("echo", Box::new(drop));
+    let taken = (0..100).filter(|_| round(&mut engine, &over(&payload)).is_none()).count();
+    assert!(taken > 80, "{taken} of 100 taken once nothing lived any more");
 }
 
 /// One that is wanted costs one that was needed least; and none where it is no space that is wanted.

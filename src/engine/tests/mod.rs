@@ -30,7 +30,8 @@ use super::view::{EcosystemView, JobFilter, JobView, ReloadVerdict, TypeView};
 use super::{Engine, GenerationSpec, Handle, JobAction, OpenError, VersionSpec};
 use crate::clock::{Clock, RealClock};
 use crate::config::{
-    Backoff, Concurrency, Config, KindConfig, LiveConfig, LogConfig, RetryBudget, Rollout, SyncPolicy, WorkerConfig,
+    Backoff, Concurrency, Config, FreeMin, KindConfig, LiveConfig, LogConfig, RetryBudget, Rollout, SyncPolicy,
+    WorkerConfig,
 };
 use crate::job::new::{NewJob, Pushed, Start};
 use crate::refusal::Refusal;
@@ -183,6 +184,8 @@ impl Spec {
                 dead_retain: Duration::from_secs(3600),
                 dead_max: 1000,
                 scrub: None,
+                disk_max: None,
+                disk_free_min: FreeMin::Share(0),
                 scrub_rate: 16 << 20,
             },
             workers: self.versions.iter().map(|version| version.worker.clone()).collect(),

@@ -57,16 +57,16 @@ impl Core {
     pub(in crate::engine) fn clean_if_due(&mut self) {
         let live = self.table.live_bytes();
         let full = self.log.wants_space();
+        let mut figures = self.log.figures();
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
-        let retain = if full { 0 } else { self.config.log.retain };
+        let retain = if full { 0 } else { self.retained(&figures, 2 * live) };
         // What comes while the head is cleaned, and the segment that is made ahead, are beyond it: a segment each.
         let bound = 2 * live + retain.max(self.config.log.segment);
         // What somebody reads that the head has passed, such as a backup, leaves with that one, and by no sweep.
         let is_large = |figures: LogFigures| figures.disk_bytes - figures.held_bytes > bound;
         let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
-        let mut figures = self.log.figures();
         while !busy && figures.head < figures.active && is_large(figures) && self.table.homes_in(figures.head) == 0 {
-            if full && self.log.frees_a_segment() {
+            if full && self.log.frees_a_segment() || !self.may_give_way() {
                 // One segment is wanted, not all of history.
                 return;
             }
@@ -79,6 +79,7 @@ impl Core {
         }
         if full && (live + CLEANING_SPARE > self.log.room() || self.log.frees_a_segment())
             || self.unreadable_in == Some(figures.active)
+            || !self.may_give_way()
         {
             return;
         }

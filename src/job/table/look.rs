@@ -56,6 +56,11 @@ impl Table {
         self.live_bytes
     }
 
+    /// Jobs that run, of all types.
+    pub fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
     /// The number of a type.
     pub fn type_no(&self, name: &str) -> Option<u32> {
         /// So many names are sooner looked along than one is hashed.

@@ -68,6 +68,8 @@ pub struct Table {
     ids: ChosenNames,
     expiring: BTreeSet<(UnixMs, Seq)>,
     dead: BTreeSet<(UnixMs, Seq)>,
+    /// Jobs that run, of all types.
+    reserved: u64,
     live_bytes: u64,
     /// Jobs by the segment in which their payload lies.
     homes: BTreeMap<u32, u64>,
@@ -88,6 +90,7 @@ impl Table {
             ids: ChosenNames::none(IdMaker::new(log_id)),
             expiring: BTreeSet::new(),
             dead: BTreeSet::new(),
+            reserved: 0,
             live_bytes: 0,
             homes: BTreeMap::new(),
             first_seq: None,
@@ -383,7 +386,10 @@ impl Table {
                 of_type.delayed -= 1;
                 of_type.due.remove(&(job.ready_ms, born));
             }
-            State::Reserved => of_type.reserved -= 1,
+            State::Reserved => {
+                of_type.reserved -= 1;
+                self.reserved -= 1;
+            }
             State::Dead => {
                 of_type.dead -= 1;
                 self.dead.remove(&(job.since_ms, born));
@@ -403,7 +409,10 @@ impl Table {
                 of_type.delayed += 1;
                 of_type.due.insert((job.ready_ms, born));
             }
-            State::Reserved => of_type.reserved += 1,
+            State::Reserved => {
+                of_type.reserved += 1;
+                self.reserved += 1;
+            }
             State::Dead => {
                 of_type.dead += 1;
                 self.dead.insert((job.since_ms, born));

@@ -1,9 +1,11 @@
 //! What room there is: in the frame, in the segment, for a next one; and what the log takes on its disk.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Log, LogFigures, SEGMENT_RESERVE};
-use crate::log::frame::{FRAME_ALIGN, RECORD_HEADER_BYTES};
+use crate::log::disk::Free;
+use crate::log::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 
 impl Log {
     /// Why no new segment can be made, if none is ready: then new jobs should be refused.
@@ -24,6 +26,16 @@ impl Log {
     /// Whether a file will be free to be written again without anything more that is passed: one is, or it is about to be.
     pub fn frees_a_segment(&self) -> bool {
         !self.is_head_durable() || self.maker.keeps() || !self.retired.is_empty()
+    }
+
+    /// How much room there is where it lies, if that can be known.
+    pub fn free(&self) -> Option<Free> {
+        self.disk.free()
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> PathBuf {
+        self.disk.place()
     }
 
     fn has_spare(&self) -> bool {
@@ -61,6 +73,11 @@ impl Log {
             commits: self.commits,
             written_bytes: self.written_bytes,
         }
+    }
+
+    /// Most bytes that the bodies of so many records may have together, if they are one group: with them a frame is full.
+    pub fn group_bytes_max(&self, records: usize) -> usize {
+        self.options.frame_bytes_max.saturating_sub(FRAME_HEADER_BYTES + FRAME_ALIGN + records * RECORD_HEADER_BYTES)
     }
 
     /// Whether records with bodies of these sizes, all of one group, fit in the frame and the segment as they stand.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::state::{Change, Inode, Naming, State};
 use super::{Call, Fault, SimDisk};
-use crate::log::disk::{Disk, DiskFile};
+use crate::log::disk::{Disk, DiskFile, Free};
 
 struct SimFile {
     disk: SimDisk,
@@ -53,6 +53,13 @@ impl Disk for SimDisk {
         state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         state.namings.push(Naming::Gone(name.to_owned()));
         Ok(())
+    }
+
+    /// No call that a fault may strike.
+    fn free(&self) -> Option<Free> {
+        let state = self.state();
+        let total = state.space?;
+        Some(Free { total: total as u64, free: total.saturating_sub(state.used()) as u64 })
     }
 
     fn sync_dir(&self) -> io::Result<()> {

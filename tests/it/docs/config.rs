@@ -21,7 +21,8 @@ const BASES: [&str; 6] = [
 ];
 
 /// Defaults that are no value, and so cannot be tried: each says in words what holds without the key.
-const IN_WORDS: [(&str, &str); 33] = [
+const IN_WORDS: [(&str, &str); 34] = [
+    ("log.disk_max", "none"),
     ("http.names", "none"),
     ("http.tokens.metrics", "none"),
     ("http.tokens.read", "none"),

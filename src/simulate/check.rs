@@ -141,7 +141,7 @@ impl World {
                 self.figures.count("refused", "an older lease");
                 Ok(())
             }
-            Sent::Outcome { lease, .. } if sure && self.was_left(lease) => {
+            Sent::Outcome { lease, outcome, .. } if sure && outcome != Outcome::Interrupted && self.was_left(lease) => {
                 self.figures.count("work", "left by a stop on a full disk");
                 self.outcome_of(lease, Outcome::Interrupted, true);
                 Ok(())

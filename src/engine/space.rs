@@ -42,7 +42,9 @@ impl Core {
             return;
         }
         self.space.look_at = self.mono + LOOK_FOR_SPACE_EVERY;
+        let waits = self.waits_for_disk();
         let met = self.bound_met();
+        drop(waits);
         match (&met, &self.space.met) {
             (Some(met), None) => tracing::warn!("{}; new jobs are refused until there is more", met.why),
             (None, Some(_)) => tracing::info!("there is space again: new jobs are taken"),
@@ -76,7 +78,9 @@ impl Core {
             FreeMin::Share(percent) => (free.total / 100 * u64::from(percent), format!("{percent}%")),
             FreeMin::Bytes(bytes) => (bytes, units::show_size(bytes)),
         };
-        let wanted = min.checked_sub(free.free).filter(|wanted| *wanted > 0)?;
+        // It ends with a segment to spare, so that it does not come and go.
+        let spare = if self.space.met.as_ref().is_some_and(|met| met.wanted > 0) { segment } else { 0 };
+        let wanted = min.saturating_add(spare).checked_sub(free.free).filter(|wanted| *wanted > 0 && min > 0)?;
         let place = self.log.place();
         let (free, min) = (free.free >> 20, min >> 20);
         let why = format!(

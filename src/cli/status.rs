@@ -60,7 +60,8 @@ pub(super) fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
     let history = view.get("history").and_then(|history| history.get("reason"));
     let binary = view.get("binary").and_then(|binary| binary.get("last_error"));
     let config = generation.get("last_error");
-    for (what, value) in [("log", log.get("full")), ("history", history), ("config", config), ("binary", binary)] {
+    let full = ("log: new jobs are refused", log.get("full"));
+    for (what, value) in [full, ("history", history), ("config", config), ("binary", binary)] {
         if let Some(trouble) = value.and_then(Value::as_str) {
             print(&format!("{what}: {trouble}"))?;
         }

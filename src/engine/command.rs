@@ -253,7 +253,7 @@ impl Command {
         !self.waits_for_a_start() && !self.is_of_a_sweep()
     }
 
-    /// Whether it may record so much, or come so often, that a stop on a full disk leaves it to the next start.
+    /// Whether it may record so much, for as many jobs as there are, that a stop on a full disk leaves it to the next start.
     pub(super) fn waits_for_a_start(&self) -> bool {
         match self {
             Self::Known { then, .. } | Self::Described { then, .. } => then.waits_for_a_start(),
@@ -262,8 +262,6 @@ impl Command {
             | Self::Redrive { .. }
             | Self::RedriveRest(_)
             | Self::ForgetDead => true,
-            // Each is small, and nothing bounds how many come.
-            Self::Act { .. } | Self::Pause { .. } => true,
             _ => false,
         }
     }

@@ -282,7 +282,7 @@ impl Core {
             }
             let Some(command) = self.inbox_first.pop_front().or_else(|| self.inbox.try_recv().ok()) else { break };
             if self.must_wait(&command) {
-                self.waiting.push_back(command);
+                self.wait_for_room(command);
             } else {
                 self.handle(command)?;
             }
@@ -397,6 +397,7 @@ impl Core {
         let waits = self.waits_for_disk();
         self.log.rotate()?;
         drop(waits);
+        self.look_at_space_again();
         self.begin_checkpoint();
         self.put_context();
         self.clean_if_due();

@@ -9,7 +9,7 @@ use crate::types::millis;
 
 /// Longest sleep: the wall clock may have been set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
-/// Where no segment can be made, or a bound of the config is met, the engine looks so often whether that is still so.
+/// Where no segment can be made, or a bound of the config is near, the engine looks so often whether that is still so.
 pub(super) const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_millis(250);
 /// While a checkpoint is being written and nothing else happens, the engine gives more of it away so often.
 const GO_ON_WITH_CHECKPOINT: Duration = Duration::from_micros(200);
@@ -23,7 +23,7 @@ impl Core {
         let moments = [self.table.next_moment(), dead].into_iter().flatten();
         let wants_space = !self.waiting.is_empty() || self.is_short_of_room();
         let space = wants_space.then_some(LOOK_FOR_SPACE_EVERY);
-        let bound = self.is_bound_met().then_some(LOOK_FOR_SPACE_EVERY);
+        let bound = self.asks_for_space().then_some(LOOK_FOR_SPACE_EVERY);
         let checkpoint = self.more_of_checkpoint.then_some(GO_ON_WITH_CHECKPOINT);
         let by_wall =
             moments.map(|at| Duration::from_millis(at.saturating_sub(self.now)).max(space.unwrap_or_default()));
@@ -50,8 +50,11 @@ impl Core {
     /// What follows from the clocks.
     pub(super) fn timers(&mut self) -> Result<(), Poisoned> {
         self.table.ripen(self.now);
-        if self.log.full().is_some() || self.is_bound_met() {
+        if self.log.full().is_some() {
             self.clean_if_due();
+            self.free_passed_segments()?;
+        } else if self.asks_for_space() {
+            self.clean_for_space();
             self.free_passed_segments()?;
         }
         if !self.is_short_of_room() {

@@ -4,6 +4,7 @@ use super::command::Command;
 use super::core::Core;
 use super::outcome::RECORD_SPARE;
 use crate::limits::ERROR_BYTES_MAX;
+use crate::refusal::Refusal;
 use crate::worker::Outcome;
 
 /// Most bytes of a record by which a job is given back with nothing said.
@@ -30,10 +31,31 @@ impl Core {
             Command::Survivors(_) if self.waiting.iter().any(Command::is_of_a_sweep) => true,
             Command::Survivors(_) if self.is_stopping() && self.is_short_of_room() => true,
             Command::Survivors(survivors) => !self.may_restate(survivors),
+            // Each is small, but nothing bounds how many come.
+            Command::Act { .. } | Command::Pause { .. } if self.is_stopping() => self.is_short_of_room(),
             _ if command.waits_for_a_start() => self.is_short_of_room(),
             // Nor does what a pool reports overtake what it reported before.
             _ => command.needs_room() && (self.waiting.iter().any(Command::is_owed) || self.stands_still()),
         }
+    }
+
+    /// Has a command wait for room; where none will come, who can be told is told.
+    pub(super) fn wait_for_room(&mut self, command: Command) {
+        match command {
+            Command::Act { to, .. } if self.is_stopping() => {
+                let refusal = self.refusal_for_space();
+                self.reply(move |_| to.give(Err(refusal)));
+            }
+            Command::Pause { to, .. } if self.is_stopping() => {
+                let refusal = self.refusal_for_space();
+                self.reply(move |_| to.give(Err(refusal)));
+            }
+            other => self.waiting.push_back(other),
+        }
+    }
+
+    fn refusal_for_space(&self) -> Refusal {
+        Refusal::DiskFull { detail: self.why_full().map_or_else(String::new, |why| why.to_string()) }
     }
 
     /// Whether a stop leaves an outcome unrecorded, since no room for it will come: the job is given back at the end, with all that

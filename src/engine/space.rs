@@ -2,7 +2,7 @@
 //! (`log.disk_free_min`).
 //!
 //! Beyond them new jobs are refused, and nothing else: what becomes of jobs is recorded as long as there is space at all
-//! ([`super::room`]). History gives way first, where that is enough.
+//! ([`super::room`]). History gives way before, where that is enough.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,40 @@ use super::core::Core;
 use super::due::LOOK_FOR_SPACE_EVERY;
 use crate::config::{FreeMin, units};
 use crate::log::LogFigures;
+use crate::log::disk::Free;
 
-/// A bound that is met.
-struct Met {
-    /// Which, as a clause.
-    why: Arc<String>,
-    /// Bytes that are wanted of the disk; 0: it is the log that is too large.
-    wanted: u64,
-}
+/// History gives way while less than so many segments are free beyond what must be: so it is out of the way in time.
+const GIVES_WAY_AT: u64 = 2;
+/// What gave way may be seen as free only after so long: some file systems free late. Until then no more is given than was wanted.
+const SEEN_FREE_AFTER: Duration = Duration::from_secs(10);
+/// A log is told of so often at most when space comes and goes.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// How it stands with them.
 #[derive(Default)]
 pub(super) struct Space {
-    met: Option<Met>,
+    /// The bound that is met, as a clause.
+    met: Option<Arc<String>>,
     /// When it is looked at again.
     look_at: Duration,
-    /// A segment of history may give way for what is wanted: one for each look, until what it leaves is seen.
-    may_give_way: bool,
+    /// Segments of history that may still give way for the disk's sake.
+    gives: u64,
+    /// When that is reckoned again.
+    gives_until: Duration,
+    /// Whether it was said that a bound is met, and when one may be told of again.
+    said: bool,
+    say_at: Duration,
 }
 
 impl Core {
     /// Why new jobs are refused for want of space, if they are.
     pub(super) fn why_full(&self) -> Option<Arc<String>> {
-        self.log.full().or_else(|| self.space.met.as_ref().map(|met| Arc::clone(&met.why)))
+        self.log.full().or_else(|| self.space.met.clone())
+    }
+
+    /// Whether a bound is met, or history is to give way before one is.
+    pub(super) fn asks_for_space(&self) -> bool {
+        self.space.met.is_some() || self.space.gives > 0
     }
 
     /// Looks whether a bound is met, if that was not done just now.
@@ -43,74 +54,113 @@ impl Core {
         }
         self.space.look_at = self.mono + LOOK_FOR_SPACE_EVERY;
         let waits = self.waits_for_disk();
-        let met = self.bound_met();
+        // What no file system says is no reason to refuse anything.
+        let free = self.log.free();
         drop(waits);
-        match (&met, &self.space.met) {
-            (Some(met), None) => tracing::warn!("{}; new jobs are refused until there is more", met.why),
-            (None, Some(_)) => tracing::info!("there is space again: new jobs are taken"),
+        let must = free.map_or(0, |free| self.must_be_free(free));
+        self.reckon_what_gives_way(free.map_or(u64::MAX, |free| free.free), must);
+        let met = self.log_is_at_its_bound(&self.log.figures()).then(|| self.too_large());
+        self.space.met = met
+            .or_else(|| free.filter(|free| free.free < must).map(|free| self.too_little_free(free, must)))
+            .map(Arc::new);
+        match (&self.space.met, self.space.said) {
+            (Some(why), false) if self.mono >= self.space.say_at => {
+                tracing::warn!("{why}; new jobs are refused until there is more");
+                (self.space.said, self.space.say_at) = (true, self.mono + SAY_EVERY);
+            }
+            (None, true) => {
+                tracing::info!("there is space again: new jobs are taken");
+                self.space.said = false;
+            }
             _ => {}
         }
-        self.space.may_give_way = met.as_ref().is_some_and(|met| met.wanted > 0);
-        self.space.met = met;
     }
 
-    /// Has the next turn look again: by other bounds.
+    /// Has the next turn look again: what was seen does not hold any more.
     pub(super) fn look_at_space_again(&mut self) {
         self.space.look_at = Duration::ZERO;
     }
 
     /// Bytes that the log takes of its disk, but for checkpoints.
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.log.figures().disk_bytes + self.log.reader().set_aside_count() as u64 * self.log.options().segment_bytes
+        self.log.figures().disk_bytes + self.set_aside_bytes()
     }
 
-    fn bound_met(&self) -> Option<Met> {
-        let log = &self.config.log;
-        let (taken, segment) = (self.disk_bytes(), self.log.options().segment_bytes);
-        if let Some(most) = log.disk_max.filter(|most| taken + segment > *most) {
-            let (taken, most) = (taken >> 20, units::show_size(most));
-            let why = format!("the log takes {taken} MiB, and a segment more is beyond `log.disk_max`, {most}");
-            return Some(Met { why: Arc::new(why), wanted: 0 });
+    fn set_aside_bytes(&self) -> u64 {
+        self.log.reader().set_aside_count() as u64 * self.log.options().segment_bytes
+    }
+
+    /// Whether another segment would take the log beyond its bound; the next one counts, whether it is there yet or not.
+    fn log_is_at_its_bound(&self, figures: &LogFigures) -> bool {
+        let taken = figures.disk_bytes + figures.ordered_bytes + self.set_aside_bytes();
+        self.config.log.disk_max.is_some_and(|most| taken + self.log.options().segment_bytes > most)
+    }
+
+    fn too_large(&self) -> String {
+        let most = units::show_size(self.config.log.disk_max.unwrap_or_default());
+        format!("the log takes {} MiB, and a segment more is beyond `log.disk_max`, {most}", self.disk_bytes() >> 20)
+    }
+
+    fn must_be_free(&self, disk: Free) -> u64 {
+        match self.config.log.disk_free_min {
+            FreeMin::Share(percent) => disk.total / 100 * u64::from(percent),
+            FreeMin::Bytes(bytes) => bytes,
         }
-        // What no file system says is no reason to refuse anything.
-        let free = self.log.free()?;
-        let (min, said) = match log.disk_free_min {
-            FreeMin::Share(percent) => (free.total / 100 * u64::from(percent), format!("{percent}%")),
-            FreeMin::Bytes(bytes) => (bytes, units::show_size(bytes)),
+    }
+
+    fn too_little_free(&self, disk: Free, must: u64) -> String {
+        let said = match self.config.log.disk_free_min {
+            FreeMin::Share(percent) => format!("{percent}%"),
+            FreeMin::Bytes(bytes) => units::show_size(bytes),
         };
-        // It ends with a segment to spare, so that it does not come and go.
-        let spare = if self.space.met.as_ref().is_some_and(|met| met.wanted > 0) { segment } else { 0 };
-        let wanted = min.saturating_add(spare).checked_sub(free.free).filter(|wanted| *wanted > 0 && min > 0)?;
-        let place = self.log.place();
-        let (free, min) = (free.free >> 20, min >> 20);
-        let why = format!(
-            "only {free} MiB are free in {}, and `log.disk_free_min` is {said}, {min} MiB there",
-            place.display()
-        );
-        Some(Met { why: Arc::new(why), wanted })
+        let (place, free, must) = (self.log.place(), disk.free >> 20, must >> 20);
+        format!("only {free} MiB are free in {}, and `log.disk_free_min` is {said}, {must} MiB there", place.display())
     }
 
-    /// Whether a bound is met.
-    pub(super) fn is_bound_met(&self) -> bool {
-        self.space.met.is_some()
+    /// How much history gives way for the disk's sake: what is wanted, if that can be had at all; else it would be lost for nothing.
+    fn reckon_what_gives_way(&mut self, free: u64, must: u64) {
+        let segment = self.log.options().segment_bytes;
+        let wanted = if must == 0 { 0 } else { must.saturating_add(GIVES_WAY_AT * segment).saturating_sub(free) };
+        if wanted == 0 {
+            (self.space.gives, self.space.gives_until) = (0, Duration::ZERO);
+        } else if self.mono >= self.space.gives_until {
+            let can = self.can_give_way(&self.log.figures());
+            // The first file that is freed is kept for the log's next segment.
+            self.space.gives = if wanted <= can { wanted.div_ceil(segment) + 1 } else { 0 };
+            self.space.gives_until = self.mono + SEEN_FREE_AFTER;
+        }
     }
 
-    /// History that is kept just now, in bytes: less than `log.retain` where it would leave no room for new jobs. `figures`: the log's;
-    /// `least`: what it takes without any.
-    pub(super) fn retained(&self, figures: &LogFigures, least: u64) -> u64 {
-        let (log, segment) = (&self.config.log, self.log.options().segment_bytes);
+    /// Bytes that the log could do without: what lives is in other segments then, in the one that is written and the next.
+    fn can_give_way(&self, figures: &LogFigures) -> u64 {
+        let segment = self.log.options().segment_bytes;
+        (u64::from(figures.active - figures.head) * segment).saturating_sub(self.table.live_bytes() + 2 * segment)
+    }
+
+    /// Whether the head should move on for the sake of a bound.
+    pub(super) fn should_give_way(&self, figures: &LogFigures) -> bool {
+        // What was passed and is not free yet comes first.
+        let seen = figures.held_bytes == 0 && self.log.is_head_durable();
+        let without = LogFigures { disk_bytes: figures.disk_bytes - figures.held_bytes, ..*figures };
+        self.space.gives > 0 && seen || self.log_is_at_its_bound(&without)
+    }
+
+    /// Whether the log becomes smaller by sweeps: not where it holds little but what lives, which would be restated for ever.
+    pub(super) fn gains_by_sweeps(&self, figures: &LogFigures) -> bool {
+        self.can_give_way(figures) > 0 || self.table.live_bytes() <= self.log.options().segment_bytes / 2
+    }
+
+    /// The head has moved on.
+    pub(super) fn has_given_way(&mut self) {
+        self.space.gives = self.space.gives.saturating_sub(1);
+    }
+
+    /// History that is kept, in bytes: less than `log.retain` where the log would be at its bound with it. `least`: what it takes
+    /// without any.
+    pub(super) fn retained(&self, least: u64) -> u64 {
+        let log = &self.config.log;
         // What comes while the head is cleaned, and the segment that is made ahead, are beyond what is retained.
-        let fits = log.disk_max.map(|most| most.saturating_sub(2 * segment + least));
-        let retain = log.retain.min(fits.unwrap_or(u64::MAX));
-        let wanted = self.space.met.as_ref().map_or(0, |met| met.wanted);
-        let history = figures.disk_bytes.saturating_sub(figures.held_bytes + least + segment);
-        // Where all of it is not enough, it would be lost for nothing.
-        if wanted > 0 && wanted <= history { 0 } else { retain }
-    }
-
-    /// Whether history may give way once more before it is looked again; where the config's bounds ask for nothing, they forbid nothing.
-    pub(super) fn may_give_way(&mut self) -> bool {
-        let wants = self.space.met.as_ref().is_some_and(|met| met.wanted > 0);
-        !wants || std::mem::take(&mut self.space.may_give_way)
+        let beyond = 2 * self.log.options().segment_bytes + least + self.set_aside_bytes();
+        log.retain.min(log.disk_max.map_or(u64::MAX, |most| most.saturating_sub(beyond)))
     }
 }

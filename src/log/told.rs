@@ -34,6 +34,8 @@ pub struct LogFigures {
     pub durable_up_to: Seq,
     /// Bytes of all segments, the spare one included.
     pub disk_bytes: u64,
+    /// Bytes of the segment that is made ahead, if it is not there yet: beyond these.
+    pub ordered_bytes: u64,
     /// Bytes, of these, of segments that the head has passed and that somebody still reads.
     pub held_bytes: u64,
     /// Frames with records that were written since the log was opened.

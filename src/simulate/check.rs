@@ -158,7 +158,7 @@ impl World {
 
     /// Whether a stop had no room to record an outcome, and gave the job back.
     fn was_left(&self, lease: Lease) -> bool {
-        let engine = self.engine.as_ref().filter(|_| self.tight);
+        let engine = self.engine.as_ref().filter(|_| self.tight && self.stops);
         let job = engine.and_then(|engine| engine.table().job(lease.born));
         let job = job.filter(|job| job.state == State::Ready && job.fence == lease.fence);
         let (Some(engine), Some(job)) = (engine, job) else { return false };

@@ -378,6 +378,10 @@ impl World {
         // What was given back waits: it is never one to be discarded.
         let back = self.just_back.contains(&job) && action != JobAction::Discard;
         let may = may.filter(|_| !back);
+        if self.tight && self.stops && matches!(reply, Some(Reply::Acted(Err(Refusal::DiskFull { .. })))) {
+            self.figures.count("refused", "a word in a stop on a full disk");
+            return Ok(());
+        }
         let done = match &reply {
             Some(Reply::Acted(Ok(_))) => true,
             Some(Reply::Acted(Err(Refusal::Poisoned))) | None if !sure => shared || may != Some(false),

@@ -51,6 +51,13 @@ impl World {
     /// Stops in good order: what is held is given back or done, every pool ends, and the log says so.
     pub(super) fn stop(&mut self) -> Result<(), Violation> {
         self.turn()?;
+        self.stops = true;
+        let stopped = self.stop_now();
+        self.stops = false;
+        stopped
+    }
+
+    fn stop_now(&mut self) -> Result<(), Violation> {
         let Some(engine) = &self.engine else { return Ok(()) };
         engine.handle().stop(Box::new(|()| {}));
         let life = self.lives;

@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) latest: UnixMs,
     /// Whether space is short, or was and the engine may not know better yet.
     pub(super) tight: bool,
+    /// Whether a stop was asked for.
+    pub(super) stops: bool,
     /// Jobs that were given back in the last turn.
     pub(super) just_back: BTreeSet<usize>,
     /// Runs whose outcome was counted in this turn: a second one is of an older lease.
@@ -143,6 +145,7 @@ impl World {
             replies: Arc::default(),
             fences: BTreeSet::new(),
             tight: false,
+            stops: false,
             just_back: BTreeSet::new(),
             answered: BTreeSet::new(),
             overtaken: BTreeSet::new(),
@@ -196,6 +199,7 @@ impl World {
             fences: self.fences.clone(),
             latest: self.latest,
             tight: self.tight,
+            stops: self.stops,
             just_back: BTreeSet::new(),
             answered: BTreeSet::new(),
             overtaken: BTreeSet::new(),

@@ -200,6 +200,8 @@ fn d9_the_bounds_of_the_config_refuse_jobs_before_the_disk_is_full() {
         assert_eq!((answer.status, &said["code"]), (507, &json!("disk_full")), "{path}: {said}");
         assert!(said["detail"].as_str().unwrap().contains("`log.disk_free_min` is 100%"), "{said}");
     }
+    let status = home.cli(&["status"]);
+    assert!(shown(&status).contains("log: new jobs are refused: only "), "{}", shown(&status));
     reloaded("disk_max = \"32MiB\"");
     let mut taken = 0;
     let refused = loop {

@@ -57,16 +57,31 @@ impl Core {
     pub(in crate::engine) fn clean_if_due(&mut self) {
         let live = self.table.live_bytes();
         let full = self.log.wants_space();
-        let mut figures = self.log.figures();
         // On a full disk history gives way; but what lives must fit in the segment at hand, since there is no other.
-        let retain = if full { 0 } else { self.retained(&figures, 2 * live) };
+        let retain = if full { 0 } else { self.retained(2 * live) };
         // What comes while the head is cleaned, and the segment that is made ahead, are beyond it: a segment each.
         let bound = 2 * live + retain.max(self.config.log.segment);
         // What somebody reads that the head has passed, such as a backup, leaves with that one, and by no sweep.
-        let is_large = |figures: LogFigures| figures.disk_bytes - figures.held_bytes > bound;
+        self.clean(full, |_, _| true, |_, figures| figures.disk_bytes - figures.held_bytes > bound);
+    }
+
+    /// Starts to clean the head segment, if a bound of the disk asks for it.
+    pub(in crate::engine) fn clean_for_space(&mut self) {
+        self.clean(false, Self::gains_by_sweeps, Self::should_give_way);
+    }
+
+    fn clean(
+        &mut self,
+        full: bool,
+        may_sweep: impl Fn(&Self, &LogFigures) -> bool,
+        is_due: impl Fn(&Self, &LogFigures) -> bool,
+    ) {
+        let live = self.table.live_bytes();
         let busy = matches!(self.cleaning, Cleaning::Thread | Cleaning::Stepped(_));
-        while !busy && figures.head < figures.active && is_large(figures) && self.table.homes_in(figures.head) == 0 {
-            if full && self.log.frees_a_segment() || !self.may_give_way() {
+        let mut figures = self.log.figures();
+        while !busy && figures.head < figures.active && is_due(self, &figures) && self.table.homes_in(figures.head) == 0
+        {
+            if full && self.log.frees_a_segment() {
                 // One segment is wanted, not all of history.
                 return;
             }
@@ -74,12 +89,11 @@ impl Core {
             self.pass_head();
             figures = self.log.figures();
         }
-        if busy || figures.head >= figures.active || !is_large(figures) {
+        if busy || figures.head >= figures.active || !is_due(self, &figures) || !may_sweep(self, &figures) {
             return;
         }
         if full && (live + CLEANING_SPARE > self.log.room() || self.log.frees_a_segment())
             || self.unreadable_in == Some(figures.active)
-            || !self.may_give_way()
         {
             return;
         }
@@ -117,6 +131,7 @@ impl Core {
     fn pass_head(&mut self) {
         let next = self.log.figures().head + 1;
         self.log.move_head(next);
+        self.has_given_way();
         if let Some(first) = self.log.reader().first_seq_of(next) {
             self.table.forget_below(first);
         }

@@ -23,7 +23,8 @@ pub fn rehearse<R: Replay>(dir: &Path, mut begin: impl FnMut() -> R) -> Result<O
     let mut looks = 1;
     loop {
         let mut replay = begin();
-        match look(dir, &mut replay) {
+        // What an opening does without, if it must, the last look does without.
+        match look(dir, looks < LOOKS, &mut replay) {
             Ok(found) => return Ok(found.map(|_| replay)),
             // Another program's log stays one.
             Err(error @ (OpenError::Newer { .. } | OpenError::Foreign { .. })) => return Err(error),
@@ -33,7 +34,7 @@ pub fn rehearse<R: Replay>(dir: &Path, mut begin: impl FnMut() -> R) -> Result<O
     }
 }
 
-fn look(dir: &Path, replay: &mut dyn Replay) -> Result<Option<LogId>, OpenError> {
+fn look(dir: &Path, by_checkpoint: bool, replay: &mut dyn Replay) -> Result<Option<LogId>, OpenError> {
     if !dir.is_dir() {
         return Ok(None);
     }
@@ -44,6 +45,7 @@ fn look(dir: &Path, replay: &mut dyn Replay) -> Result<Option<LogId>, OpenError>
     })?;
     // Of a size are only the segments that an opening makes.
     let opening = Opening::new(&disk, LogOptions::new(SEGMENT_BYTES_DEFAULT));
+    opening.by_checkpoint.set(by_checkpoint);
     let (found, _) = opening.list()?;
     let (strays, found) = below_the_last_gap(found);
     let Some(first) = found.first() else { return Ok(None) };

@@ -69,6 +69,7 @@ impl Log {
             active: self.active.number,
             durable_up_to: self.durable_up_to,
             disk_bytes: (segments + held) * self.options.segment_bytes,
+            ordered_bytes: (1 - spares) * self.options.segment_bytes,
             held_bytes: held * self.options.segment_bytes,
             commits: self.commits,
             written_bytes: self.written_bytes,

@@ -149,12 +149,13 @@ impl World {
         Ok(())
     }
 
-    /// Whether a job's death is told of, if it is dead, and no new one is if it is not.
+    /// Whether a job's death is told of, if it has died, and no new one is if it has not.
     fn is_told_as_it_is(&self, job: usize, told: &BTreeSet<usize>) -> bool {
         let of_it = |at: &usize| self.model.jobs.get(*at).is_some_and(|known| known.summary_of == Some(job));
         let mut summaries = (0..self.model.jobs.len()).filter(|at| of_it(at) && self.is_summary(*at));
         match self.model.jobs.get(job).map(|known| known.now.place) {
-            Some(Place::Dead) => summaries.next().is_some(),
+            // It may have had to leave in the turn in which it died, as one of too many.
+            Some(Place::Dead | Place::Gone(End::Discarded)) => summaries.next().is_some(),
             _ => summaries.all(|at| told.contains(&at)),
         }
     }

@@ -1,5 +1,6 @@
 //! Worlds in which something once did not hold, or in which the model was wrong about it, told by their operations.
 
+mod deaths;
 mod purges;
 mod small;
 
